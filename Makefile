@@ -1,0 +1,72 @@
+# Everything a newcomer needs: `make demo` shows it, `make test` proves it, `make check` is for every save.
+#
+# The tools live in .venv. Its stamp is newer than pyproject.toml and scripts/get_etcd.py when it is
+# complete; then no target needs a network.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## build .venv: the package, its tools and an etcd server
+
+demo: $(STAMP)  ## a cell of its own, a slice placed, run and given back
+	@$(BIN)/python scripts/demo.py
+
+test: $(STAMP)  ## every test
+	@echo "==> tests"
+	@$(BIN)/python -m pytest -q
+
+check: $(STAMP)  ## format, lint, types, import contracts and unit tests: seconds
+	@echo "==> ruff"
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@echo "==> mypy"
+	@$(BIN)/mypy --no-error-summary
+	@echo "==> imports"
+	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
+	@echo "==> unit tests"
+	@$(BIN)/python -m pytest -q tests/unit
+
+fix: $(STAMP)  ## let ruff format and repair what it can
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+clean:  ## remove what was built, .venv too
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment. A step that is already done costs nothing, so a change of pyproject.toml takes
+# seconds, and no network if it asks for nothing new.
+
+$(STAMP): pyproject.toml scripts/get_etcd.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "$(PYTHON) is not Python 3.11 to 3.13: name one by make PYTHON=..."; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
+	@echo "==> Flow OS and its tools"
+	@# First without a network: enough when only settings have changed.
+	@$(PIP) install -qq --no-index --no-build-isolation --editable '.[dev]' 2>/dev/null \
+	  || $(PIP) install -qq --editable '.[dev]'
+	@echo "==> etcd"
+	@# 3 = none could be had. The memory store works without; the next make tries again.
+	@$(BIN)/python scripts/get_etcd.py --dest $(VENV)/etcd --venv-python $(BIN)/python; got=$$?; \
+	  if [ $$got -eq 0 ]; then touch $@; elif [ $$got -ne 3 ]; then exit $$got; fi
+
+.PHONY: $(VENV)
+$(VENV):
+	@echo "==> Python environment in $(VENV)"
+	@# Debian and Ubuntu split venv off their Python.
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "    installing $$package"; \
+	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install $$package >/dev/null; \
+	  else echo "    venv is missing: install $$package, then run make again"; exit 1; fi; }
+	@$(PYTHON) -m venv --clear $(VENV)

@@ -1,0 +1,1 @@
+"""The `flowos` command: what a person or a script sees of the cell."""

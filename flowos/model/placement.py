@@ -1,0 +1,236 @@
+"""What was decided: placements, the orders that follow from them, and what agents report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from flowos.model.cell import STRICT
+from flowos.model.slice import Phase, Reason, Run
+from flowos.model.units import Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Arc:
+    """One crossing of a link: in direction "fwd" or "rev", on these lanes."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    link: str
+    direction: str
+    lanes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """A path, or a tree with several targets, of lanes from an engine (or host) to engines.
+
+    Attributes:
+        id: "<slice name>/<n>".
+        source: An engine id, or a node for a host's attachment port.
+        targets: One for a path.
+        path: For a path: the things crossed, ends included. For a tree: in order of growth.
+        arcs: Every link crossed, each directed away from the source; a tree's arcs fan out.
+        latency_ns: Along the longest way.
+        aggregate: What is computed where circuits to one target meet; "" = nothing.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    id: str
+    source: str
+    targets: tuple[str, ...]
+    path: tuple[str, ...]
+    arcs: tuple[Arc, ...]
+    lanes: int = 1
+    latency_ns: int = 0
+    aggregate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a planner found for one slice; nothing is claimed yet.
+
+    Attributes:
+        engines: Role -> engine ids, in rank order.
+        units: All that is to be held, with amounts.
+        hosts: Role -> nodes, one entry per engine of the role or per host.
+        circuits: All circuits, lanes chosen.
+        bitstreams: Engine id -> bitstream reference "name@digest" that must be loaded.
+        shares: Engine id -> thousandths held, for engines that are shared.
+    """
+
+    engines: Mapping[str, tuple[str, ...]]
+    units: Mapping[str, Amounts]
+    hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    circuits: tuple[Circuit, ...] = ()
+    bitstreams: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaceable:
+    """Why a slice cannot be placed now.
+
+    Attributes:
+        funnel: How many engines were left after each step of the search, in order.
+    """
+
+    reason: Reason
+    sentence: str
+    funnel: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a placement is being given back.
+
+    Attributes:
+        phase: How the slice ends once all is clean; PENDING = it is queued again.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    phase: Phase
+    exit_code: int | None = None
+    reason: Reason | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The whole decision in one record: what a slice, or the system, holds.
+
+    Attributes:
+        uid: The spec's create_revision; 0 for system placements.
+        attempt: A fresh id per commit: orders, reports and divisible claims are keyed by it.
+        number: Which attempt of its slice this is, from 1.
+        held: Units in use or to be used.
+        releasing: Units on their way back: claimed until they are clean.
+        waits: Attempts that units were taken over from; until none of them is carried by any
+            placement, this one has no orders and frees nothing.
+        ordered: Places that have an order key of this attempt.
+        engines: Role -> engine ids in rank order.
+        hosts: Role -> nodes.
+        bitstreams: Engine id -> "name@digest".
+        run: What runs on the engines.
+        watts: What its engines draw when busy.
+        spent: Power domain or tenant -> what this placement uses of the grant of `scheduler`.
+        scheduler: The session whose grants are spent.
+        started_at: Wall-clock seconds when all of it was first up; for people and time limits.
+        ending: Set once it is being given back.
+        why: For system placements: the operator's reason.
+        wanted: For a drain that waits: the units it will take when they are given back.
+        deadline_at: For a drain: wall-clock seconds at which it takes over; None = never.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    uid: int
+    attempt: str
+    number: int = 1
+    held: Mapping[str, Amounts] = field(default_factory=dict)
+    releasing: Mapping[str, Amounts] = field(default_factory=dict)
+    waits: tuple[str, ...] = ()
+    ordered: tuple[str, ...] = ()
+    engines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    circuits: tuple[Circuit, ...] = ()
+    bitstreams: Mapping[str, str] = field(default_factory=dict)
+    run: Run = Run()
+    watts: int = 0
+    spent: Mapping[str, int] = field(default_factory=dict)
+    scheduler: str = ""
+    started_at: float | None = None
+    ending: Ending | None = None
+    why: str = ""
+    wanted: tuple[str, ...] = ()
+    deadline_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One entry of a crossbar: light that comes in on a link's lanes leaves on these."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    circuit: str
+    into: Arc
+    out: tuple[Arc, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be up at one place for one attempt, perhaps nothing: a level, not an edge.
+
+    Attributes:
+        units: The units to be up here; lanes that come with a whole engine are named too.
+        tasks: Engine id -> rank of its task in the slice; the run is the same for all.
+        bitstreams: Engine id -> "name@digest" to be loaded first.
+        crossbar: For a switch: how circuits turn here.
+        off: Engines to be powered off (the order of a `~off` placement).
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    slice: str
+    units: tuple[str, ...] = ()
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    bitstreams: Mapping[str, str] = field(default_factory=dict)
+    crossbar: tuple[Turn, ...] = ()
+    run: Run = Run()
+    off: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an agent says of an order.
+
+    Attributes:
+        applied: The mod_revision of the order that devices now equal; 0 = none yet.
+        building: The mod_revision that is being worked on.
+        exit_code: Set once every task of this order here has ended.
+        failed: Why the order cannot be built; "" = it can.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    applied: int = 0
+    building: int = 0
+    exit_code: int | None = None
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What an engine is like now, as its agent sees it.
+
+    Attributes:
+        power: "on" or "off".
+        bitstream: What is loaded, "name@digest"; "" = nothing.
+        task: The attempt whose task runs on it; "" = none.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    power: str = "on"
+    bitstream: str = ""
+    task: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A living process of the cell.
+
+    Attributes:
+        role: scheduler, controller, agent or client.
+        name: For people: "batch-0".
+        policy: For schedulers.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    role: str
+    name: str
+    policy: str = ""
+    pid: int = 0
+    host: str = ""
+    started_at: float = 0.0

@@ -1,0 +1,259 @@
+"""What a user asks for, and the phases that a slice goes through."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+from flowos.model.cell import STRICT
+
+
+class Phase(StrEnum):
+    """Where a slice is in its life."""
+
+    PENDING = "pending"
+    COMMITTED = "committed"
+    PROVISIONING = "provisioning"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    REPAIRING = "repairing"
+    DRAINING = "draining"
+    CLEANING = "cleaning"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reason(StrEnum):
+    """Why a slice waits: a versioned enum, words are only ever added."""
+
+    INFEASIBLE = "Infeasible"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    WAITING_FOR_ENGINES = "WaitingForEngines"
+    FRAGMENTED_ACROSS_SWITCHES = "FragmentedAcrossSwitches"
+    NO_CIRCUIT = "NoCircuit"
+    WAITING_FOR_POWER = "WaitingForPower"
+    WAITING_FOR_BITSTREAM = "WaitingForBitstream"
+    RESERVED_FOR_OTHER = "ReservedForOther"
+    BEHIND_HIGHER_PRIORITY = "BehindHigherPriority"
+    CONFLICTED = "Conflicted"
+    HELD = "Held"
+    DEPENDS_ON = "DependsOn"
+    TIME_LIMIT = "TimeLimit"
+    SCHEDULER_DOWN = "SchedulerDown"
+
+
+_P = Phase
+ENDED = frozenset({_P.DONE, _P.FAILED, _P.CANCELLED})
+_LEAVING = frozenset({_P.DRAINING, _P.CLEANING})
+
+# The life cycle: what may follow each phase. Reports can arrive between two looks, so a phase
+# that lasts no time may be passed over; that is why e.g. running may follow committed at once.
+NEXT: Mapping[Phase, frozenset[Phase]] = {
+    _P.PENDING: frozenset({_P.COMMITTED, _P.FAILED, _P.CANCELLED}),
+    _P.COMMITTED: frozenset({_P.PROVISIONING, _P.RUNNING}) | _LEAVING,
+    _P.PROVISIONING: frozenset({_P.COMMITTED, _P.RUNNING}) | _LEAVING,
+    _P.RUNNING: frozenset({_P.DEGRADED, _P.REPAIRING}) | _LEAVING,
+    _P.DEGRADED: frozenset({_P.RUNNING, _P.REPAIRING}) | _LEAVING,
+    _P.REPAIRING: frozenset({_P.RUNNING, _P.DEGRADED}) | _LEAVING,
+    _P.DRAINING: frozenset({_P.CLEANING, _P.PENDING}) | ENDED,
+    _P.CLEANING: frozenset({_P.PENDING}) | ENDED,
+    _P.DONE: frozenset(),
+    _P.FAILED: frozenset(),
+    _P.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """One way to satisfy a role: which engines, how many, and what they must have.
+
+    Attributes:
+        kind: The engine kind; "" = any.
+        models: Allowed models; empty = any.
+        count: How many engines together.
+        share_millis: Thousandths of one engine, 1..999; 1000 = whole engines. Shares need count 1.
+        where: Conditions on attributes ("memory" = the engine's memory): ">=24GiB", "24", "!=x".
+        bitstream: What must be loaded, "name" or "name@sha256:..."; "" = none.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    kind: str = ""
+    models: tuple[str, ...] = ()
+    count: int = 1
+    share_millis: int = 1000
+    where: Mapping[str, str] = field(default_factory=dict)
+    bitstream: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRole:
+    """A named group of like engines; the first choice that fits is taken."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    choices: tuple[EngineChoice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HostRole:
+    """CPU and memory on nodes.
+
+    Attributes:
+        count: For a role without engines: on how many nodes. 0 = for each engine of the role of
+            the same name, on its own node.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    count: int = 0
+
+
+class Shape(StrEnum):
+    """How the engines of one role are joined; a flow joins two roles."""
+
+    RING = "ring"  # each to the next, the last to the first
+    ALL = "all"  # each to each other
+    STAR = "star"  # the first to each other and back
+    FLOW = "flow"  # `source` role to `target` role
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitWish:
+    """Circuits that the slice needs.
+
+    Attributes:
+        roles: For a shape, the roles whose engines take part, in order. For a flow, (source,
+            target): one source engine to several target engines is one multicast tree; several
+            source engines each get a circuit to each target.
+        lanes: How many lanes wide each circuit is.
+        aggregate: What may be computed on the way where many meet ("sum"); "" = nothing.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    shape: Shape
+    roles: tuple[str, ...]
+    lanes: int = 1
+    aggregate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """Bounds on every circuit, and where the engines should lie; 0 = no bound."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    max_hops: int = 0
+    max_latency_ns: int = 0
+    spread: str = "pack"  # pack | spread | rack
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What runs on the engines; all empty = the slice is held until it is cancelled.
+
+    Attributes:
+        for_seconds: A simulated program of this length; 0 = none.
+        command: A program with its arguments, started once per engine.
+        image: A container or disk image to boot, with `kernel`.
+        flowlet: A data-flow program's digest.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    for_seconds: float = 0.0
+    command: tuple[str, ...] = ()
+    image: str = ""
+    kernel: str = ""
+    flowlet: str = ""
+
+    @property
+    def ends(self) -> bool:
+        """Whether the slice ends by itself."""
+        return bool(self.for_seconds or self.command or self.flowlet)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSpec:
+    """A user's request. Roles are named; every mapping is by role, in the user's order."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    tenant: str = "default"
+    policy: str = "batch"
+    priority: int = 0
+    engines: Mapping[str, EngineRole] = field(default_factory=dict)
+    hosts: Mapping[str, HostRole] = field(default_factory=dict)
+    together: Mapping[str, str] = field(default_factory=dict)  # role -> node | switch | any
+    circuits: tuple[CircuitWish, ...] = ()
+    constraints: Constraints = Constraints()
+    elastic: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    expected_seconds: float = 0.0
+    time_limit_seconds: float = 0.0
+    run: Run = Run()
+
+    @property
+    def id(self) -> str:
+        """The slice's name in the whole cell, "tenant/name"."""
+        return f"{self.tenant}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a slice ended; times are wall-clock seconds since the epoch, for people."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    phase: Phase
+    exit_code: int | None = None
+    reason: Reason | None = None
+    message: str = ""
+    started_at: float | None = None
+    ended_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice's own record: the request, the user's wishes, and in the end the outcome.
+
+    Its key's create_revision is the slice's uid and its place in the queue.
+
+    Attributes:
+        cancelled: The user wants it gone.
+        held: The user wants it to wait.
+        attempts: How often it was placed and queued again, so far.
+        submitted_at: Wall-clock seconds, for people.
+        end: None while it lives.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    spec: SliceSpec
+    cancelled: bool = False
+    held: bool = False
+    attempts: int = 0
+    submitted_at: float = 0.0
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a pending slice waits, as its scheduler last found.
+
+    Attributes:
+        sentence: The same for people, with the numbers.
+        funnel: How many engines were left after each step of the search, in order.
+        scheduler: Who says so.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    reason: Reason
+    sentence: str
+    funnel: tuple[tuple[str, int], ...] = ()
+    scheduler: str = ""

@@ -1,0 +1,105 @@
+"""What can be held, by name: units, their kinds, amounts and ends.
+
+A unit's name is also its claim's key below "claim/":
+  engine/<node>/<engine>          a whole engine
+  share/<node>/<engine>           thousandths of an engine         amounts (millis,)
+  host/<node>                     CPU and memory of a node         amounts (cpu_millis, memory_bytes)
+  lane/<link>/<fwd|rev>/<n>       one lane of a link, one way
+  aggregator/<switch>/<n>         one aggregator of a switch
+  node/<node>, switch/<s>, link/<l>   the thing itself, out of service (system placements only)
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
+from flowos.model.cell import Cell
+
+Amounts: TypeAlias = tuple[int, ...]
+Holding: TypeAlias = Mapping[str, Amounts]  # unit -> amounts; () for whole units
+
+NOTHING: Holding = MappingProxyType({})
+DIVISIBLE = ("share", "host")
+OUT_OF_SERVICE = ("node", "switch", "link")
+
+
+def engine_unit(engine: str) -> str:
+    """Return the unit of a whole engine."""
+    return f"engine/{engine}"
+
+
+def share_unit(engine: str) -> str:
+    """Return the unit of parts of an engine."""
+    return f"share/{engine}"
+
+
+def host_unit(node: str) -> str:
+    """Return the unit of a node's CPU and memory."""
+    return f"host/{node}"
+
+
+def lane_unit(link: str, direction: str, lane: int) -> str:
+    """Return the unit of one lane, in one direction, "fwd" or "rev"."""
+    return f"lane/{link}/{direction}/{lane}"
+
+
+def aggregator_unit(switch: str, number: int) -> str:
+    """Return the unit of one aggregator."""
+    return f"aggregator/{switch}/{number}"
+
+
+def kind_of(unit: str) -> str:
+    """Return the first word of a unit's name."""
+    return unit[: unit.index("/")]
+
+
+def is_divisible(unit: str) -> bool:
+    """Whether several holders can have parts of it: then each has a claim of its own."""
+    return unit.startswith(("share/", "host/"))
+
+
+def subject_of(unit: str) -> str:
+    """Return what the unit is of: an engine id, a node, a link, a switch."""
+    kind, _, rest = unit.partition("/")
+    if kind == "lane":
+        return rest.rsplit("/", 2)[0]
+    return rest.rpartition("/")[0] if kind == "aggregator" else rest
+
+
+def claim_key(unit: str, attempt: str) -> str:
+    """Return the key that says who holds the unit; divisible units have one per holder."""
+    return f"claim/{unit}/{attempt}" if is_divisible(unit) else f"claim/{unit}"
+
+
+def places_of(cell: Cell, unit: str) -> tuple[str, ...]:
+    """Return the nodes and switches that build and tear down a unit: both ends of a lane.
+
+    A whole engine's port lanes come with it, so the switches at its ports count too.
+    """
+    kind = kind_of(unit)
+    subject = subject_of(unit)
+    if kind in ("lane", "link"):
+        link = cell.links.get(subject)
+        if link is None:
+            return ()
+        return tuple(sorted({cell.place_of(link.a_thing), cell.place_of(link.b_thing)}))
+    if kind == "engine":
+        places = {subject.partition("/")[0]}
+        for name in cell.links_at.get(subject, ()):
+            link = cell.links[name]
+            places |= {cell.place_of(link.a_thing), cell.place_of(link.b_thing)}
+        return tuple(sorted(places))
+    return (cell.place_of(subject),)
+
+
+def things_used(cell: Cell, unit: str) -> tuple[str, ...]:
+    """Return the out-of-service units that must be absent for this unit to be usable."""
+    kind = kind_of(unit)
+    subject = subject_of(unit)
+    if kind == "lane":
+        return (f"link/{subject}", *(_service_unit(cell, p) for p in places_of(cell, unit)))
+    return (_service_unit(cell, cell.place_of(subject)),)
+
+
+def _service_unit(cell: Cell, place: str) -> str:
+    return f"switch/{place}" if place in cell.switches else f"node/{place}"

@@ -1,0 +1,372 @@
+"""The mirror's one mutable index of a cell: what exists, what is asked for, and who holds what.
+
+Changes from the store come in by `apply`. A planner's own commits that are under way come in by
+`assume` and leave by `settle` (they happened) or `retract` (they did not); together they are the
+journal that lets one working copy serve a whole group of plans.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
+from flowos.model.codec import decode
+from flowos.model.errors import SpecError
+from flowos.model.placement import Observed, Order, Placement, Report, Session
+from flowos.model.slice import Slice, Waiting
+from flowos.model.transaction import Change, Versioned
+from flowos.model.units import engine_unit, is_divisible
+
+T = TypeVar("T")
+
+_THINGS: Final = {family: kind for kind, family in FAMILY_OF.items()}
+
+
+class Entry(NamedTuple, Generic[T]):
+    """A record with the revisions at which its key was created and last written."""
+
+    value: T
+    created: int
+    modified: int
+
+
+class Applied(NamedTuple):
+    """What a change was about: the key family, the name below it."""
+
+    family: str
+    name: str
+
+
+@dataclass(slots=True)
+class CellView:
+    """Everything a process knows of its cell.
+
+    Planners read it; only the loop that owns it writes it.
+
+    Attributes:
+        revision: Everything up to here has been applied, on every prefix followed.
+        placed_at: The same for placements alone, which tell all claims.
+        orders: attempt -> place -> order; followed by control processes and agents.
+        reports: attempt -> place -> report.
+        holders: Whole unit -> the placements that list it; more than one only while a plan of
+            ours that lost is not yet retracted.
+        shares: Engine -> placement -> thousandths.
+        hosts: Node -> placement -> (cpu_millis, memory_bytes).
+        lanes_taken: (link, direction) -> bitmap of claimed lanes.
+        wanted: Unit -> the drains that wait for it; planners leave such units alone.
+        by_attempt: Attempt -> the placements that carry it.
+        unreadable: Key -> why its record cannot be read; it is left alone.
+        listeners: Called with each unit whose holders changed.
+        inventory_listeners: Called with (family, name) for each thing that came, changed or
+            went; with ("", "") when everything was forgotten.
+    """
+
+    cell: Cell = field(default_factory=Cell)
+    revision: int = 0
+    placed_at: int = 0
+    slices: dict[str, Entry[Slice]] = field(default_factory=dict)
+    placements: dict[str, Entry[Placement]] = field(default_factory=dict)
+    sessions: dict[str, Entry[Session]] = field(default_factory=dict)
+    grants: dict[str, dict[str, Entry[int]]] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
+    written_at: dict[str, int] = field(default_factory=dict)
+    observed: dict[str, Observed] = field(default_factory=dict)
+    reasons: dict[str, Entry[Waiting]] = field(default_factory=dict)
+    orders: dict[str, dict[str, Entry[Order]]] = field(default_factory=dict)
+    reports: dict[str, dict[str, Entry[Report]]] = field(default_factory=dict)
+    holders: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shares: dict[str, dict[str, int]] = field(default_factory=dict)
+    hosts: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    lanes_taken: dict[tuple[str, str], int] = field(default_factory=dict)
+    wanted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    by_attempt: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    unreadable: dict[str, str] = field(default_factory=dict)
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
+    inventory_listeners: list[Callable[[str, str], None]] = field(default_factory=list)
+    _assumed: dict[str, Placement] = field(default_factory=dict)
+    _guards: dict[str, int] = field(default_factory=dict)
+    _spent: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    # -- what a planner or a rule asks
+
+    def holder(self, unit: str) -> str | None:
+        """Return the placement that holds a whole unit, or None where it is free."""
+        names = self.holders.get(unit)
+        return names[0] if names else None
+
+    def in_service(self, unit: str) -> bool:
+        """Whether a node, switch or link unit is not taken out of service."""
+        return unit not in self.holders
+
+    def free_millis(self, engine: str) -> int:
+        """Return how many thousandths of an engine can be held now; 0 while it is held whole."""
+        unit = engine_unit(engine)
+        holder = self.holder(unit)
+        if (holder and not holder.startswith("~off/")) or self.wanted.get(unit):
+            return 0
+        return WHOLE_MILLIS - sum(self.shares.get(engine, {}).values())
+
+    def free_host(self, node: str) -> tuple[int, int]:
+        """Return the CPU thousandths and the bytes of memory of a node that nobody holds."""
+        there = self.cell.nodes[node]
+        held = self.hosts.get(node)
+        if not held:
+            return there.cpu_millis, there.memory_bytes
+        return (
+            there.cpu_millis - sum(amount[0] for amount in held.values()),
+            there.memory_bytes - sum(amount[1] for amount in held.values()),
+        )
+
+    def guard(self, prefix: str) -> int:
+        """Return the revision up to which everything put under a claims prefix is known."""
+        complete = self.revision if prefix.startswith("grant/") else self.placed_at
+        return max(complete, self._guards.get(prefix, 0))
+
+    def carried(self, attempts: Iterable[str]) -> bool:
+        """Whether any placement still carries one of these attempts."""
+        return any(self.by_attempt.get(attempt) for attempt in attempts)
+
+    def spent(self, purse: str, holder: str) -> int:
+        """Return how much of a grant is used, plans under way included."""
+        return self._spent.get((purse, holder), 0)
+
+    def assumed(self, identifier: str) -> bool:
+        """Whether a plan of ours for this slice is under way."""
+        return identifier in self._assumed
+
+    def now(self, identifier: str) -> Placement | None:
+        """Return a slice's placement as planned or as committed."""
+        entry = self.placements.get(identifier)
+        return self._assumed.get(identifier) or (entry.value if entry else None)
+
+    # -- the journal of plans under way
+
+    def assume(self, identifier: str, placement: Placement) -> None:
+        """Count a plan's units as held until `settle` or `retract`."""
+        before = self.now(identifier)
+        self._assumed[identifier] = placement
+        self._replace(identifier, before, placement)
+
+    def retract(self, identifier: str) -> None:
+        """Forget a plan that was not committed; no error if the store's word came first."""
+        plan = self._assumed.pop(identifier, None)
+        if plan is not None:
+            entry = self.placements.get(identifier)
+            self._replace(identifier, plan, entry.value if entry else None)
+
+    def settle(self, identifier: str, revision: int, guards: Iterable[str] = ()) -> None:
+        """Take a plan as committed at a revision.
+
+        Args:
+            identifier: The slice, or system placement.
+            revision: What the store answered.
+            guards: The claims prefixes whose quiet the commit compared: nobody else put there
+                up to this revision.
+        """
+        for prefix in guards:
+            self._guards[prefix] = max(revision, self._guards.get(prefix, 0))
+        plan = self._assumed.pop(identifier, None)
+        if plan is not None:  # else the watch was faster
+            entry = self.placements.get(identifier)
+            created = entry.created if entry else revision
+            self.placements[identifier] = Entry(plan, created, revision)
+
+    # -- the store's word
+
+    def load(self, records: Iterable[Versioned]) -> None:
+        """Take in a listing: what it does not name of these families must be gone already."""
+        for record in records:
+            self.apply(Change(*record))
+
+    def apply(self, change: Change) -> Applied:
+        """Take in one change, whatever it is about; a record that cannot be read is set aside."""
+        family, _, name = change.key.partition("/")
+        self.unreadable.pop(change.key, None)
+        try:
+            self._apply(family, name, change)
+        except SpecError as error:
+            self.unreadable[change.key] = str(error)
+        return Applied(family, name)
+
+    def progressed(self, revision: int) -> None:
+        """Note that everything up to a revision has been applied."""
+        self.revision = max(self.revision, revision)
+        self.placed_at = max(self.placed_at, revision)
+        if self._guards:
+            self._guards = {p: r for p, r in self._guards.items() if r > revision}
+
+    def clear(self) -> None:
+        """Forget everything but the listeners, before listing again."""
+        fresh = CellView(listeners=self.listeners, inventory_listeners=self.inventory_listeners)
+        for name in CellView.__slots__:
+            setattr(self, name, getattr(fresh, name))
+        for listener in self.inventory_listeners:
+            listener("", "")
+
+    def _apply(self, family: str, name: str, change: Change) -> None:
+        kind = _THINGS.get(family)
+        if kind is not None:
+            self._apply_thing(family, name, kind, change)
+        elif family == "placement":
+            self._apply_placement(name, change)
+        elif family == "slice":
+            _put(self.slices, name, Slice, change)
+        elif family == "session":
+            _put(self.sessions, name, Session, change)
+        elif family == "reason":
+            _put(self.reasons, name, Waiting, change)
+        elif family == "grant":
+            purse, _, holder = name.rpartition("/")
+            _put(self.grants.setdefault(purse, {}), holder, int, change)
+        elif family == "observed":
+            if change.value is None:
+                self.observed.pop(name, None)
+            else:
+                self.observed[name] = decode(Observed, change.value)
+            self._changed(engine_unit(name))
+        elif family == "order":
+            _put_by_attempt(self.orders, name, Order, change)
+        elif family == "report":
+            _put_by_attempt(self.reports, name, Report, change)
+        elif change.key.startswith("rule/epoch/"):
+            self.epochs[name.partition("/")[2]] = change.modified if change.value is not None else 0
+
+    def _apply_thing(self, family: str, name: str, kind: type, change: Change) -> None:
+        if change.value is None:
+            self.cell.remove(family, name)
+            self.written_at.pop(change.key, None)
+        else:
+            thing: Any = decode(kind, change.value)
+            self.cell.add(thing)
+            if kind is Domain:
+                self.written_at[change.key] = change.modified
+        for listener in self.inventory_listeners:
+            listener(family, name)
+
+    def _apply_placement(self, identifier: str, change: Change) -> None:
+        self.placed_at = max(self.placed_at, change.modified)
+        before = self.now(identifier)
+        after = None if change.value is None else decode(Placement, change.value)
+        self._assumed.pop(identifier, None)
+        if after is None:
+            self.placements.pop(identifier, None)
+        else:
+            self.placements[identifier] = Entry(after, change.created, change.modified)
+        self._replace(identifier, before, after)
+
+    def _replace(self, name: str, before: Placement | None, after: Placement | None) -> None:
+        """Move the indexes from one state of a placement to the next."""
+        old = {**before.held, **before.releasing} if before else {}
+        new = {**after.held, **after.releasing} if after else {}
+        for unit, amounts in old.items():
+            if new.get(unit) != amounts:
+                self._drop(unit, name)
+        for unit, amounts in new.items():
+            if old.get(unit) != amounts:
+                self._hold(unit, name, amounts)
+        if before:
+            self._spend(before, -1)
+            for unit in before.wanted:
+                self.wanted[unit].discard(name)
+                self._changed(unit)
+        if after:
+            self._spend(after, +1)
+            for unit in after.wanted:
+                self.wanted[unit].add(name)
+                self._changed(unit)
+        if before and (after is None or after.attempt != before.attempt):
+            carriers = self.by_attempt[before.attempt]
+            carriers.discard(name)
+            if not carriers:
+                del self.by_attempt[before.attempt]
+        if after:
+            self.by_attempt[after.attempt].add(name)
+
+    def _spend(self, placement: Placement, sign: int) -> None:
+        for purse, amount in placement.spent.items():
+            key = (purse, placement.scheduler)
+            rest = self._spent.get(key, 0) + sign * amount
+            if rest:
+                self._spent[key] = rest
+            else:
+                self._spent.pop(key, None)
+
+    def _hold(self, unit: str, name: str, amounts: tuple[int, ...]) -> None:
+        kind, _, subject = unit.partition("/")
+        if kind == "share":
+            self.shares.setdefault(subject, {})[name] = amounts[0]
+        elif kind == "host":
+            self.hosts.setdefault(subject, {})[name] = (amounts[0], amounts[1])
+        else:
+            self.holders[unit] = (*self.holders.get(unit, ()), name)
+            if kind == "lane":
+                link, direction, lane = subject.rsplit("/", 2)
+                taken = self.lanes_taken.get((link, direction), 0)
+                self.lanes_taken[link, direction] = taken | 1 << int(lane)
+        self._changed(unit)
+
+    def _drop(self, unit: str, name: str) -> None:
+        kind, _, subject = unit.partition("/")
+        if is_divisible(unit):
+            table: dict[str, dict[str, Any]] = self.shares if kind == "share" else self.hosts
+            held = table.get(subject, {})
+            held.pop(name, None)
+            if not held:
+                table.pop(subject, None)
+        else:
+            rest = tuple(n for n in self.holders.get(unit, ()) if n != name)
+            if rest:
+                self.holders[unit] = rest
+            else:
+                self.holders.pop(unit, None)
+                if kind == "lane":
+                    link, direction, lane = subject.rsplit("/", 2)
+                    taken = self.lanes_taken.get((link, direction), 0) & ~(1 << int(lane))
+                    self.lanes_taken[link, direction] = taken
+        self._changed(unit)
+
+    def _changed(self, unit: str) -> None:
+        for listener in self.listeners:
+            listener(unit)
+
+    # -- small views used by several loops
+
+    def engines_of(self, node: str) -> Iterator[Engine]:
+        """Yield a node's engines."""
+        for identifier in self.cell.engines_of.get(node, ()):
+            yield self.cell.engines[identifier]
+
+    def sessions_of(self, role: str) -> dict[str, Entry[Session]]:
+        """Return the living sessions of a role, by id."""
+        start = f"{role}/"
+        return {k[len(start) :]: e for k, e in self.sessions.items() if k.startswith(start)}
+
+    def applied(self, place: str, attempt: str) -> bool:
+        """Whether the devices of a place equal the order it has for an attempt, if it has one."""
+        order = self.orders.get(attempt, {}).get(place)
+        if order is None:
+            return True
+        report = self.reports.get(attempt, {}).get(place)
+        return report is not None and report.value.applied >= order.modified
+
+
+def _put(table: dict[str, Entry[T]], name: str, kind: type[T], change: Change) -> None:
+    if change.value is None:
+        table.pop(name, None)
+    else:
+        table[name] = Entry(decode(kind, change.value), change.created, change.modified)
+
+
+def _put_by_attempt(
+    table: dict[str, dict[str, Entry[T]]], name: str, kind: type[T], change: Change
+) -> None:
+    place, _, attempt = name.rpartition("/")
+    if change.value is None:
+        places = table.get(attempt, {})
+        places.pop(place, None)
+        if not places:
+            table.pop(attempt, None)
+    else:
+        entry = Entry(decode(kind, change.value), change.created, change.modified)
+        table.setdefault(attempt, {})[place] = entry

@@ -1,0 +1,204 @@
+"""Placing a slice: claims, orders and the placement in one transaction."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from flowos.model import keys
+from flowos.model.cell import WHOLE_MILLIS, Cell
+from flowos.model.placement import Decision, Ending, Placement
+from flowos.model.slice import Phase, Reason, Slice
+from flowos.model.units import (
+    claim_key,
+    engine_unit,
+    is_divisible,
+    kind_of,
+    share_unit,
+    subject_of,
+    things_used,
+)
+from flowos.model.view import CellView, Entry
+from flowos.protocol.orders import rewrite_orders
+from flowos.protocol.proposal import Draft, Fence, Proposal
+from flowos.protocol.takeover import take_over, wake
+
+PREEMPTED = Ending(
+    phase=Phase.PENDING, reason=Reason.BEHIND_HIGHER_PRIORITY, message="its units were taken over"
+)
+
+
+def commit(
+    view: CellView,
+    identifier: str,
+    decision: Decision,
+    *,
+    fence: Fence,
+    attempt: str,
+    scheduler: str,
+    preempt: bool = False,
+    spec: tuple[str, Slice] | None = None,
+) -> Proposal | None:
+    """Return the transaction that gives a slice what was decided.
+
+    Args:
+        view: What is known.
+        identifier: The slice, "tenant/name".
+        decision: The planner's.
+        fence: The acting process's session.
+        attempt: An id that no commit has had.
+        scheduler: The session whose grants are spent.
+        preempt: Whether units that other slices hold may be taken over.
+        spec: For an embedded client: the slice's own record, to be created in the same
+            transaction. None = it exists and is compared.
+
+    Returns:
+        None where the slice is gone, held, cancelled, ended or placed already, or a unit cannot
+        be taken.
+    """
+    entry = view.slices.get(identifier)
+    if view.now(identifier) is not None:
+        return None
+    draft = Draft(fence=fence)
+    if spec is not None:
+        record, uid = spec[1], 0
+        draft.seen(keys.slice_(identifier), 0)
+        draft.put(keys.slice_(identifier), record)
+    elif entry is None or entry.value.cancelled or entry.value.held or entry.value.end:
+        return None
+    else:
+        record, uid = entry.value, entry.created
+        draft.seen(keys.slice_(identifier), entry.modified)
+    draft.placed(identifier, None)
+    waits = _claim_all(draft, view, identifier, attempt, decision.units, preempt=preempt)
+    if waits is None:
+        return None
+    _in_service(draft, view.cell, decision)
+    spent = spend(view.cell, decision.units)
+    for purse in spent:
+        draft.seen(keys.grant(purse, scheduler), _modified(view.grants.get(purse, {}), scheduler))
+    for purse in (*spent, f"tenant:{record.spec.tenant}"):
+        draft.seen(keys.epoch(purse), view.epochs.get(purse, 0))
+    blank = Placement(uid=uid, attempt=attempt)
+    placement = replace(
+        blank,
+        number=record.attempts + 1,
+        held=decision.units,
+        waits=waits,
+        engines=decision.engines,
+        hosts=decision.hosts,
+        circuits=decision.circuits,
+        bitstreams=decision.bitstreams,
+        run=record.spec.run,
+        watts=busy_watts(view.cell, decision.units),
+        spent=spent,
+        scheduler=scheduler,
+    )
+    placement = rewrite_orders(draft, view.cell, identifier, blank, placement)
+    draft.put(keys.placement(identifier), placement)
+    return draft.proposal("commit", identifier, view, placement)
+
+
+def _claim_all(
+    draft: Draft,
+    view: CellView,
+    identifier: str,
+    attempt: str,
+    units: Mapping[str, tuple[int, ...]],
+    *,
+    preempt: bool,
+) -> tuple[str, ...] | None:
+    """Compare and write the claims; return the attempts to wait for, or None."""
+    busy: list[str] = []
+    for unit, amounts in units.items():
+        key = claim_key(unit, attempt)
+        kind = kind_of(unit)
+        if is_divisible(unit):
+            if not divide(draft, view, unit):
+                return None
+        else:
+            holder = view.holder(unit)
+            if holder is None:
+                draft.seen(key, 0)
+            elif holder.startswith("~off/"):
+                wake(draft, view, holder)
+            elif preempt:
+                busy.append(unit)
+            else:
+                return None
+            if kind == "engine":
+                engine = view.cell.engines.get(subject_of(unit))
+                if engine is None:
+                    return None
+                if engine.shareable:
+                    if view.shares.get(engine.id):
+                        return None
+                    draft.stays_quiet(f"claim/{share_unit(engine.id)}/", 0)
+        draft.claim(key, identifier, attempt, amounts)
+    return take_over(draft, view, identifier, busy, PREEMPTED) if busy else ()
+
+
+def divide(draft: Draft, view: CellView, unit: str) -> bool:
+    """Guard a part of an engine or of a host; False where the whole engine is held."""
+    prefix = f"claim/{unit}/"
+    draft.stays_quiet(prefix, view.guard(prefix))
+    if kind_of(unit) == "share":
+        whole = engine_unit(subject_of(unit))
+        holder = view.holder(whole)
+        if holder is None:
+            draft.seen(f"claim/{whole}", 0)
+        elif holder.startswith("~off/"):
+            wake(draft, view, holder)
+            draft.delete(f"claim/{whole}")
+        else:
+            return False
+    return True
+
+
+def _in_service(draft: Draft, cell: Cell, decision: Decision) -> None:
+    """Compare absent what would take the used nodes, switches and links out of service."""
+    used: dict[str, None] = {}
+    for unit in decision.units:
+        used |= dict.fromkeys(things_used(cell, unit))
+    for circuit in decision.circuits:
+        for arc in circuit.arcs:
+            used |= dict.fromkeys(things_used(cell, f"lane/{arc.link}/{arc.direction}/0"))
+    for unit in used:
+        draft.seen(f"claim/{unit}", 0)
+
+
+def spend(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return what units draw above idle, by power domain with a budget: "domain:<name>" -> watts."""
+    spent: dict[str, int] = {}
+    for engine_id, millis in _engines(units):
+        engine = cell.engines[engine_id]
+        rise = engine.watts.busy - engine.watts.idle
+        watts = -(-rise * millis // WHOLE_MILLIS)  # rounded up: a budget is never passed
+        for domain in cell.domains_of(engine.node):
+            if domain.budget_watts is not None and watts:
+                purse = f"domain:{domain.name}"
+                spent[purse] = spent.get(purse, 0) + watts
+    return spent
+
+
+def busy_watts(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> int:
+    """Return what the engines among the units draw when busy, in watts."""
+    return sum(
+        -(-cell.engines[engine].watts.busy * millis // WHOLE_MILLIS)
+        for engine, millis in _engines(units)
+    )
+
+
+def _engines(units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
+    amounts = units if isinstance(units, Mapping) else dict.fromkeys(units, ())
+    found = []
+    for unit, amount in amounts.items():
+        kind = kind_of(unit)
+        if kind == "engine":
+            found.append((subject_of(unit), WHOLE_MILLIS))
+        elif kind == "share":
+            found.append((subject_of(unit), amount[0]))
+    return found
+
+
+def _modified(table: Mapping[str, Entry[int]], name: str) -> int:
+    entry = table.get(name)
+    return entry.modified if entry else 0

@@ -1,0 +1,89 @@
+"""Which orders follow from a placement.
+
+Orders are a function of the placement: whoever rewrites a placement knows what its orders say
+without reading them, and one compare of the placement guards them all.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+
+from flowos.model import keys
+from flowos.model.cell import Cell
+from flowos.model.placement import Arc, Order, Placement, Turn
+from flowos.model.units import kind_of, lane_unit, subject_of
+from flowos.protocol.proposal import Draft
+
+
+def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Order]:
+    """Return what is to be up at each place; nothing while the placement waits for victims."""
+    if placement.waits or not placement.held or identifier.startswith(("~drain", "~quarantine")):
+        return {}
+    if identifier.startswith("~off/"):
+        (unit,) = placement.held
+        engine = subject_of(unit)
+        return {cell.place_of(engine): Order(slice=identifier, off=(engine,))}
+    units: dict[str, list[str]] = defaultdict(list)
+    for unit in placement.held:
+        kind = kind_of(unit)
+        if kind == "lane":  # named with the circuits, below
+            continue
+        # An engine's ports are the switches' affair too, but only as far as circuits use them.
+        units[cell.place_of(subject_of(unit))].append(unit)
+    turns: dict[str, list[Turn]] = defaultdict(list)
+    for circuit in placement.circuits:
+        entering: dict[str, Arc] = {}
+        leaving: dict[str, list[Arc]] = defaultdict(list)
+        for arc in circuit.arcs:
+            link = cell.links.get(arc.link)
+            if link is None:
+                continue
+            start, end = link.a_thing, link.b_thing
+            if arc.direction == "rev":
+                start, end = end, start
+            entering[end] = arc
+            leaving[start].append(arc)
+            for place in {cell.place_of(start), cell.place_of(end)}:
+                units[place] += [lane_unit(arc.link, arc.direction, n) for n in arc.lanes]
+        for thing, arc in entering.items():
+            if thing in cell.switches:
+                turns[thing].append(Turn(circuit.id, arc, tuple(leaving[thing])))
+    ranks = rank_of(placement)
+    found = {}
+    for place in set(units) | set(turns):
+        here = [e for e in ranks if cell.place_of(e) == place and place not in cell.switches]
+        found[place] = Order(
+            slice=identifier,
+            units=tuple(sorted(set(units[place]))),
+            tasks={engine: ranks[engine] for engine in here},
+            bitstreams={e: placement.bitstreams[e] for e in here if e in placement.bitstreams},
+            crossbar=tuple(turns[place]),
+            run=placement.run if place not in cell.switches else type(placement.run)(),
+        )
+    return found
+
+
+def rank_of(placement: Placement) -> dict[str, int]:
+    """Return each engine's rank in its slice: roles in order, engines in order."""
+    flat = [engine for role in placement.engines.values() for engine in role]
+    return {engine: rank for rank, engine in enumerate(dict.fromkeys(flat))}
+
+
+def rewrite_orders(
+    draft: Draft, cell: Cell, identifier: str, before: Placement, after: Placement
+) -> Placement:
+    """Put the orders that change, and return `after` with the places it now has orders at."""
+    old = orders_of(cell, identifier, before)
+    new = orders_of(cell, identifier, after)
+    nothing = Order(slice=identifier)
+    for place in ordered_first(before.ordered, new):
+        wanted = new.get(place, nothing)
+        known = place in before.ordered
+        if not known or old.get(place, nothing) != wanted:
+            draft.put(keys.order(place, after.attempt), wanted)
+    return replace(after, ordered=tuple(sorted({*after.ordered, *new})))
+
+
+def ordered_first(ordered: Iterable[str], new: Iterable[str]) -> list[str]:
+    """Return all places, each once, in an order that does not depend on hashing."""
+    return sorted({*ordered, *new})

@@ -1,0 +1,173 @@
+"""The system's own placements: whatever makes a unit unavailable takes its claim."""
+
+from dataclasses import replace
+
+from flowos.model import keys
+from flowos.model.placement import Ending, Placement
+from flowos.model.slice import Phase
+from flowos.model.units import claim_key, engine_unit, places_of, share_unit, subject_of
+from flowos.model.view import CellView
+from flowos.protocol.orders import rewrite_orders
+from flowos.protocol.proposal import Draft, Fence, Proposal
+from flowos.protocol.takeover import holders_of, take_over
+
+DRAINED = Ending(phase=Phase.PENDING, message="an engine of it is drained")
+
+
+def power_off(view: CellView, engine: str, *, attempt: str, fence: Fence) -> Proposal | None:
+    """Claim a free engine for being off; a commit wakes it by writing over this claim."""
+    unit = engine_unit(engine)
+    if holders_of(view, unit) or view.wanted.get(unit):
+        return None
+    identifier = f"~off/{unit}"
+    draft = Draft(fence=fence)
+    _claim_free(draft, unit, identifier, attempt)
+    blank = Placement(uid=0, attempt=attempt)
+    after = replace(blank, held={unit: ()})
+    after = rewrite_orders(draft, view.cell, identifier, blank, after)
+    draft.placed(identifier, None)
+    draft.put(keys.placement(identifier), after)
+    return draft.proposal("power off", identifier, view, after)
+
+
+def _claim_free(draft: Draft, unit: str, identifier: str, attempt: str) -> None:
+    draft.seen(claim_key(unit, attempt), 0)
+    if unit.startswith("engine/"):
+        draft.stays_quiet(f"claim/{share_unit(subject_of(unit))}/", 0)
+    draft.claim(claim_key(unit, attempt), identifier, attempt, ())
+
+
+def drain(
+    view: CellView,
+    unit: str,
+    *,
+    attempt: str,
+    fence: Fence | None,
+    why: str = "",
+    deadline_at: float | None = None,
+    take: bool = False,
+) -> Proposal | None:
+    """Take a unit out of use: now if it is free or `take` is set, else as soon as it is given back.
+
+    Args:
+        view: What is known.
+        unit: An engine, node, switch, link, lane or aggregator unit.
+        attempt: An id that no commit has had; ignored where the drain exists already.
+        fence: The acting process's session; None for an operator's one command.
+        why: The operator's reason.
+        deadline_at: Wall-clock seconds at which the controller takes over; None = never.
+        take: Take the unit over from whoever holds it.
+
+    Returns:
+        None where nothing can be done now.
+    """
+    identifier = f"~drain/{unit}"
+    entry = view.placements.get(identifier)
+    if entry is not None and (entry.value.held or entry.value.releasing):
+        return None
+    blank = (
+        entry.value
+        if entry
+        else Placement(uid=0, attempt=attempt, why=why, deadline_at=deadline_at)
+    )
+    attempt = blank.attempt
+    draft = Draft(fence=fence)
+    busy = holders_of(view, unit)
+    after = replace(blank, held={unit: ()}, wanted=())
+    if not busy:
+        _claim_free(draft, unit, identifier, attempt)
+    elif take or all(name.startswith("~off/") for name in busy):
+        if unit.startswith("engine/"):
+            prefix = f"claim/{share_unit(subject_of(unit))}/"
+            shared = bool(view.shares.get(subject_of(unit)))
+            draft.stays_quiet(prefix, view.guard(prefix) if shared else 0)
+            if shared:
+                draft.seen(claim_key(unit, attempt), 0)
+        waits = take_over(draft, view, identifier, (unit,), DRAINED)
+        if waits is None:
+            return None
+        draft.claim(claim_key(unit, attempt), identifier, attempt, ())
+        after = replace(after, waits=waits)
+    elif entry is not None:
+        return None
+    else:
+        after = replace(blank, wanted=(unit,))
+    draft.placed(identifier, entry)
+    draft.put(keys.placement(identifier), after)
+    return draft.proposal("drain", identifier, view, after)
+
+
+def undrain(view: CellView, identifier: str, *, fence: Fence | None) -> Proposal | None:
+    """Put a drained unit back to use; not while what it was taken from is still being cleaned."""
+    entry = view.placements[identifier]
+    if view.carried(entry.value.waits):
+        return None
+    return _drop(view, identifier, fence=fence, step="undrain")
+
+
+def power_on(view: CellView, identifier: str, *, fence: Fence | None) -> Proposal | None:
+    """Remove a `~off` placement: the engine is free and on."""
+    return _drop(view, identifier, fence=fence, step="power on")
+
+
+def declare_clean(view: CellView, identifier: str, *, fence: Fence | None) -> Proposal | None:
+    """Free a quarantine on the operator's word that its node has no power or was cleaned by hand."""
+    if view.carried(view.placements[identifier].value.waits):
+        return None
+    return _drop(view, identifier, fence=fence, step="declare clean")
+
+
+def _drop(view: CellView, identifier: str, *, fence: Fence | None, step: str) -> Proposal:
+    entry = view.placements[identifier]
+    placement = entry.value
+    draft = Draft(fence=fence)
+    draft.placed(identifier, entry)
+    for unit in (*placement.held, *placement.releasing):
+        draft.delete(claim_key(unit, placement.attempt))
+    for place in placement.ordered:
+        draft.delete(keys.order(place, placement.attempt))
+        draft.delete(keys.report(place, placement.attempt))
+    draft.delete(keys.placement(identifier))
+    return draft.proposal(step, identifier, view)
+
+
+def quarantine(
+    view: CellView, place: str, identifier: str, *, fence: Fence, ending: Ending
+) -> Proposal | None:
+    """Split what a placement has at a dead place off into a quarantine, the rest goes to releasing.
+
+    Compares that the place's agent has no session: its return is not overtaken. Lanes with an end
+    there go along. The quarantine carries the same attempt, so whoever waits for the victim waits
+    for it too.
+
+    Returns:
+        None where the placement has nothing there.
+    """
+    entry = view.placements[identifier]
+    before = entry.value
+    units = {**before.held, **before.releasing}
+    gone = {u: a for u, a in units.items() if place in places_of(view.cell, u)}
+    if not gone or identifier.startswith("~"):
+        return None
+    name = f"~quarantine/{place}/{before.attempt}"
+    draft = Draft(fence=fence)
+    draft.seen(keys.session("agent", place), 0)
+    draft.placed(identifier, entry)
+    draft.placed(name, None)
+    left = {u: a for u, a in units.items() if u not in gone}
+    after = replace(before, held={}, releasing=left, ending=before.ending or ending)
+    after = rewrite_orders(draft, view.cell, identifier, before, after)
+    after = replace(after, ordered=tuple(p for p in after.ordered if p != place))
+    for unit, amounts in gone.items():
+        draft.claim(claim_key(unit, before.attempt), name, before.attempt, amounts)
+    draft.put(keys.placement(identifier), after)
+    parted = Placement(
+        uid=0,
+        attempt=before.attempt,
+        releasing=gone,
+        waits=before.waits,
+        ordered=(place,) if place in before.ordered else (),
+        why=f"{place} does not answer",
+    )
+    draft.put(keys.placement(name), parted)
+    return draft.proposal("quarantine", identifier, view, after)

@@ -1,0 +1,1 @@
+"""The cell's shared state: one transactional store, kept in etcd or in memory."""
