@@ -1,19 +1,23 @@
 """How records are written as bytes and read back."""
 
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from flowos.model.errors import SpecError
 
 T = TypeVar("T")
 
 
-@cache
-def _adapter(kind: Any) -> Any:  # pydantic's adapter is generic in its argument
-    # Imported on first use: pydantic costs a short command 70 ms at its start.
-    from pydantic import TypeAdapter
+_ADAPTERS: Final[dict[type, Any]] = {}  # building one costs a millisecond; they hold no state
 
-    return TypeAdapter(kind)
+
+def _adapter(kind: type) -> Any:  # noqa: ANN401  # generic in its argument, which varies here
+    found = _ADAPTERS.get(kind)
+    if found is None:
+        # Imported on first use: pydantic costs a short command 70 ms at its start.
+        from pydantic import TypeAdapter
+
+        found = _ADAPTERS[kind] = TypeAdapter(kind)
+    return found
 
 
 def encode(record: object) -> bytes:

@@ -166,6 +166,8 @@ class CellView:
         """
         for prefix in guards:
             self._guards[prefix] = max(revision, self._guards.get(prefix, 0))
+        if revision <= self.placed_at:  # the store's word is complete beyond it: it came and went
+            self.retract(identifier)
         plan = self._assumed.pop(identifier, None)
         if plan is not None:  # else the watch was faster
             entry = self.placements.get(identifier)
@@ -175,9 +177,13 @@ class CellView:
     # -- the store's word
 
     def load(self, records: Iterable[Versioned]) -> None:
-        """Take in a listing: what it does not name of these families must be gone already."""
+        """Take in a listing after `clear`; plans under way that it does not show stay assumed."""
+        plans, self._assumed = self._assumed, {}
         for record in records:
             self.apply(Change(*record))
+        for identifier, plan in plans.items():
+            if identifier not in self.placements:
+                self.assume(identifier, plan)
 
     def apply(self, change: Change) -> Applied:
         """Take in one change, whatever it is about; a record that cannot be read is set aside."""
@@ -197,8 +203,12 @@ class CellView:
             self._guards = {p: r for p, r in self._guards.items() if r > revision}
 
     def clear(self) -> None:
-        """Forget everything but the listeners, before listing again."""
-        fresh = CellView(listeners=self.listeners, inventory_listeners=self.inventory_listeners)
+        """Forget everything but the listeners and the plans under way, before listing again."""
+        fresh = CellView(
+            listeners=self.listeners,
+            inventory_listeners=self.inventory_listeners,
+            _assumed=self._assumed,
+        )
         for name in CellView.__slots__:
             setattr(self, name, getattr(fresh, name))
         for listener in self.inventory_listeners:

@@ -131,6 +131,21 @@ def _drop(view: CellView, identifier: str, *, fence: Fence | None, step: str) ->
     return draft.proposal(step, identifier, view)
 
 
+def take_out(view: CellView, place: str, *, attempt: str, fence: Fence) -> Proposal | None:
+    """Take a dead place out of service, so that nothing new is planned there."""
+    unit = f"switch/{place}" if place in view.cell.switches else f"node/{place}"
+    if unit in view.holders:
+        return None
+    identifier = f"~quarantine/{place}/out-of-service"
+    draft = Draft(fence=fence)
+    draft.seen(keys.session("agent", place), 0)
+    draft.placed(identifier, None)
+    _claim_free(draft, unit, identifier, attempt)
+    after = Placement(uid=0, attempt=attempt, held={unit: ()}, why=f"{place} does not answer")
+    draft.put(keys.placement(identifier), after)
+    return draft.proposal("take out", identifier, view, after)
+
+
 def quarantine(
     view: CellView, place: str, identifier: str, *, fence: Fence, ending: Ending
 ) -> Proposal | None:

@@ -194,6 +194,10 @@ class MemoryStore:
 
     # ------------------------------------------------------------- what only this store has
 
+    def fits(self, transactions: Sequence[Transaction]) -> bool:
+        """Tell whether these transactions go into one request as they are."""
+        return limits.fits(transactions, self._operations_max)
+
     @property
     def revision(self) -> int:
         """The newest revision."""

@@ -1,0 +1,126 @@
+"""The `flowos` command: which words there are, and what becomes of errors."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+# word -> (module:attribute, one line of help). Nothing of a command is imported before it is
+# called: `flowos --help` must feel instant.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "up": ("flowos_cli.commands.up:up", "Start a cell on this machine: store, schedulers, agents."),
+    "down": ("flowos_cli.commands.up:down", "Stop what 'up' started."),
+    "status": ("flowos_cli.commands.status:status", "One screen: what is free, queued, alive."),
+    "top": ("flowos_cli.commands.status:top", "The same, live."),
+    "submit": ("flowos_cli.commands.slice:submit", "Submit a slice (short for 'slice submit')."),
+    "ls": ("flowos_cli.commands.slice:ls", "List slices (short for 'slice ls')."),
+    "explain": ("flowos_cli.commands.slice:explain", "Why a slice waits (short for 'slice explain')."),
+    "cancel": ("flowos_cli.commands.slice:cancel", "End a slice (short for 'slice cancel')."),
+    "cell": ("flowos_cli.commands.cell:cell", "Load, show, verify and export a cell."),
+    "slice": ("flowos_cli.commands.slice:slice_", "Submit, list, wait for and end slices."),
+    "engine": ("flowos_cli.commands.engine:engine", "List, drain and undrain engines."),
+    "switch": ("flowos_cli.commands.fabric:switch", "List switches."),
+    "circuit": ("flowos_cli.commands.fabric:circuit", "List circuits that stand."),
+    "bitstream": ("flowos_cli.commands.bitstream:bitstream", "Add, list and remove bitstreams."),
+    "tenant": ("flowos_cli.commands.tenant:tenant", "Set and list tenants."),
+    "power": ("flowos_cli.commands.power:power", "Budgets and draw by power domain."),
+    "scheduler": ("flowos_cli.commands.processes:scheduler", "Run and watch schedulers."),
+    "agent": ("flowos_cli.commands.processes:agent", "Run an agent."),
+    "controller": ("flowos_cli.commands.processes:controller", "Run a controller."),
+    "replay": ("flowos_cli.commands.replay:replay", "Replay real jobs on a cell, through the store."),
+    "completion": ("flowos_cli.commands.completion:completion", "Print the shell's completion script."),
+}  # fmt: skip
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named in a table and imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the words in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        found = COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        module, _, attribute = found[0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List all words from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(word, text) for word, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say what is near where a word is unknown."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            if near:
+                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from None
+            raise
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None},
+)
+@click.version_option(package_name="flowos", message="flowos %(version)s")
+def cli() -> None:
+    """Flow OS: slices of unlike AI engines, planned by many schedulers on one shared state."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with the status that CLI users rely on."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status. No traceback ever reaches a user."""
+    from flowos.model.errors import FlowosError
+
+    try:
+        result: Any = cli.main(
+            list(arguments) if arguments is not None else None,
+            prog_name="flowos",
+            standalone_mode=False,
+        )
+    except FlowosError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone: not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # the last door: what is left is a bug of ours
+        if os.environ.get("FLOWOS_DEBUG"):
+            raise
+        click.echo(
+            f"error: internal: {type(error).__name__}: {error} "
+            "(FLOWOS_DEBUG=1 shows where; please report it)",
+            err=True,
+        )
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,547 @@
+"""How a slice is written in a file or in options, and read from them.
+
+    name: train-42
+    tenant: vision
+    engines:
+      workers: {kind: gpu, model: [A100, H100], count: 8, where: {memory: ">=24GiB"}}
+      reducer: {kind: fpga, bitstream: sum-f32}
+    hosts:
+      workers: {cpu: 8, memory: 32GiB}          # for each engine of the role, on its node
+      driver: {count: 1, cpu: 4, memory: 16GiB} # a role of its own: on so many nodes
+    together: {workers: node}                   # node | switch | any
+    circuits:
+      - {ring: workers, lanes: 1}               # ring, all and star take a role or a list of them
+      - {from: workers, to: reducer, aggregate: sum}
+    constraints: {max_hops: 4, max_latency_ns: 2000, spread: pack}
+    elastic: {workers: [4, 16]}
+    expected_duration: 2h
+    time_limit: 4h
+    run: {command: [python, train.py]}          # or for: 10s; or flowlet; or image and kernel
+
+Instead of a count of whole engines a role may have `share: 0.5` of one. `anyOf` is a list of ways to
+satisfy a role, the first that fits is taken. A file may hold several slices, parted by `---`.
+"""
+
+import random
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flowos.documents import quantities as amounts
+from flowos.documents.fields import REFERENCE, SLICE_NAME, Fields, did_you_mean, text_problem
+from flowos.documents.quantities import shown
+from flowos.documents.text import Document, Place, document_of, parse, shown_path
+from flowos.model.cell import WHOLE_MILLIS
+from flowos.model.errors import FileError, SpecError
+from flowos.model.slice import (
+    CircuitWish,
+    Constraints,
+    EngineChoice,
+    EngineRole,
+    HostRole,
+    Run,
+    Shape,
+    SliceSpec,
+)
+
+API_VERSION: Final = "flowos/v1"
+COUNT_MAX: Final = 1_000_000  # engines of a role: as many as the largest cell has
+PRIORITY_MAX: Final = 1_000_000_000
+LANES_MAX: Final = 4096  # as a link may have
+HOPS_MAX: Final = 1_000
+TOGETHER: Final = ("node", "switch", "any")
+SPREAD: Final = ("pack", "spread", "rack")
+
+
+def _names(*names: str) -> Any:
+    return dict.fromkeys(names).keys()
+
+
+_LATER: Final = ("depends_on", "array", "min", "commit", "preemptible", "grace")
+_SLICE: Final = _names(
+    "apiVersion", "kind", "name", "tenant", "policy", "priority", "engines", "hosts", "together",
+    "circuits", "constraints", "elastic", "expected_duration", "time_limit", "run",
+)  # fmt: skip
+_CHOICE: Final = _names("kind", "model", "count", "share", "where", "bitstream")
+_ROLE: Final = _names(*_CHOICE, "anyOf")
+_HOST: Final = _names("count", "cpu", "memory")
+_CIRCUIT: Final = _names("ring", "all", "star", "from", "to", "lanes", "aggregate")
+_CONSTRAINTS: Final = _names("max_hops", "max_latency_ns", "spread")
+_RUN: Final = _names("for", "command", "image", "kernel", "flowlet")
+
+_CONDITION: Final = re.compile(r"(>=|<=|!=|>|<|==|=)?\s*(.+)")
+_CONDITION_FORMS: Final = 'write a value, or such as ">=24GiB" or "!=x"'
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a slice is where its document does not say; a command's options come in here.
+
+    Attributes:
+        name: For a document without one; "" = it must have one.
+    """
+
+    name: str = ""
+    tenant: str = "default"
+    policy: str = "batch"
+    priority: int = 0
+    run: Run = Run()
+
+
+NO_DEFAULTS: Final = Defaults()
+
+
+def parse_slice(
+    text_or_document: str | Mapping[str, Any], path: str | Path, defaults: Defaults = NO_DEFAULTS
+) -> list[SliceSpec]:
+    """Return the slices that a text, or a document that was read already, asks for.
+
+    Args:
+        text_or_document: YAML or JSON, or one document of plain values.
+        path: Where it is from, for errors and by its ending; "-" = standard input.
+        defaults: What holds where a document does not say.
+
+    Raises:
+        FileError: It cannot be read or cannot be meant; names the line and the way out.
+    """
+    if isinstance(text_or_document, str):
+        documents = parse(text_or_document, path)
+    else:
+        documents = [document_of(dict(text_or_document), path)]
+    if not documents:
+        raise FileError("is empty", path=shown_path(path), hint="describe a slice in it")
+    specs = [_Reader(document, defaults).read() for document in documents]
+    for number, spec in enumerate(specs):
+        if any(spec.id == other.id for other in specs[:number]):
+            problem = f"asks for two slices {spec.id}"
+            raise documents[number].error(("name",), problem, "name one of them differently")
+    return specs
+
+
+def random_name(kind: str, rng: random.Random) -> str:
+    """Return a name for a slice that was given none: the kind and five random letters."""
+    # Without vowels no word comes out that anybody could be hurt by.
+    return kind[:50] + "".join(rng.choice("bcdfghjklmnpqrstvwxz") for _ in range(5))
+
+
+# ----------------------------------------------------------------------------------------- options
+
+_OPTION: Final = re.compile(r"([^=@]+)(?:=([^@]*))?(?:@(.+))?")
+_ENGINES_FORMS: Final = "write --engines gpu=8,fpga=2, or gpu=0.5 for a share, or fpga=1@sum-f32"
+
+
+def slice_from_options(
+    engines: str,
+    circuits: str = "",
+    *,
+    name: str = "",
+    defaults: Defaults = NO_DEFAULTS,
+    rng: random.Random | None = None,
+) -> SliceSpec:
+    """Return the slice that a command's options ask for; its roles are called after their kinds.
+
+    Args:
+        engines: "gpu=8,fpga=2": kinds with how many; "gpu" is one, "gpu=0.5" half of one, and
+            "fpga=1@sum-f32" one with this bitstream.
+        circuits: "ring", "all" or "star" over all engines, in the order given; "" = none.
+        name: The slice's name; "" = that of the defaults, else a random one.
+        defaults: The rest.
+        rng: For a random name.
+
+    Raises:
+        SpecError: An option cannot be meant; names it and its forms.
+    """
+    roles: dict[str, Any] = {}
+    for part in engines.split(","):
+        found = _OPTION.fullmatch(part.strip())
+        kind = found[1].strip() if found else ""
+        if found is None or SLICE_NAME.fullmatch(kind) is None:
+            raise _option("engines", f"{shown(part.strip())} is no kind with a count", _ENGINES_FORMS)
+        if kind in roles:
+            raise _option("engines", f"{kind} stands twice", _ENGINES_FORMS)
+        roles[kind] = {"kind": kind} | _count_or_share(found[2])
+        if found[3]:
+            roles[kind]["bitstream"] = found[3].strip()
+    document: dict[str, Any] = {"engines": roles}
+    if circuits:
+        if circuits not in ("ring", "all", "star"):
+            hint = "write --circuits ring, all or star"
+            raise _option("circuits", f"{shown(circuits)} is no shape", hint)
+        document["circuits"] = [{circuits: list(roles)}]
+    document["name"] = name or defaults.name
+    if not document["name"]:
+        if rng is None:
+            raise SpecError("the slice has no name", hint="give it one")
+        document["name"] = random_name(next(iter(roles)), rng)
+    return _Reader(document_of(document, "options"), defaults).read()
+
+
+def _count_or_share(written: str | None) -> dict[str, Any]:
+    if written is None:
+        return {"count": 1}
+    written = written.strip()
+    if re.fullmatch(r"[0-9]{1,9}", written):
+        return {"count": int(written)}
+    if re.fullmatch(r"0?\.[0-9]{1,9}", written):
+        return {"share": written}
+    raise _option("engines", f"{shown(written)} is no number of engines", _ENGINES_FORMS)
+
+
+def _option(name: str, problem: str, hint: str) -> SpecError:
+    return SpecError(problem, where=f"--{name}", hint=hint)
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+class _Reader:
+    """One pass over a document."""
+
+    def __init__(self, document: Document, defaults: Defaults) -> None:
+        self.document = document
+        self.defaults = defaults
+        self.top = Fields(document, (), document.value, _SLICE, later=_LATER)
+
+    def read(self) -> SliceSpec:
+        top = self.top
+        top.one_of("apiVersion", (API_VERSION,), API_VERSION)
+        top.one_of("kind", ("Slice",), "Slice")
+        engines = dict(self.engines())
+        hosts = dict(self.hosts(engines))
+        if not engines and not hosts:
+            problem = "the slice asks for nothing"
+            raise self.document.error((), problem, "add engines, such as {workers: {kind: gpu}}")
+        return SliceSpec(
+            name=top.name("name", self.defaults.name or None, form=SLICE_NAME),
+            tenant=top.name("tenant", self.defaults.tenant, form=SLICE_NAME),
+            policy=top.name("policy", self.defaults.policy, form=SLICE_NAME),
+            priority=top.whole("priority", self.defaults.priority, -PRIORITY_MAX, PRIORITY_MAX),
+            engines=engines,
+            hosts=hosts,
+            together=dict(self.together(engines)),
+            circuits=tuple(self.circuits(engines, hosts)),
+            constraints=self.constraints(),
+            elastic=dict(self.elastic(engines)),
+            expected_seconds=top.amount("expected_duration", amounts.seconds_of, 0.0),
+            time_limit_seconds=top.amount("time_limit", amounts.seconds_of, 0.0),
+            run=self.run(),
+        )
+
+    def role(self, place: Place, name: object, known: Collection[str]) -> str:
+        """Check that a role which another part of the document names is there."""
+        if not isinstance(name, str) or name not in known:
+            hint = did_you_mean(name if isinstance(name, str) else "", known)
+            raise self.document.error(place, f"there is no role {shown(name)}", hint)
+        return name
+
+    # -- engines
+
+    def engines(self) -> Iterator[tuple[str, EngineRole]]:
+        for name, place, value in self.top.pairs("engines"):
+            self.check_role_name(name, place)
+            fields = Fields(self.document, place, value, _ROLE, later=_LATER)
+            if not fields.has("anyOf"):
+                yield name, EngineRole((self.choice(fields),))
+                continue
+            beside = [field for field in _CHOICE if fields.has(field)]
+            if beside:
+                problem = f"stands beside anyOf, which says all of {name}"
+                raise fields.fail(beside[0], problem, "write it in each choice of anyOf")
+            choices = tuple(
+                self.choice(Fields(self.document, inner, written, _CHOICE, later=_LATER))
+                for inner, written in fields.entries("anyOf")
+            )
+            if not choices:
+                raise fields.fail("anyOf", "has no choices", "write at least one, or leave it out")
+            yield name, EngineRole(choices)
+
+    def check_role_name(self, name: str, place: Place) -> None:
+        if SLICE_NAME.fullmatch(name) is None:
+            hint = "use up to 63 small letters, digits and dashes, such as workers"
+            raise self.document.error(place, f"{shown(name)} cannot name a role", hint)
+
+    def choice(self, fields: Fields) -> EngineChoice:
+        count = fields.whole("count", 1, 1, COUNT_MAX)
+        share = fields.amount("share", amounts.share_millis_of, WHOLE_MILLIS)
+        if share != WHOLE_MILLIS and count != 1:
+            problem = f"a share is part of one engine, but count is {count}"
+            raise fields.fail("share", problem, "leave the count out, or write one role per share")
+        return EngineChoice(
+            kind=fields.name("kind", "", form=SLICE_NAME),
+            models=fields.texts("model"),
+            count=count,
+            share_millis=share,
+            where={key: self.condition(k, key, v) for key, k, v in fields.pairs("where")},
+            bitstream=fields.name("bitstream", "", form=REFERENCE),
+        )
+
+    def condition(self, place: Place, name: str, value: object) -> str:
+        """Return a condition on an attribute as the model has it: an operator and a value."""
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if amounts.number_of(value) is not None:
+            written = format(value, "f") if not isinstance(value, int) else str(value)  # type: ignore[str-format]
+        elif isinstance(value, str) and value.strip():
+            written = value.strip()
+        else:
+            raise self.document.error(place, f"{shown(value)} is no condition", _CONDITION_FORMS)
+        if problem := text_problem(written):
+            raise self.document.error(place, *problem)
+        found = _CONDITION.fullmatch(written)
+        if found is None:
+            raise self.document.error(place, f"{shown(written)} is no condition", _CONDITION_FORMS)
+        if name == "memory":
+            try:
+                amounts.bytes_of(found[2])
+            except SpecError as error:
+                raise self.document.error(place, error.problem, error.hint) from None
+        elif (found[1] or "").startswith((">", "<")) and not _is_amount(found[2]):
+            problem = f"{shown(found[2])} is no amount, so nothing is above or below it"
+            raise self.document.error(place, problem, _CONDITION_FORMS)
+        return written
+
+    # -- hosts and bounds
+
+    def hosts(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, HostRole]]:
+        for name, place, value in self.top.pairs("hosts"):
+            self.check_role_name(name, place)
+            fields = Fields(self.document, place, value, _HOST, later=_LATER)
+            if name in engines:
+                if fields.has("count"):
+                    problem = f"the hosts of {name} are as many as its engines"
+                    raise fields.fail("count", problem, "leave the count out")
+                count = 0
+            elif fields.has("count"):
+                count = fields.whole("count", None, 1, COUNT_MAX)
+            else:
+                problem = f"there is no engine role {shown(name)}, and no count of hosts"
+                near = did_you_mean(name, engines)
+                hint = near if near.startswith("did you") else "add a count, such as count: 1"
+                raise self.document.error(place, problem, hint)
+            cpu_millis = fields.amount("cpu", amounts.cpu_millis_of, 0)
+            memory_bytes = fields.amount("memory", amounts.bytes_of, 0)
+            if not cpu_millis and not memory_bytes:
+                hint = "add such as cpu: 8, memory: 32GiB"
+                raise self.document.error(place, "asks for neither CPU nor memory", hint)
+            yield name, HostRole(cpu_millis, memory_bytes, count)
+
+    def together(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, str]]:
+        for name, place, value in self.top.pairs("together"):
+            self.role(place, name, engines)
+            if not isinstance(value, str) or value not in TOGETHER:
+                hint = f"use {', '.join(TOGETHER)}"
+                raise self.document.error(place, f"{shown(value)} is no place to share", hint)
+            yield name, value
+
+    def constraints(self) -> Constraints:
+        written = self.top.value("constraints")
+        if written is None:
+            return Constraints()
+        fields = Fields(self.document, ("constraints",), written, _CONSTRAINTS, later=_LATER)
+        return Constraints(
+            max_hops=fields.whole("max_hops", 0, 1, HOPS_MAX),
+            max_latency_ns=fields.whole("max_latency_ns", 0, 1, amounts.NANOSECONDS_MAX),
+            spread=fields.one_of("spread", SPREAD, "pack"),
+        )
+
+    def elastic(
+        self, engines: Mapping[str, EngineRole]
+    ) -> Iterator[tuple[str, tuple[int, int]]]:
+        for name, place, value in self.top.pairs("elastic"):
+            self.role(place, name, engines)
+            hint = "write the least and the most engines, such as [4, 16]"
+            bounds = [amounts.number_of(end) for end in value] if _is_pair(value) else []
+            whole = [int(end) for end in bounds if end is not None and end.denominator == 1]
+            if len(whole) != 2:
+                raise self.document.error(place, f"{shown(value)} is no range", hint)
+            low, high = whole
+            if not 1 <= low <= high <= COUNT_MAX:
+                raise self.document.error(place, f"{low} to {high} is no range", hint)
+            for choice in engines[name].choices:
+                if not low <= choice.count <= high or choice.share_millis != WHOLE_MILLIS:
+                    what = f"a count of {choice.count}"
+                    what = "a share" if choice.share_millis != WHOLE_MILLIS else what
+                    problem = f"{name} has {what}, outside of {low} to {high} whole engines"
+                    raise self.document.error(place, problem, "let the range hold the count")
+            yield name, (low, high)
+
+    # -- circuits
+
+    def circuits(
+        self, engines: Mapping[str, EngineRole], hosts: Mapping[str, HostRole]
+    ) -> Iterator[CircuitWish]:
+        for place, value in self.top.entries("circuits"):
+            fields = Fields(self.document, place, value, _CIRCUIT, later=_LATER)
+            shapes = [shape for shape in ("ring", "all", "star") if fields.has(shape)]
+            flow = [end for end in ("from", "to") if fields.has(end)]
+            if len(shapes) + bool(flow) != 1 or len(flow) == 1:
+                problem = "must have one of ring, all and star, or both from and to"
+                hint = "write such as {ring: workers}, or {from: workers, to: reducer}"
+                raise self.document.error(place, problem, hint)
+            if flow:
+                shape = Shape.FLOW
+                # A host's attachment port can be where a flow comes from.
+                source = self.role(fields.place_of("from"), fields.text("from"), engines | hosts)
+                target = self.role(fields.place_of("to"), fields.text("to"), engines)
+                roles: tuple[str, ...] = (source, target)
+                if source == target:
+                    problem = f"a flow leads from {source} to itself"
+                    hint = f"write {{all: {source}}} or {{ring: {source}}}"
+                    raise fields.fail("to", problem, hint)
+            else:
+                shape = Shape(shapes[0])
+                roles = fields.texts(shape)
+                for role in roles:
+                    self.role(fields.place_of(shape), role, engines)
+                if not roles or len(set(roles)) != len(roles):
+                    hint = "name each role once"
+                    raise fields.fail(shape, "names no role, or one twice", hint)
+            aggregate = fields.name("aggregate", "", form=SLICE_NAME)
+            if aggregate and shape is Shape.RING:
+                problem = "in a ring no circuits meet that could be aggregated"
+                raise fields.fail("aggregate", problem, "leave it out, or use star, all or from")
+            yield CircuitWish(shape, roles, fields.whole("lanes", 1, 1, LANES_MAX), aggregate)
+
+    # -- what runs
+
+    def run(self) -> Run:
+        written = self.top.value("run")
+        if written is None:
+            return self.defaults.run
+        fields = Fields(self.document, ("run",), written, _RUN, later=_LATER)
+        ways = [way for way in ("for", "command", "image", "flowlet") if fields.has(way)]
+        if len(ways) != 1:
+            both = f"both {' and '.join(ways)}" if ways else "nothing"
+            hint = "write one of for: 10s, command: [...], image: ..., flowlet: ..."
+            raise self.document.error(fields.place, f"says {both} to run", hint)
+        if fields.has("kernel") and ways != ["image"]:
+            raise fields.fail("kernel", "belongs to an image", "add image: ..., or leave it out")
+        command = fields.texts("command", single=False)
+        if ways == ["command"] and not (command and command[0]):
+            raise fields.fail("command", "is empty", "write such as [python, train.py]")
+        for_seconds = fields.amount("for", amounts.seconds_of, 0.0)
+        if ways == ["for"] and not for_seconds:
+            raise fields.fail("for", "lasts no time", "write such as 10s, or leave run out")
+        for way in ("image", "flowlet"):
+            if way in ways and not fields.text(way):
+                raise fields.fail(way, "is empty", f"name the {way}")
+        return Run(
+            for_seconds=for_seconds,
+            command=command,
+            image=fields.text("image", ""),
+            kernel=fields.text("kernel", ""),
+            flowlet=fields.text("flowlet", ""),
+        )
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def _is_amount(text: str) -> bool:
+    for reader in (amounts.bytes_of, amounts.cpu_millis_of, amounts.seconds_of, amounts.watts_of):
+        try:
+            reader(text)
+        except SpecError:
+            continue
+        return True
+    return re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", text) is not None
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+
+def dump_slice(spec: SliceSpec) -> dict[str, Any]:
+    """Return the slice as a document, which reads back as an equal one."""
+    document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": "Slice"}
+    document |= {
+        "name": spec.name,
+        "tenant": spec.tenant,
+        "policy": spec.policy,
+        "priority": spec.priority,
+        "engines": {name: _role(role) for name, role in spec.engines.items()},
+        "hosts": {name: _host(role) for name, role in spec.hosts.items()},
+        "together": dict(spec.together),
+        "circuits": [_circuit(wish) for wish in spec.circuits],
+        "constraints": _constraints(spec.constraints),
+        "elastic": {role: list(bounds) for role, bounds in spec.elastic.items()},
+        "expected_duration": _duration(spec.expected_seconds),
+        "time_limit": _duration(spec.time_limit_seconds),
+        "run": _run(spec.run),
+    }
+    return {name: value for name, value in document.items() if value not in (None, {}, [])}
+
+
+def _role(role: EngineRole) -> dict[str, Any]:
+    choices = [_choice(choice) for choice in role.choices]
+    return choices[0] if len(choices) == 1 else {"anyOf": choices}
+
+
+def _choice(choice: EngineChoice) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if choice.kind:
+        document["kind"] = choice.kind
+    if choice.models:
+        document["model"] = _one_or_list(choice.models)
+    if choice.share_millis == WHOLE_MILLIS:
+        document["count"] = choice.count
+    else:
+        document["share"] = amounts.share_text(choice.share_millis)
+    if choice.where:
+        document["where"] = dict(choice.where)
+    if choice.bitstream:
+        document["bitstream"] = choice.bitstream
+    return document
+
+
+def _host(role: HostRole) -> dict[str, Any]:
+    document: dict[str, Any] = {"count": role.count} if role.count else {}
+    if role.cpu_millis:
+        document["cpu"] = amounts.cpu_text(role.cpu_millis)
+    if role.memory_bytes:
+        document["memory"] = amounts.bytes_text(role.memory_bytes)
+    return document
+
+
+def _circuit(wish: CircuitWish) -> dict[str, Any]:
+    document: dict[str, Any]
+    if wish.shape is Shape.FLOW:
+        document = dict(zip(("from", "to"), wish.roles, strict=True))
+    else:
+        document = {str(wish.shape): _one_or_list(wish.roles)}
+    document["lanes"] = wish.lanes
+    if wish.aggregate:
+        document["aggregate"] = wish.aggregate
+    return document
+
+
+def _constraints(constraints: Constraints) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if constraints.max_hops:
+        document["max_hops"] = constraints.max_hops
+    if constraints.max_latency_ns:
+        document["max_latency_ns"] = constraints.max_latency_ns
+    if constraints.spread != "pack":
+        document["spread"] = constraints.spread
+    return document
+
+
+def _run(run: Run) -> dict[str, Any]:
+    document = {
+        "for": _duration(run.for_seconds),
+        "command": list(run.command),
+        "image": run.image,
+        "kernel": run.kernel,
+        "flowlet": run.flowlet,
+    }
+    return {name: value for name, value in document.items() if value}
+
+
+def _duration(seconds: float) -> str | None:
+    return amounts.seconds_text(seconds) if seconds else None
+
+
+def _one_or_list(texts: Sequence[str]) -> str | list[str]:
+    return texts[0] if len(texts) == 1 else list(texts)

@@ -1,0 +1,1 @@
+"""What an agent can drive: each driver turns steps into real changes of devices."""

@@ -1,0 +1,93 @@
+"""A driver of simulated devices: steps take configured times and fail with configured chances."""
+
+import heapq
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+from flowos.drivers.step import Finished, Step, Verb
+
+# A second of real hardware is minutes of a demonstration: these are scaled to be watched.
+DEMO_SECONDS: Mapping[Verb, float] = {
+    Verb.POWER_ON: 0.5,
+    Verb.POWER_OFF: 0.1,
+    Verb.LOAD: 0.8,
+    Verb.CONNECT: 0.05,
+    Verb.STOP: 0.05,
+    Verb.DISCONNECT: 0.02,
+    Verb.SCRUB: 0.1,
+}
+COMMAND_SECONDS = 1.0  # what a command takes that is only simulated
+
+
+@dataclass(frozen=True, slots=True)
+class SimSettings:
+    """How simulated devices behave.
+
+    Attributes:
+        seconds: How long each verb takes; RUN takes what the order says.
+        jitter: Times vary by up to this fraction either way.
+        failures: The chance that a verb fails, 0..1.
+    """
+
+    seconds: Mapping[Verb, float] = field(default_factory=dict)
+    jitter: float = 0.0
+    failures: Mapping[Verb, float] = field(default_factory=dict)
+
+
+class SimDriver:
+    """Devices that exist only as a queue of what ends when."""
+
+    def __init__(self, settings: SimSettings, seed: int = 0) -> None:
+        """Start with nothing under way."""
+        self._settings = settings
+        self._random = random.Random(seed)  # simulated failures and jitter
+        self._ends: list[tuple[float, int, Step]] = []
+        self._count = 0
+        self._stopped: set[tuple[str, str]] = set()
+
+    def begin(self, step: Step, now: float) -> None:
+        """Queue the step's end."""
+        key = (step.place, step.attempt)
+        if step.verb is Verb.STOP:
+            self._stopped.add(key)
+        elif step.verb is Verb.RUN:
+            self._stopped.discard(key)
+        self._count += 1
+        heapq.heappush(self._ends, (now + self._takes(step), self._count, step))
+
+    def finished(self, now: float) -> list[Finished]:
+        """Return what has ended by now."""
+        found: list[Finished] = []
+        while self._ends and self._ends[0][0] <= now:
+            _, _, step = heapq.heappop(self._ends)
+            if step.verb is Verb.RUN and (step.place, step.attempt) in self._stopped:
+                continue
+            chance = self._settings.failures.get(step.verb, 0.0)
+            if chance and self._random.random() < chance:
+                if step.verb is Verb.RUN:
+                    found.append(Finished(step, exit_code=1))
+                else:
+                    found.append(
+                        Finished(step, error=f"simulated failure to {step.verb} {step.subject}")
+                    )
+            else:
+                found.append(Finished(step))
+        return found
+
+    def next_at(self) -> float:
+        """Return when the next step ends."""
+        return self._ends[0][0] if self._ends else inf
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._ends.clear()
+
+    def _takes(self, step: Step) -> float:
+        if step.verb is Verb.RUN:
+            return step.order.run.for_seconds or COMMAND_SECONDS
+        seconds = self._settings.seconds.get(step.verb, 0.0)
+        if seconds and self._settings.jitter:
+            seconds *= 1 + self._settings.jitter * self._random.uniform(-1, 1)
+        return seconds

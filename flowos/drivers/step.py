@@ -1,0 +1,64 @@
+"""The steps that agents ask of drivers, and the seam that drivers fill."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from flowos.model.placement import Order
+
+
+class Verb(StrEnum):
+    """What is to be done to devices at one place."""
+
+    POWER_ON = "power on"
+    POWER_OFF = "power off"
+    LOAD = "load"  # a bitstream into an engine
+    CONNECT = "connect"  # the crossbar entries and ports of an order
+    RUN = "run"  # the order's tasks here; finished when they have ended
+    STOP = "stop"  # the order's tasks
+    DISCONNECT = "disconnect"
+    SCRUB = "scrub"  # wipe what a task left in an engine
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do.
+
+    Attributes:
+        place: The node or switch.
+        attempt: For whom.
+        verb: What.
+        subject: The engine, or "" for the whole order.
+        order: What is to be up here for the attempt (for STOP and DISCONNECT: what was).
+    """
+
+    place: str
+    attempt: str
+    verb: Verb
+    subject: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a step ended: exit_code for RUN, an error in words for what could not be done."""
+
+    step: Step
+    exit_code: int = 0
+    error: str = ""
+
+
+class Driver(Protocol):
+    """Carries out steps; several may be under way at once. Never blocks."""
+
+    def begin(self, step: Step, now: float) -> None:
+        """Start a step. STOP ends the RUN of the same place and attempt without a word of it."""
+
+    def finished(self, now: float) -> list[Finished]:
+        """Return the steps that have ended since the last call."""
+
+    def next_at(self) -> float:
+        """Return the monotonic second at which `finished` may have something; inf = unknown."""
+
+    def close(self) -> None:
+        """Stop everything that runs."""

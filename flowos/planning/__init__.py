@@ -1,0 +1,1 @@
+"""Pure verbs over a CellView: which engines, which lanes, and why not."""

@@ -1,0 +1,259 @@
+"""What does a request ask of this cell: which wares, how many, with what beside them?"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from flowos.model.cell import WHOLE_MILLIS
+from flowos.model.errors import SpecError
+from flowos.model.slice import CircuitWish, EngineChoice, HostRole, Shape, SliceSpec
+from flowos.planning.pool import Make, Pool, Wares
+from flowos.planning.where import Condition, parse_where
+
+Funnel = tuple[tuple[str, int], ...]
+
+_MEMO_MAX: Final = 20_000  # worked-out choices; a stream of requests that differ each time ends here
+_CONDITIONS_OF_MAKES: Final = frozenset(("kind", "model", "memory"))
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One choice of one role, in terms of the pool.
+
+    Attributes:
+        millis: Thousandths of the one engine; 1000 = whole engines.
+        cpu_millis: Per engine, on its node.
+        memory_bytes: The same.
+        together: node, switch or any.
+        bitstream: "name@digest" that must be loaded; "" = none.
+        funnel: How many engines were left after each of its conditions.
+        named: The engines in words: "gpu A100".
+    """
+
+    role: str
+    count: int
+    millis: int
+    cpu_millis: int
+    memory_bytes: int
+    together: str
+    bitstream: str
+    wares: Wares
+    funnel: Funnel
+    named: str
+
+    @property
+    def shared(self) -> bool:
+        """Whether it asks for a part of an engine."""
+        return self.millis < WHOLE_MILLIS
+
+
+@dataclass(frozen=True, slots=True)
+class HostWant:
+    """Host resources without engines, on `count` nodes, perhaps with an attachment port."""
+
+    role: str
+    count: int
+    cpu_millis: int
+    memory_bytes: int
+    linked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """All of a request: each engine role with its choices, in the user's order."""
+
+    engines: tuple[tuple[Want, ...], ...]
+    hosts: tuple[HostWant, ...]
+
+
+class Sifted(NamedTuple):
+    """Which wares a choice is content with, and how the cell narrowed down to them."""
+
+    wares: Wares
+    funnel: Funnel
+
+
+def demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int] | None = None) -> Demand:
+    """Return what a spec asks of the cell.
+
+    Args:
+        pool: The cell.
+        spec: The request.
+        sizes: Role -> count, in place of what its choices say.
+
+    Raises:
+        SpecError: It asks for what no cell of these bitstreams and roles can give.
+    """
+    sizes = sizes or {}
+    counts = {
+        role: sizes.get(role) or min(choice.count for choice in wish.choices)
+        for role, wish in spec.engines.items()
+    }
+    for role, host in spec.hosts.items():
+        counts.setdefault(role, max(host.count, 1))
+    lanes = _lanes_at_each(spec.circuits, counts)
+    engines = tuple(
+        tuple(_want(pool, spec, role, choice, sizes, lanes) for choice in wish.choices)
+        for role, wish in spec.engines.items()
+    )
+    hosts = tuple(
+        HostWant(role, max(host.count, 1), host.cpu_millis, host.memory_bytes, role in lanes)
+        for role, host in spec.hosts.items()
+        if role not in spec.engines or host.count
+    )
+    return Demand(engines, hosts)
+
+
+_NO_HOST: Final = HostRole()
+
+
+def _want(
+    pool: Pool,
+    spec: SliceSpec,
+    role: str,
+    choice: EngineChoice,
+    sizes: Mapping[str, int],
+    lanes: Mapping[str, int],
+) -> Want:
+    bitstream = ""
+    if choice.bitstream:
+        known = pool.view.cell.bitstream(choice.bitstream)
+        if known is None:
+            raise SpecError(f"bitstream {choice.bitstream} is not known to the cell", where=role)
+        bitstream = known.reference
+    host = spec.hosts.get(role, _NO_HOST)
+    if host.count:
+        host = _NO_HOST
+    wares, funnel = sift(pool, choice, lanes.get(role, 0))
+    return Want(
+        role=role,
+        count=sizes.get(role) or choice.count,
+        millis=choice.share_millis,
+        cpu_millis=host.cpu_millis,
+        memory_bytes=host.memory_bytes,
+        together=spec.together.get(role, "any"),
+        bitstream=bitstream,
+        wares=wares,
+        funnel=funnel,
+        named=" ".join(filter(None, (choice.kind or "engine", "|".join(choice.models)))),
+    )
+
+
+def sift(pool: Pool, choice: EngineChoice, lanes: int = 0) -> Sifted:
+    """Return the wares that a choice is content with.
+
+    Args:
+        pool: The cell.
+        choice: The count does not matter here.
+        lanes: How many port lanes, each way, its circuits need at one engine.
+
+    Raises:
+        SpecError: A condition that cannot be read.
+    """
+    shared = choice.share_millis < WHOLE_MILLIS
+    where = tuple(choice.where.items()) if choice.where else ()
+    key = ("sift", choice.kind, choice.models, where, choice.bitstream, shared, lanes)
+    found: Sifted | None = pool.memo.get(key)
+    if found is None:
+        if len(pool.memo) > _MEMO_MAX:
+            pool.memo.clear()
+        found = pool.memo[key] = _sift(pool, choice, lanes)
+    return found
+
+
+def _sift(pool: Pool, choice: EngineChoice, lanes: int) -> Sifted:
+    left: dict[int, tuple[Condition, ...]] = {n: () for n in range(len(pool.makes))}
+    funnel: list[tuple[str, int]] = []
+
+    def narrow(step: str, keep: Callable[[Make], bool]) -> None:
+        for number in [n for n in left if not keep(pool.makes[n])]:
+            del left[number]
+        funnel.append((step, sum(pool.counts[n] for n in left)))
+
+    for step, keep in tests_of(pool, choice, lanes):
+        narrow(step, keep)
+    open_ones: list[Condition] = []
+    for condition in parse_where(choice.where):
+        if condition.key in _CONDITIONS_OF_MAKES:
+            continue
+        # An attribute of the engine has the last word; what it does not say, its node may.
+        own = {n for n in left if condition.key in dict(pool.makes[n].attributes)}
+        narrow(str(condition), lambda make, c=condition: _may_hold(c, make))  # type: ignore[misc]
+        for number in left.keys() - own:
+            left[number] = (*left[number], condition)
+            open_ones.append(condition)
+    wares = frozenset(left.items())
+    if open_ones:
+        steps = list(dict.fromkeys(str(condition) for condition in open_ones))
+        funnel.append((" and ".join(steps), pool.stock(wares).existing))
+    return Sifted(wares, tuple(funnel))
+
+
+def _may_hold(condition: Condition, make: Make) -> bool:
+    found = make.found()
+    return condition.key not in found or condition.holds(found[condition.key])
+
+
+def tests_of(
+    pool: Pool, choice: EngineChoice, lanes: int = 0
+) -> Iterable[tuple[str, Callable[[Make], bool]]]:
+    """Yield (step, test) for all that a choice asks of an engine's make, in the funnel's order."""
+    if choice.kind:
+        yield f"kind {choice.kind}", lambda make: make.kind == choice.kind
+    else:
+        yield "all kinds", lambda _: True
+    if choice.models:
+        yield f"model {'|'.join(choice.models)}", lambda make: make.model in choice.models
+    for condition in parse_where(choice.where):
+        if condition.key in _CONDITIONS_OF_MAKES:
+            yield str(condition), lambda make, c=condition: c.holds(make.found()[c.key])  # type: ignore[misc]
+    if choice.share_millis < WHOLE_MILLIS:
+        yield "shareable", lambda make: make.shareable
+    bitstream = pool.view.cell.bitstream(choice.bitstream) if choice.bitstream else None
+    if bitstream is not None:
+        yield (
+            f"loads {bitstream.name}",
+            lambda make: (
+                make.loads_bitstreams
+                and make.kind == bitstream.kind
+                and (not bitstream.models or make.model in bitstream.models)
+            ),
+        )
+    if lanes:
+        yield f"{lanes} port lanes", lambda make: make.port_lanes >= lanes
+
+
+def _lanes_at_each(wishes: Iterable[CircuitWish], counts: Mapping[str, int]) -> dict[str, int]:
+    """Return, per role that has ends, the lanes that each engine needs at its ports, at least."""
+    out: dict[str, int] = {}
+    into: dict[str, int] = {}
+    for wish in wishes:
+        for role, (leaving, coming) in _lanes_of(wish, counts).items():
+            out[role] = out.get(role, 0) + leaving * wish.lanes
+            into[role] = into.get(role, 0) + coming * wish.lanes
+    return {role: max(out[role], into[role]) for role in out if out[role] or into[role]}
+
+
+def _lanes_of(wish: CircuitWish, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    unknown = [role for role in wish.roles if role not in counts]
+    if unknown:
+        raise SpecError(f"circuits name role {unknown[0]}, which the slice does not have")
+    if wish.shape is Shape.FLOW:
+        source, target = wish.roles[0], wish.roles[-1]
+        if source == target:
+            others = counts[source] - 1
+            return {source: (others, others)}
+        # Where many meet to be aggregated, one lane in may come to be enough.
+        coming = 1 if wish.aggregate else counts[source]
+        leaving = 1 if counts[source] == 1 else counts[target]
+        return {source: (leaving, 0), target: (0, coming)}
+    ends = sum(counts[role] for role in dict.fromkeys(wish.roles))
+    if ends < 2:
+        return {}
+    if wish.shape is Shape.ALL:
+        return dict.fromkeys(wish.roles, (ends - 1, ends - 1))
+    lanes = dict.fromkeys(wish.roles, (1, 1))
+    centre = wish.roles[0]
+    if wish.shape is Shape.STAR and counts[centre] == 1:
+        lanes[centre] = (ends - 1, ends - 1)
+    return lanes

@@ -1,0 +1,556 @@
+"""What of a cell is free now, by node, leaf switch and set of engine makes?
+
+A pool listens to its view and only notes what changed; `fold` reads the changed nodes anew before
+the next plan. So a burst of changes costs one reading per node, and a plan pays for its own alone.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Container, Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from flowos.model.cell import WHOLE_MILLIS, Engine, Link, Node
+from flowos.model.units import kind_of, subject_of
+from flowos.model.view import CellView
+from flowos.planning.where import Condition, all_hold, text_of
+
+NOWHERE: Final = ""  # the leaf of engines that have no port on any switch
+OFF: Final = "~off/"  # system placements of this name hold what is powered off, and give it up
+_NUMBER_BITS: Final = 24  # 16 million nodes
+_NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
+_STOCK_ENTRIES_MAX: Final = 1_000_000  # about 40 MB of sorted keys over all stocks
+
+Mask: TypeAlias = int  # bit n = the node's engine n
+Direction: TypeAlias = str  # "fwd" or "rev"
+
+
+class Make(NamedTuple):
+    """What a request can ask of an engine, wherever it is; few makes serve a whole cell.
+
+    Attributes:
+        port_lanes: Lanes of all its ports together, in one direction.
+        attributes: As text, sorted.
+    """
+
+    kind: str
+    model: str
+    memory_bytes: int
+    shareable: bool
+    loads_bitstreams: bool
+    port_lanes: int
+    attributes: tuple[tuple[str, str], ...]
+
+    def found(self) -> dict[str, str]:
+        """Return what conditions can ask for."""
+        named = {"kind": self.kind, "model": self.model, "memory": str(self.memory_bytes)}
+        return {**dict(self.attributes), **named}
+
+
+class Site(NamedTuple):
+    """What stays of a node while its claims change.
+
+    Attributes:
+        number: Its place in the pool's lists.
+        engines: Engine ids; their positions are the bits of all masks.
+        makes: The number of each engine's make, in the same order.
+        leaves: Leaf switch -> which engines have a port on it; `NOWHERE` for the rest.
+        loads: Which engines load bitstreams.
+        linked: Whether the node itself has an attachment port.
+    """
+
+    number: int
+    name: str
+    rack: str
+    engines: tuple[str, ...]
+    makes: tuple[int, ...]
+    leaves: tuple[tuple[str, Mask], ...]
+    loads: Mask
+    linked: bool
+
+
+class Free(NamedTuple):
+    """What of a node can be held now.
+
+    Attributes:
+        on: Engines that are free whole and powered.
+        off: Engines that are free whole once woken.
+        parts: (position, thousandths left) of engines that are partly held.
+        cpu_millis: -1 while the node's host resources cannot be held.
+        memory_bytes: The same.
+        calm: For work without engines, lowest first: 0 = the node has none to strand, 1 = some
+            are in use already, 2 = all are free.
+        loaded: Bitstream reference -> which engines have it; "" = which are empty.
+    """
+
+    on: Mask
+    off: Mask
+    parts: tuple[tuple[int, int], ...]
+    cpu_millis: int
+    memory_bytes: int
+    calm: int
+    loaded: tuple[tuple[str, Mask], ...]
+
+
+CLOSED: Final = Free(0, 0, (), -1, -1, 0, ())  # out of service, or about to be
+
+
+class Trunk(NamedTuple):
+    """A link from one switch to another, seen from one end."""
+
+    other: str
+    link: Link
+    away: Direction
+    back: Direction
+
+
+class Ladder:
+    """Nodes by how much they have (the rung), on each rung by free CPU, least first."""
+
+    __slots__ = ("order", "rungs")
+
+    def __init__(self) -> None:
+        self.rungs: dict[int, list[int]] = {}
+        self.order: list[int] = []
+
+    def put(self, rung: int, free: Free, number: int) -> None:
+        """Add a node; the same node may stand on several rungs."""
+        bucket = self.rungs.get(rung)
+        if bucket is None:
+            bucket = self.rungs[rung] = []
+            insort(self.order, rung)
+        insort(bucket, _key(free, number))
+
+    def take(self, rung: int, free: Free, number: int) -> None:
+        """Remove a node that was put with the same words."""
+        bucket = self.rungs[rung]
+        del bucket[bisect_left(bucket, _key(free, number))]
+        if not bucket:
+            del self.rungs[rung]
+            self.order.remove(rung)
+
+    def climb(self, least: int, cpu_millis: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield (rung, node) from a rung upwards, skipping nodes with less free CPU."""
+        floor = cpu_millis << _NUMBER_BITS
+        for rung in self.order[bisect_left(self.order, least) :]:
+            bucket = self.rungs[rung]
+            for index in range(bisect_left(bucket, floor), len(bucket)):
+                yield rung, bucket[index] & _NUMBER_MASK
+
+
+def _key(free: Free, number: int) -> int:
+    return max(free.cpu_millis, 0) << _NUMBER_BITS | number
+
+
+# Which engines a request is content with: the numbers of their makes, each with the conditions
+# that its node has to meet. Most have none.
+Wares: TypeAlias = frozenset[tuple[int, tuple[Condition, ...]]]
+
+
+class Stock:
+    """What is free of some wares, kept sorted for best fit.
+
+    Attributes:
+        existing: How many engines there are, whoever holds them.
+        on: Nodes by number of free powered engines.
+        every: Nodes with free engines that are off, by number of free engines on or off.
+        parts: Nodes by thousandths left on an engine that is partly held.
+        free_on: Free powered engines in the whole cell.
+        free_off: Free engines that are off.
+        leaves: Leaf -> [free powered, free on or off].
+    """
+
+    __slots__ = (
+        "_makes", "_masks", "_of_node", "every", "existing", "free_off", "free_on", "leaves",
+        "on", "parts", "wares",
+    )  # fmt: skip
+
+    def __init__(self, wares: Wares) -> None:
+        self.wares = wares
+        self._makes = frozenset(make for make, conditions in wares if not conditions)
+        self._masks: dict[tuple[int, ...], Mask] = {}
+        self._of_node: dict[int, Mask] | None = {} if any(c for _, c in wares) else None
+        self.existing = 0
+        self.on = Ladder()
+        self.every = Ladder()
+        self.parts = Ladder()
+        self.free_on = 0
+        self.free_off = 0
+        self.leaves: dict[str, list[int]] = {}
+
+    def mask(self, site: Site) -> Mask:
+        """Return which engines of a node are of these wares."""
+        if self._of_node is not None:
+            return self._of_node.get(site.number, 0)
+        mask = self._masks.get(site.makes)
+        if mask is None:
+            mask = self._masks[site.makes] = _mask_of(site.makes, self._makes)
+        return mask
+
+    def admit(self, site: Site, node: Node) -> None:
+        """Note a node, before the first `put` of it."""
+        if self._of_node is not None:
+            found = _found_at(node)
+            here = {make for make, conditions in self.wares if all_hold(conditions, found)}
+            self._of_node[site.number] = _mask_of(site.makes, here)
+        self.existing += self.mask(site).bit_count()
+
+    def dismiss(self, site: Site) -> None:
+        """Forget a node, after the last `take` of it."""
+        self.existing -= self.mask(site).bit_count()
+        if self._of_node is not None:
+            del self._of_node[site.number]
+
+    def put(self, site: Site, free: Free) -> None:
+        """Add what is free on a node."""
+        self._move(site, free, +1)
+
+    def take(self, site: Site, free: Free) -> None:
+        """Remove what was put with the same words."""
+        self._move(site, free, -1)
+
+    def _move(self, site: Site, free: Free, sign: int) -> None:
+        mask = self.mask(site)
+        if not mask:
+            return
+        step = Ladder.put if sign > 0 else Ladder.take
+        on, off = free.on & mask, free.off & mask
+        if on or off:
+            powered, asleep = on.bit_count(), off.bit_count()
+            self.free_on += sign * powered
+            self.free_off += sign * asleep
+            if powered:
+                step(self.on, powered, free, site.number)
+            if asleep:
+                step(self.every, powered + asleep, free, site.number)
+            for leaf, ports in site.leaves:
+                totals = self.leaves.setdefault(leaf, [0, 0])
+                powered = (on & ports).bit_count()
+                totals[0] += sign * powered
+                totals[1] += sign * (powered + (off & ports).bit_count())
+        for rest in {rest for position, rest in free.parts if mask >> position & 1}:
+            step(self.parts, rest, free, site.number)
+
+
+class Pool:
+    """The free engines, host resources and ways of a view, kept in step with it.
+
+    Attributes:
+        sites: By number; None where a node is gone.
+        free: By the same numbers.
+        numbers: Node -> number.
+        makes: By number, as in `Site.makes`.
+        counts: How many engines there are of each make.
+        leaf_sites: Leaf -> numbers of the nodes with engines on it.
+        hosts: Nodes by `Free.calm`, for host resources alone.
+        loaded: Bitstream reference -> node number -> which engines have it.
+        trunks: Switch -> its links to other switches.
+        shut: "switch/..." and "link/..." that are out of service or about to be.
+        spoken: (link, direction) -> lanes that a drain waits for.
+        memo: What plans worked out from the inventory alone; forgotten when that changes.
+    """
+
+    def __init__(self, view: CellView) -> None:
+        self.view = view
+        view.listeners.append(self._unit_changed)
+        view.inventory_listeners.append(self._thing_changed)
+        self._units: set[str] = set()
+        self._things: set[tuple[str, str]] = set()
+        self._rebuild()
+
+    def close(self) -> None:
+        """Stop listening; the pool is of no use after this."""
+        self.view.listeners.remove(self._unit_changed)
+        self.view.inventory_listeners.remove(self._thing_changed)
+
+    # -- what planners ask
+
+    def stock(self, wares: Wares) -> Stock:
+        """Return the stock of some wares, counting it first if it was not asked for lately."""
+        stock = self._stocks.pop(wares, None)
+        if stock is None:
+            stock = Stock(wares)
+            for site in self.sites:
+                if site is not None:
+                    stock.admit(site, self.view.cell.nodes[site.name])
+                    stock.put(site, self.free[site.number])
+            while len(self._stocks) > _STOCK_ENTRIES_MAX // (len(self.sites) + 1000):
+                del self._stocks[next(iter(self._stocks))]
+        self._stocks[wares] = stock  # the last is the one asked for latest
+        return stock
+
+    def position(self, engine: str) -> tuple[Site, int] | None:
+        """Return where an engine is, or None where the cell has no such engine and node."""
+        number = self.numbers.get(engine.partition("/")[0])
+        site = None if number is None else self.sites[number]
+        if site is None or engine not in site.engines:
+            return None
+        return site, site.engines.index(engine)
+
+    def fold(self) -> None:
+        """Take in all that changed since the last time; planners call it first."""
+        if self._things:
+            self._fold_things()
+        if self._units:
+            self._fold_units()
+
+    # -- changes
+
+    def _unit_changed(self, unit: str) -> None:
+        self._units.add(unit)
+
+    def _thing_changed(self, family: str, name: str) -> None:
+        self._things.add((family, name))
+
+    def _fold_things(self) -> None:
+        things, self._things = self._things, set()
+        families = {family for family, _ in things}
+        nodes = {name.partition("/")[0] for family, name in things if family in ("node", "engine")}
+        # Links and switches shape everything, and change when an operator rebuilds the cell.
+        if families & {"", "link", "switch"} or len(nodes) > 64 + len(self.sites) // 8:
+            self._rebuild()
+            return
+        self.memo.clear()
+        for name in nodes:
+            self._survey(name)
+
+    def _fold_units(self) -> None:
+        units, self._units = self._units, set()
+        numbers: set[int] = set()
+        for unit in units:
+            kind = kind_of(unit)
+            if kind in ("engine", "share", "host", "node"):
+                number = self.numbers.get(unit.split("/", 2)[1])
+                if number is not None:
+                    numbers.add(number)
+            else:
+                self._fold_way(kind, unit)
+        for number in numbers:
+            site, before = self.sites[number], self.free[number]
+            assert site is not None, "numbers names living sites only"
+            after = self._read(site)
+            if after != before:
+                self._replace(site, before, after)
+
+    def _fold_way(self, kind: str, unit: str) -> None:
+        wanted = bool(self.view.wanted.get(unit))
+        if kind in ("switch", "link"):
+            if wanted or unit in self.view.holders:
+                self.shut.add(unit)
+            else:
+                self.shut.discard(unit)
+        elif kind == "lane":
+            _, direction, lane = unit.rsplit("/", 2)
+            key = (subject_of(unit), direction)
+            bit = 1 << int(lane)
+            if wanted:
+                self.spoken[key] = self.spoken.get(key, 0) | bit
+            elif self.spoken and key in self.spoken:
+                self.spoken[key] &= ~bit
+                if not self.spoken[key]:
+                    del self.spoken[key]
+
+    def _replace(self, site: Site, before: Free, after: Free) -> None:
+        self._remove(site, before)
+        self._insert(site, after)
+
+    def _remove(self, site: Site, free: Free) -> None:
+        for stock in self._stocks.values():
+            stock.take(site, free)
+        if free.cpu_millis >= 0:
+            self.hosts.take(free.calm, free, site.number)
+        for reference, _ in free.loaded:
+            there = self.loaded[reference]
+            del there[site.number]
+            if not there:
+                del self.loaded[reference]
+
+    def _insert(self, site: Site, free: Free) -> None:
+        self.free[site.number] = free
+        for stock in self._stocks.values():
+            stock.put(site, free)
+        if free.cpu_millis >= 0:
+            self.hosts.put(free.calm, free, site.number)
+        for reference, mask in free.loaded:
+            self.loaded.setdefault(reference, {})[site.number] = mask
+
+    # -- reading the view
+
+    def _rebuild(self) -> None:
+        self._units.clear()
+        self._things.clear()
+        self.sites: list[Site | None] = []
+        self.free: list[Free] = []
+        self.numbers: dict[str, int] = {}
+        self.makes: list[Make] = []
+        self.counts: list[int] = []
+        self._make_numbers: dict[Make, int] = {}
+        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self.leaf_sites: dict[str, list[int]] = {}
+        self.hosts = Ladder()
+        self.loaded: dict[str, dict[int, Mask]] = {}
+        self._stocks: dict[Wares, Stock] = {}
+        self.memo: dict[object, Any] = {}
+        view = self.view
+        self.trunks = self._survey_trunks()
+        self.shut: set[str] = set()
+        self.spoken: dict[tuple[str, Direction], int] = {}
+        for unit in [*view.holders, *view.wanted]:
+            if unit.startswith(("switch/", "link/", "lane/")):
+                self._fold_way(kind_of(unit), unit)
+        for name in view.cell.nodes:
+            self._survey(name)
+
+    def _survey(self, name: str) -> None:
+        """See anew what there is at a node: it came, changed or went."""
+        number = self.numbers.get(name)
+        old = None if number is None else self.sites[number]
+        if old is not None:
+            self._remove(old, self.free[old.number])
+            for stock in self._stocks.values():
+                stock.dismiss(old)
+            for make in old.makes:
+                self.counts[make] -= 1
+            for leaf, _ in old.leaves:
+                self.leaf_sites[leaf].remove(old.number)
+        node = self.view.cell.nodes.get(name)
+        if node is None:
+            if old is not None:
+                self.sites[old.number] = None
+                self.free[old.number] = CLOSED
+                del self.numbers[name]
+            return
+        if number is None:
+            number = self.numbers[name] = len(self.sites)
+            self.sites.append(None)
+            self.free.append(CLOSED)
+        site = self.sites[number] = self._site(number, node)
+        for make in site.makes:
+            self.counts[make] += 1
+        for leaf, _ in site.leaves:
+            insort(self.leaf_sites.setdefault(leaf, []), number)
+        for stock in self._stocks.values():
+            stock.admit(site, node)
+        self._insert(site, self._read(site))
+
+    def _site(self, number: int, node: Node) -> Site:
+        cell = self.view.cell
+        engines = tuple(cell.engines_of.get(node.name, ()))
+        makes: list[int] = []
+        leaves: dict[str, Mask] = {}
+        loads = 0
+        for position, identifier in enumerate(engines):
+            engine = cell.engines[identifier]
+            lanes, above = self._ports(identifier)
+            makes.append(self._make(engine, lanes))
+            for leaf in above:
+                leaves[leaf] = leaves.get(leaf, 0) | 1 << position
+            if engine.loads_bitstreams:
+                loads |= 1 << position
+        shape = tuple(makes)
+        return Site(
+            number=number,
+            name=node.name,
+            rack=node.rack,
+            engines=engines,
+            makes=self._shapes.setdefault(shape, shape),
+            leaves=tuple(leaves.items()),
+            loads=loads,
+            linked=bool(cell.links_at.get(node.name)),
+        )
+
+    def _ports(self, engine: str) -> tuple[int, list[str]]:
+        """Return an engine's lanes in one direction and its leaves."""
+        cell = self.view.cell
+        lanes = 0
+        leaves: list[str] = []
+        above: list[str] = []
+        for name in cell.links_at.get(engine, ()):
+            link = cell.links[name]
+            lanes += link.lanes
+            other = link.b_thing if link.a_thing == engine else link.a_thing
+            switch = cell.switches.get(other)
+            if switch is not None and other not in above:
+                above.append(other)
+                if switch.tier == 0:
+                    leaves.append(other)
+        return lanes, leaves or above or [NOWHERE]
+
+    def _make(self, engine: Engine, lanes: int) -> int:
+        words = tuple(sorted((key, text_of(value)) for key, value in engine.attributes.items()))
+        make = Make(
+            engine.kind, engine.model, engine.memory_bytes, engine.shareable,
+            engine.loads_bitstreams, lanes, words,
+        )  # fmt: skip
+        number = self._make_numbers.get(make)
+        if number is None:
+            number = self._make_numbers[make] = len(self.makes)
+            self.makes.append(make)
+            self.counts.append(0)
+        return number
+
+    def _survey_trunks(self) -> dict[str, list[Trunk]]:
+        switches = self.view.cell.switches
+        trunks: dict[str, list[Trunk]] = {name: [] for name in switches}
+        for link in self.view.cell.links.values():
+            a, b = link.a_thing, link.b_thing
+            if a in switches and b in switches and a != b:
+                trunks[a].append(Trunk(b, link, "fwd", "rev"))
+                trunks[b].append(Trunk(a, link, "rev", "fwd"))
+        return trunks
+
+    def _read(self, site: Site) -> Free:
+        view = self.view
+        holders, wanted, shares = view.holders, view.wanted, view.shares
+        closed = f"node/{site.name}"
+        if closed in holders or wanted.get(closed):
+            return CLOSED
+        on = off = 0
+        parts: list[tuple[int, int]] = []
+        for position, engine in enumerate(site.engines):
+            unit = f"engine/{engine}"
+            names = holders.get(unit)
+            if wanted and wanted.get(unit):
+                continue
+            if names:
+                # A plan of ours that wakes the engine stands beside the one that keeps it off.
+                if engine not in shares and all(name.startswith(OFF) for name in names):
+                    off |= 1 << position
+                continue
+            held = shares.get(engine)
+            if not held:
+                on |= 1 << position
+            elif self.makes[site.makes[position]].shareable:
+                rest = WHOLE_MILLIS - sum(held.values())
+                if rest > 0:
+                    parts.append((position, rest))
+        cpu_millis, memory_bytes = view.free_host(site.name)
+        if wanted and wanted.get(f"host/{site.name}"):
+            cpu_millis = memory_bytes = -1
+        calm = 0
+        if site.engines:
+            calm = 2 if (on | off).bit_count() == len(site.engines) else 1
+        loaded = self._loaded(site) if site.loads else ()
+        return Free(on, off, tuple(parts), cpu_millis, memory_bytes, calm, loaded)
+
+    def _loaded(self, site: Site) -> tuple[tuple[str, Mask], ...]:
+        found: dict[str, Mask] = {}
+        for position, engine in enumerate(site.engines):
+            if site.loads >> position & 1:
+                observed = self.view.observed.get(engine)
+                reference = observed.bitstream if observed else ""
+                found[reference] = found.get(reference, 0) | 1 << position
+        return tuple(sorted(found.items()))
+
+
+def _mask_of(makes: tuple[int, ...], wanted: Container[int]) -> Mask:
+    return sum(1 << position for position, make in enumerate(makes) if make in wanted)
+
+
+def _found_at(node: Node) -> dict[str, str]:
+    words = {key: text_of(value) for key, value in node.attributes.items()}
+    return {
+        **words,
+        "node": node.name,
+        "rack": node.rack,
+        "pod": node.pod,
+        "domain": node.domain,
+    }

@@ -1,0 +1,1 @@
+"""The loops of a cell: sans-I/O machines, and the thin shell that runs them against a store."""

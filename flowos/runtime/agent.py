@@ -1,0 +1,395 @@
+"""The agent's loop: it makes devices equal to its orders, scrubs what went down, and reports.
+
+One machine acts for any number of nodes and switches. For each attempt at a place it keeps what
+is up; an order that differs from that is carried out in stages, first down, then up; a unit is
+built only when no other attempt has it up here. Then the order's mod_revision is reported, in a
+transaction that compares the order.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from flowos.drivers.step import Driver, Finished, Step, Verb
+from flowos.model import keys
+from flowos.model.placement import Observed, Order, Report
+from flowos.model.transaction import Committed, Conflicted
+from flowos.model.units import engine_unit, is_divisible, subject_of
+from flowos.model.view import Applied, CellView
+from flowos.protocol.proposal import Draft, Fence, Proposal
+from flowos.runtime.machine import Answer, Commit, Instruction
+
+GROUP_MAX: Final = 24  # a report is three compares and a few puts
+RETRY_SECONDS: Final = 1.0  # after a teardown that failed, or a report that was refused
+CONFLICT_SECONDS: Final = 0.05  # after a report that came too late
+TEARDOWN: Final = frozenset({Verb.STOP, Verb.DISCONNECT, Verb.SCRUB, Verb.POWER_OFF})
+
+_NOTHING: Final = Order(slice="")
+
+
+@dataclass(slots=True)
+class _Work:
+    """One attempt at one place.
+
+    Attributes:
+        wanted: What the order says; nothing once it is gone.
+        modified: The order's mod_revision; 0 = it is gone.
+        up: What the devices are.
+        target: What they will be when the stages are through.
+        failed_at: The order's mod_revision that could not be built.
+        news: What is to be written of engines, with the next report.
+        sent: The same, on its way.
+    """
+
+    place: str
+    attempt: str
+    wanted: Order = _NOTHING
+    modified: int = 0
+    up: Order = _NOTHING
+    target: Order = _NOTHING
+    stages: list[list[Step]] = field(default_factory=list)
+    steps: set[str] = field(default_factory=set)
+    running: bool = False
+    failed_at: int = 0
+    report: Report = Report()
+    reported: Report = Report()
+    news: dict[str, Observed] = field(default_factory=dict)
+    sent: dict[str, Observed] = field(default_factory=dict)
+    sending: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.place, self.attempt
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.stages or self.steps)
+
+
+class Agent:
+    """The machine that acts for a set of places."""
+
+    def __init__(
+        self,
+        view: CellView,
+        driver: Driver,
+        *,
+        fence: Callable[[], Fence],
+        serves: Callable[[str], bool],
+        fits: Callable[[Sequence[Proposal]], bool],
+    ) -> None:
+        """Start with nothing up.
+
+        Args:
+            view: Fed by the shell: orders, reports and observed engines of its places.
+            driver: Carries out steps.
+            fence: Returns the session's fence now.
+            serves: Whether a place is this agent's.
+            fits: Whether the store takes these steps in one request.
+        """
+        self.view = view
+        self._driver = driver
+        self._fence = fence
+        self._serves = serves
+        self._fits = fits
+        self._work: dict[tuple[str, str], _Work] = {}
+        self._due: dict[tuple[str, str], None] = {}
+        self._built_for: dict[tuple[str, str], tuple[str, str]] = {}  # (place, unit) -> work
+        self._blocked: set[tuple[str, str]] = set()
+        self._engines: dict[str, Observed] = {}  # as this agent last saw them
+        self._timers: dict[tuple[str, str], float] = {}
+        self._retries: list[tuple[float, Step]] = []
+
+    # -- what happened
+
+    def changed(self, change: Applied) -> None:
+        """Note which orders to look at again."""
+        if change.family == "order":
+            place, _, attempt = change.name.rpartition("/")
+            if self._serves(place):
+                self._due[place, attempt] = None
+
+    def relisted(self) -> None:
+        """Look at every order again; what is up but in no order is torn down."""
+        self._due |= dict.fromkeys(self._work)
+        for attempt, places in self.view.orders.items():
+            self._due |= {(p, attempt): None for p in places if self._serves(p)}
+
+    def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
+        """Note what the store knows; a report that came too late is thought over again."""
+        for proposal, answer in zip(commit.proposals, answers, strict=True):
+            place, _, attempt = proposal.identifier.rpartition("/")
+            work = self._work.get((place, attempt))
+            if work is None:
+                continue
+            work.sending = False
+            if isinstance(answer, Committed):
+                work.sent = {}
+                self._due[work.key] = None
+                continue
+            # Most often the order is newer than the view; its change brings this up again.
+            work.reported = replace(work.reported, applied=-1)
+            work.news = work.sent | work.news
+            work.sent = {}
+            pause = CONFLICT_SECONDS if isinstance(answer, Conflicted) else RETRY_SECONDS
+            self._timers[work.key] = now + pause
+
+    # -- what to do
+
+    def wake_at(self) -> float:
+        """Return when a step ends or is to be tried again."""
+        times = [self._driver.next_at(), *self._timers.values()]
+        return min(times + [at for at, _ in self._retries])
+
+    def step(self, now: float) -> list[Instruction]:
+        """Carry on with every order that can go on, and report."""
+        for key in [k for k, at in self._timers.items() if at <= now]:
+            del self._timers[key]
+            self._due[key] = None
+        for at, step in list(self._retries):
+            if at <= now:
+                self._retries.remove((at, step))
+                self._driver.begin(step, now)
+        reports: dict[tuple[str, str], _Work] = {}
+        while True:
+            for finished in self._driver.finished(now):
+                self._step_finished(finished, now)
+            if not self._due:
+                break
+            due, self._due = self._due, {}
+            for key in due:
+                work = self._advance(key, now)
+                if work is not None:
+                    reports[key] = work
+        return self._send(reports.values())
+
+    def _advance(self, key: tuple[str, str], now: float) -> _Work | None:
+        """Move one work on; return it where it has something to report."""
+        place, attempt = key
+        order = self.view.orders.get(attempt, {}).get(place)
+        work = self._work.get(key)
+        if work is None:
+            if order is None:
+                return None
+            work = self._work[key] = _Work(place, attempt)
+            known = self.view.reports.get(attempt, {}).get(place)
+            if known is not None:
+                work.report = work.reported = known.value
+        if order is None:
+            work.wanted, work.modified = _NOTHING, 0
+        elif order.modified > work.modified:  # never an order older than one that was built
+            work.wanted, work.modified = order.value, order.modified
+        if work.busy:
+            return self._telling(work, building=True)
+        if work.failed_at and work.failed_at == work.modified:
+            return self._telling(work, building=True)  # the controller decides what now
+        if not _same(work.up, work.wanted):
+            if self._begin(work, now):
+                self._due[key] = None  # steps that take no time end in this round
+            return None
+        if order is None and not work.news and not work.sending:
+            del self._work[key]
+            return None
+        self._run(work, now)
+        return self._telling(work, building=False)
+
+    def _telling(self, work: _Work, *, building: bool) -> _Work | None:
+        if work.sending:
+            return None
+        if work.modified and not work.wanted.off:
+            if not building:
+                work.report = replace(
+                    work.report, applied=work.modified, building=work.modified, failed=""
+                )
+            elif work.wanted.units:
+                work.report = replace(work.report, building=work.modified)
+        return work if work.news or work.report != work.reported else None
+
+    def _begin(self, work: _Work, now: float) -> bool:
+        """Plan the stages from what is up to what is wanted; False where others are in the way."""
+        down = set(_exclusive(work.up)) - set(_exclusive(work.wanted))
+        down |= set(work.up.units) - set(work.wanted.units)
+        if down:
+            left = tuple(u for u in work.up.units if u not in down)
+            work.target = replace(work.up, units=left, off=()) if left else _NOTHING
+            work.stages = self._stages_down(work, down)
+        else:
+            here = [(work.place, unit) for unit in _exclusive(work.wanted)]
+            shared = [u for u in work.wanted.units if u.startswith("share/")]
+            engines = [(work.place, engine_unit(subject_of(u))) for u in shared]
+            if {self._built_for.get(u, work.key) for u in (*here, *engines)} - {work.key}:
+                self._blocked.add(work.key)
+                return False
+            self._built_for |= dict.fromkeys(here, work.key)
+            work.target = work.wanted
+            work.stages = self._stages_up(work)
+        self._next_stage(work, now)
+        return True
+
+    def _stages_down(self, work: _Work, down: set[str]) -> list[list[Step]]:
+        engines = [subject_of(u) for u in sorted(down & set(work.up.units)) if _computes(u)]
+        stages: list[list[Step]] = []
+        if work.running:
+            stages.append([_step(work, Verb.STOP, work.up)])
+            work.running = False
+        if work.up.crossbar or any(u.startswith("lane/") for u in down):
+            stages.append([_step(work, Verb.DISCONNECT, work.up)])
+        stages.append([_step(work, Verb.SCRUB, work.up, engine) for engine in engines])
+        return [stage for stage in stages if stage]
+
+    def _stages_up(self, work: _Work) -> list[list[Step]]:
+        order = work.wanted
+        if order.off:
+            return [[_step(work, Verb.POWER_OFF, order, engine) for engine in order.off]]
+        new = set(order.units) - set(work.up.units)
+        engines = [subject_of(u) for u in order.units if _computes(u)]
+        off = [engine for engine in engines if self._observed(engine).power == "off"]
+        load = [
+            engine
+            for engine, bitstream in order.bitstreams.items()
+            if engine in off or self._observed(engine).bitstream != bitstream
+        ]
+        connect = bool(order.crossbar) or any(u.startswith("lane/") for u in new)
+        stages = [
+            [_step(work, Verb.POWER_ON, order, engine) for engine in off],
+            [_step(work, Verb.LOAD, order, engine) for engine in load],
+            [_step(work, Verb.CONNECT, order)] if connect else [],
+        ]
+        return [stage for stage in stages if stage]
+
+    def _next_stage(self, work: _Work, now: float) -> None:
+        if work.steps:
+            return
+        if not work.stages:
+            self._arrived(work)
+            return
+        stage = work.stages.pop(0)
+        work.steps = {_name(step) for step in stage}
+        for step in stage:
+            self._driver.begin(step, now)
+
+    def _arrived(self, work: _Work) -> None:
+        """The devices equal the target: let others have what went down, and look again."""
+        gone = set(_exclusive(work.up)) - set(_exclusive(work.target))
+        gone |= set(work.up.units) - set(work.target.units)
+        if work.target.off:
+            gone |= set(_exclusive(work.target))  # off is done; whoever wakes it comes next
+        for unit in gone:
+            if self._built_for.get((work.place, unit)) == work.key:
+                del self._built_for[work.place, unit]
+            if _computes(unit) and self._observed(subject_of(unit)).task == work.attempt:
+                self._observe(work, subject_of(unit), task="")
+        for engine in work.target.bitstreams:
+            self._observe(work, engine, task=work.attempt)
+        work.up = work.target
+        self._due[work.key] = None
+        if gone:
+            self._due |= dict.fromkeys(self._blocked)
+            self._blocked.clear()
+
+    def _step_finished(self, finished: Finished, now: float) -> None:
+        step = finished.step
+        work = self._work.get((step.place, step.attempt))
+        if work is None:
+            return
+        self._due[work.key] = None
+        if step.verb is Verb.RUN:
+            if work.running and work.report.exit_code is None:
+                work.report = replace(work.report, exit_code=finished.exit_code)
+            return
+        if _name(step) not in work.steps:
+            return
+        if finished.error and step.verb in TEARDOWN:
+            # What cannot be cleaned stays claimed: never let go, try again.
+            self._retries.append((now + RETRY_SECONDS, step))
+            return
+        if finished.error:
+            self._give_up(work, finished.error)
+            return
+        work.steps.discard(_name(step))
+        match step.verb:
+            case Verb.POWER_ON:  # a bitstream does not survive without power
+                self._observe(work, step.subject, power="on", bitstream="")
+            case Verb.POWER_OFF:
+                self._observe(work, step.subject, power="off", bitstream="", task="")
+            case Verb.LOAD:
+                self._observe(work, step.subject, bitstream=work.target.bitstreams[step.subject])
+            case _:
+                pass
+        self._next_stage(work, now)
+
+    def _give_up(self, work: _Work, error: str) -> None:
+        """Say that the order cannot be built; what is half built counts as up, for the teardown."""
+        work.stages.clear()
+        work.steps.clear()
+        work.up = replace(work.target, bitstreams={})
+        work.failed_at = work.modified
+        work.report = replace(work.report, failed=error, building=work.modified)
+
+    def _run(self, work: _Work, now: float) -> None:
+        order = work.wanted
+        started = work.running or work.report.exit_code is not None
+        if order.run.ends and order.units and not started:
+            work.running = True
+            self._driver.begin(_step(work, Verb.RUN, order), now)
+
+    # -- engines as they are
+
+    def _observed(self, engine: str) -> Observed:
+        return self._engines.get(engine) or self.view.observed.get(engine) or Observed()
+
+    def _observe(self, work: _Work, engine: str, **what: str) -> None:
+        before = self._observed(engine)
+        after = replace(before, **what)
+        if after != before:
+            self._engines[engine] = work.news[engine] = after
+
+    # -- telling the store
+
+    def _send(self, works: Iterable[_Work]) -> list[Instruction]:
+        instructions: list[Instruction] = []
+        group: list[Proposal] = []
+        for work in works:
+            if work.sending or not (work.news or work.report != work.reported):
+                continue
+            proposal = self._proposal(work)
+            if group and (len(group) == GROUP_MAX or not self._fits([*group, proposal])):
+                instructions.append(Commit(tuple(group)))
+                group = []
+            group.append(proposal)
+        if group:
+            instructions.append(Commit(tuple(group)))
+        return instructions
+
+    def _proposal(self, work: _Work) -> Proposal:
+        draft = Draft(fence=self._fence())
+        draft.seen(keys.order(work.place, work.attempt), work.modified)
+        if work.modified and not work.wanted.off:
+            draft.put(keys.report(work.place, work.attempt), work.report)
+        work.reported = work.report
+        for engine, observed in work.news.items():
+            draft.put(keys.observed(engine), observed)
+        work.sent, work.news = work.news, {}
+        work.sending = True
+        return draft.proposal("report", f"{work.place}/{work.attempt}", self.view)
+
+
+def _same(one: Order, other: Order) -> bool:
+    return (one.units, one.crossbar, one.off) == (other.units, other.crossbar, other.off)
+
+
+def _exclusive(order: Order) -> list[str]:
+    """Return the units of which a place can have only one holder's up at a time."""
+    return [u for u in order.units if not is_divisible(u)] + [engine_unit(e) for e in order.off]
+
+
+def _computes(unit: str) -> bool:
+    return unit.startswith(("engine/", "share/"))
+
+
+def _step(work: _Work, verb: Verb, order: Order, subject: str = "") -> Step:
+    return Step(work.place, work.attempt, verb, subject, order)
+
+
+def _name(step: Step) -> str:
+    return f"{step.verb} {step.subject}"

@@ -1,0 +1,339 @@
+"""What a user's program does with a cell: submit slices, watch them, end them, embed a scheduler.
+
+from flowos import connect
+
+with connect() as cell:
+cell.submit([spec])
+cell.wait(spec.id, "running", timeout_seconds=60)
+"""
+
+import queue
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, Self
+
+from flowos.documents.totals import never
+from flowos.model import keys
+from flowos.model.codec import decode, encode
+from flowos.model.errors import (
+    DuplicateName,
+    NeverPlaceable,
+    NotInTime,
+    OutcomeUnknown,
+    SpecError,
+    StillContended,
+    UnknownName,
+)
+from flowos.model.protocols import Clock
+from flowos.model.slice import Slice, SliceSpec
+from flowos.model.transaction import (
+    Changes,
+    Committed,
+    Compare,
+    Conflicted,
+    Lost,
+    Operation,
+    Progress,
+    Put,
+    Seen,
+    Transaction,
+    WatchMessage,
+)
+from flowos.model.view import CellView
+from flowos.protocol.proposal import Proposal
+from flowos.runtime.embedded import EmbeddedScheduler
+from flowos.runtime.processes import Store, new_attempt
+from flowos.runtime.scheduling import Policy
+
+TRIES_MAX: Final = 20  # a user's own record is rarely written by anyone else at the same moment
+SUBMIT_GROUP: Final = 40  # slices of one atomic submission: etcd's default limit is 128 operations
+SLICES: Final = ("slice/", "placement/", "reason/", "session/", "order/", "report/")
+POLL_SECONDS: Final = 0.5
+
+
+class CellClient:
+    """A connection to one cell."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        """Use a store that is connected; `close` closes it."""
+        self.store = store
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.store.close()
+
+    # -- looking
+
+    def view(self, prefixes: Sequence[str] = SLICES) -> CellView:
+        """Return everything under some key families, all as of one revision.
+
+        Raises:
+            UnknownName: No cell was loaded here.
+        """
+        reading = self.store.read([*dict.fromkeys([*prefixes, keys.INFO])])
+        if not any(record.key == keys.INFO for record in reading.records):
+            raise UnknownName("the store holds no cell of this name: load one with 'cell init'")
+        view = CellView()
+        view.load(reading.records)
+        view.progressed(reading.revision)
+        return view
+
+    def totals(self) -> dict[str, Any]:
+        """Return what the cell has in all, as `flowos.documents.totals` counted it.
+
+        Raises:
+            UnknownName: No cell was loaded here.
+        """
+        for record in self.store.read([keys.TOTALS]).records:
+            if record.key == keys.TOTALS:
+                return decode(dict, record.value)
+        raise UnknownName("the store holds no cell of this name: load one with 'cell init'")
+
+    # -- a user's wishes
+
+    def submit(self, specs: Sequence[SliceSpec]) -> int:
+        """Put slices into the queue, all of them or none; return the revision.
+
+        Raises:
+            SpecError: More than can be submitted at once, or two of one name.
+            UnknownName: A tenant or a bitstream that the cell does not know.
+            NeverPlaceable: A slice that no state of this cell could hold.
+            DuplicateName: A name is taken.
+            OutcomeUnknown: No answer came, and the slices may or may not be in the queue.
+        """
+        if len(specs) > SUBMIT_GROUP:
+            raise SpecError(f"{len(specs)} slices in one submission, at most {SUBMIT_GROUP}")
+        names = [spec.id for spec in specs]
+        for name in names:
+            if names.count(name) > 1:
+                raise DuplicateName(f"slice {name} is named twice in one submission")
+        totals = self.totals()
+        tenants = {f"tenant/{spec.tenant}" for spec in specs}
+        known = {r.key: r.modified for r in self.store.read(sorted(tenants)).records}
+        compares: list[Compare] = []
+        for tenant in sorted(tenants):
+            if tenant not in known:
+                name = tenant.partition("/")[2]
+                raise UnknownName(
+                    f"tenant {name} is not known to this cell: 'flowos tenant ls' names those "
+                    f"that are, 'flowos tenant set {name}' makes it"
+                )
+            compares.append(Seen(tenant, known[tenant]))
+        for spec in specs:
+            why = never(spec, totals)
+            if why:
+                raise NeverPlaceable(f"slice {spec.name} can never be placed on this cell: {why}")
+        now = self._clock.wall()
+        records = {keys.slice_(s.id): encode(Slice(spec=s, submitted_at=now)) for s in specs}
+        compares += [Seen(key, 0) for key in records]
+        puts = tuple(Put(key, value) for key, value in records.items())
+        try:
+            (outcome,) = self.store.commit([Transaction(tuple(compares), puts)])
+        except OutcomeUnknown as error:
+            found = {r.key: r.value for r in self.store.read(list(records)).records}
+            if all(found.get(key) == value for key, value in records.items()):
+                return max(r.created for r in self.store.read(list(records)).records)
+            raise OutcomeUnknown(
+                f"{error}; whether {names[0]} is in the queue is not known yet: "
+                f"'flowos slice show {names[0].partition('/')[2]}' will tell"
+            ) from None
+        if isinstance(outcome, Committed):
+            return outcome.revision
+        for key in records:
+            if outcome.keys.get(key) is not None:
+                name = key.partition("/")[2]
+                raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
+        raise StillContended("a tenant was changed at this moment: submit again")
+
+    def cancel(self, identifier: str) -> bool:
+        """Ask for a slice's end; False where it has ended already.
+
+        Raises:
+            UnknownName: There is no such slice.
+        """
+        return self._wish(identifier, lambda s: None if s.end else replace(s, cancelled=True))
+
+    def hold(self, identifier: str) -> bool:
+        """Keep a pending slice from being placed; False where it has ended."""
+        return self._wish(identifier, lambda s: None if s.end else replace(s, held=True))
+
+    def unhold(self, identifier: str) -> bool:
+        """Let a held slice be placed again; False where it has ended."""
+        return self._wish(identifier, lambda s: None if s.end else replace(s, held=False))
+
+    def _wish(self, identifier: str, change: Callable[[Slice], Slice | None]) -> bool:
+        key = keys.slice_(identifier)
+        for _ in range(TRIES_MAX):
+            record = next((r for r in self.store.read([key]).records if r.key == key), None)
+            if record is None:
+                raise UnknownName(f"there is no slice {identifier}: 'flowos ls --all' lists all")
+            before = decode(Slice, record.value)
+            after = change(before)
+            if after is None:
+                return False
+            if after == before:
+                return True
+            transaction = Transaction((Seen(key, record.modified),), (Put(key, encode(after)),))
+            (outcome,) = self.store.commit([transaction])
+            if isinstance(outcome, Committed):
+                return True
+        raise StillContended(f"slice {identifier} kept changing: try again")
+
+    # -- waiting
+
+    def wait(
+        self,
+        identifier: str,
+        until: str,
+        *,
+        timeout_seconds: float | None = None,
+        changed: Callable[[CellView], None] = lambda _view: None,
+    ) -> CellView:
+        """Wait until a slice is `allocated`, `running`, or `done` (ended in any way).
+
+        Args:
+            identifier: "tenant/name".
+            until: allocated | running | done.
+            timeout_seconds: None = for ever.
+            changed: Called with the view after each change, e.g. to show it.
+
+        Returns:
+            The view in which it happened; an end of any kind ends every wait.
+
+        Raises:
+            UnknownName: There is no such slice.
+            NotInTime: It did not happen in time; the slice goes on.
+            NeverPlaceable: Its scheduler found that it can never be placed.
+        """
+        deadline = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
+        for view in self.follow(
+            [keys.slice_(identifier), keys.placement(identifier), keys.reason(identifier)],
+            deadline=deadline,
+        ):
+            changed(view)
+            if _reached(view, identifier, until):
+                return view
+        entry = view.slices.get(identifier)
+        waiting = view.reasons.get(identifier)
+        said = (
+            f": {waiting.value.sentence}" if waiting and identifier not in view.placements else ""
+        )
+        what = {"allocated": "placed", "running": "running", "done": "at its end"}[until]
+        assert entry is not None
+        raise NotInTime(f"slice {identifier} is not {what} after {timeout_seconds:g} s{said}")
+
+    def follow(
+        self, prefixes: Sequence[str], *, deadline: float | None = None
+    ) -> Iterable[CellView]:
+        """Yield one view, kept in step, after each change; ends at the deadline (monotonic)."""
+        inbox: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
+        view = CellView()
+        watch = None
+        try:
+            while True:
+                reading = self.store.read(prefixes)
+                view.clear()
+                view.load(reading.records)
+                view.progressed(reading.revision)
+                watch = self.store.watch(prefixes, after=reading.revision, deliver=inbox.put)
+                yield view
+                lost = False
+                while not lost:
+                    left = POLL_SECONDS
+                    if deadline is not None:
+                        left = min(left, deadline - self._clock.monotonic())
+                        if left <= 0:
+                            return
+                    try:
+                        message = inbox.get(timeout=left)
+                    except queue.Empty:
+                        watch.ask_progress()
+                        yield view
+                        continue
+                    match message:
+                        case Changes(changes):
+                            for change in changes:
+                                view.apply(change)
+                            yield view
+                        case Progress(revision):
+                            view.progressed(revision)
+                        case Lost():
+                            lost = True
+                watch.close()
+        finally:
+            if watch is not None:
+                watch.close()
+
+    # -- scheduling from within a program
+
+    def scheduler(
+        self, policy: Policy, *, name: str = "client", follow: bool = True
+    ) -> EmbeddedScheduler:
+        """Open a scheduler of one's own; see `EmbeddedScheduler`."""
+        return EmbeddedScheduler(
+            self.store,
+            self._clock,
+            policy,
+            name=name,
+            fits=self._fits,
+            new_attempt=new_attempt,
+            follow=follow,
+        )
+
+    def _fits(self, proposals: Sequence[Proposal]) -> bool:
+        return self.store.fits([p.transaction for p in proposals])
+
+    # -- an operator's steps
+
+    def operate(self, step: Callable[[CellView], Proposal | None], prefixes: Sequence[str]) -> bool:
+        """Read, decide and commit one step; again where a rival was faster.
+
+        Returns:
+            False where the rules do not allow the step now.
+
+        Raises:
+            StillContended: Rivals kept being faster.
+        """
+        for _ in range(TRIES_MAX):
+            proposal = step(self.view(prefixes))
+            if proposal is None:
+                return False
+            (outcome,) = self.store.commit([proposal.transaction])
+            if not isinstance(outcome, Conflicted):
+                return True
+        raise StillContended("the cell kept changing: try again")
+
+    def write(
+        self, compares: Sequence[Compare], operations: Sequence[Operation]
+    ) -> Committed | Conflicted:
+        """Commit one plain transaction, for an operator's inventory and rules."""
+        (outcome,) = self.store.commit([Transaction(tuple(compares), tuple(operations))])
+        return outcome
+
+
+def _reached(view: CellView, identifier: str, until: str) -> bool:
+    entry = view.slices.get(identifier)
+    if entry is None:
+        raise UnknownName(f"there is no slice {identifier}: 'flowos ls --all' lists all")
+    if entry.value.end is not None:
+        return True
+    placed = view.placements.get(identifier)
+    if until == "done":
+        return False
+    if placed is None or placed.value.ending is not None:
+        waiting = view.reasons.get(identifier)
+        if waiting is not None and waiting.value.reason == "Infeasible" and placed is None:
+            raise NeverPlaceable(
+                f"slice {identifier} can never be placed: {waiting.value.sentence}"
+            )
+        return False
+    return until == "allocated" or placed.value.started_at is not None

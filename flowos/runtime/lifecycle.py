@@ -1,0 +1,433 @@
+"""The controller's loop: it moves slices along their life cycle and gives back what is clean.
+
+Level-triggered: each round looks at what changed and does what the records allow now. Any number
+of controllers may run; one acts, elected by a leased key, and any may die between two steps.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from flowos.model import keys
+from flowos.model.placement import Ending, Placement
+from flowos.model.slice import End, Phase, Reason
+from flowos.model.transaction import Committed, Conflicted, Put, Seen, Transaction
+from flowos.model.units import subject_of
+from flowos.model.view import Applied, CellView, Entry
+from flowos.protocol import grants, release, system
+from flowos.protocol.proposal import Fence, Proposal, writes
+from flowos.runtime.machine import Answer, Commit, Compact, Instruction, Refused
+from flowos.runtime.power import IdleEngines
+
+GROUP_MAX: Final = 16
+BUILD_TRIES: Final = 3  # a slice whose build failed this often is given up
+RETRY_SECONDS: Final = 0.2  # after a step was refused or lost a race
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The controller's settings; durations on its own clock."""
+
+    idle_off_seconds: float = 900.0  # 0 = engines are never powered off
+    agent_grace_seconds: float = 60.0  # how long a place may be silent before it counts as dead
+    mass_silence: float = 0.1  # more than this share of agents gone is the store's fault
+    ended_seconds: float = 86_400.0
+    ended_max: int = 100_000
+    keep_revisions: int = 100_000
+    keep_seconds: float = 600.0
+    compact_seconds: float = 60.0
+    sweep_seconds: float = 1.0  # how often things are looked at that no event announces
+
+
+class Lifecycle:
+    """The leading controller's machine."""
+
+    def __init__(
+        self,
+        view: CellView,
+        *,
+        fence: Callable[[], Fence],
+        wall: Callable[[], float],
+        new_attempt: Callable[[], str],
+        fits: Callable[[Sequence[Proposal]], bool],
+        leads: Callable[[], bool] = lambda: True,
+        candidacy: Callable[[], Proposal] | None = None,
+        rules: Rules | None = None,
+    ) -> None:
+        """Start with nothing to do.
+
+        Args:
+            view: Fed by the shell; orders and reports included.
+            fence: Returns the session's fence now.
+            wall: Wall-clock seconds, for records.
+            new_attempt: Returns an id that no commit has had.
+            fits: Whether the store takes these steps in one request.
+            leads: Whether this process is the one to act.
+            candidacy: Returns the step by which this process becomes the one to act.
+            rules: Settings.
+        """
+        self.view = view
+        self.rules = rules or Rules()
+        self._fence = fence
+        self._wall = wall
+        self._new_attempt = new_attempt
+        self._fits = fits
+        self._leads = leads
+        self._candidacy = candidacy
+        self._due: dict[str, None] = {}
+        self._later: dict[str, float] = {}
+        self._in_flight: dict[str, int] = {}  # identifier -> revision to wait for, 0 = no answer
+        self._waiting: set[str] = set()
+        self._silent_since: dict[str, float] = {}
+        self._seen_agents: set[str] = set()
+        self._fenced_grants: dict[tuple[str, str], int] = {}
+        self._revisions: list[tuple[float, int]] = []
+        self._compact_at = 0.0
+        self._sweep_at = 0.0
+        self._wake_at = inf
+        self._idle = IdleEngines(view)
+        self.verifier_checkpoint = 0
+
+    # -- what happened
+
+    def changed(self, change: Applied) -> None:
+        """Note which slices and placements to look at again."""
+        match change.family:
+            case "slice" | "placement":
+                self._due[change.name] = None
+                if change.family == "placement":
+                    self._due |= dict.fromkeys(self._waiting)
+            case "order" | "report":
+                attempt = change.name.rpartition("/")[2]
+                self._due |= dict.fromkeys(self.view.by_attempt.get(attempt, ()))
+            case "session":
+                role, _, place = change.name.partition("/")
+                if role == "agent" and change.name in self.view.sessions:
+                    self._seen_agents.add(place)
+                    self._silent_since.pop(place, None)
+            case _:
+                pass
+
+    def relisted(self) -> None:
+        """Look at everything again."""
+        self._due = dict.fromkeys([*self.view.slices, *self.view.placements])
+        self._later.clear()
+        self._in_flight.clear()
+        for name in self.view.sessions_of("agent"):
+            self._seen_agents.add(name)
+        for attempt, reports in self.view.reports.items():
+            if attempt in self.view.by_attempt:
+                self._seen_agents |= reports.keys()
+        self._idle.restart()
+
+    def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
+        """Wait until the view shows what was done, or try again soon."""
+        for proposal, answer in zip(commit.proposals, answers, strict=True):
+            name = proposal.identifier
+            if isinstance(answer, Committed):
+                self._in_flight[name] = answer.revision
+                if proposal.step == "fence grant":
+                    _, purse, holder = name.split("/")
+                    self._fenced_grants[purse, holder] = answer.revision
+            else:
+                if isinstance(answer, Conflicted):
+                    self._in_flight[name] = answer.revision
+                else:
+                    self._in_flight.pop(name, None)
+                pause = RETRY_SECONDS * (25 if isinstance(answer, Refused) else 1)
+                self._later[name] = now + pause
+
+    # -- what to do
+
+    def wake_at(self) -> float:
+        """Return when `step` has something to do without any event."""
+        return self._wake_at
+
+    def step(self, now: float) -> list[Instruction]:
+        """Return the steps that the records allow now, in groups."""
+        self._wake_at = inf
+        if not self._leads():
+            return self._stand(now)
+        for name in [n for n, r in self._in_flight.items() if 0 < r <= self.view.revision]:
+            del self._in_flight[name]
+            self._due[name] = None
+        for name in [n for n, at in self._later.items() if at <= now]:
+            del self._later[name]
+            self._due[name] = None
+        if self._later:
+            self._wake_at = min(self._later.values())
+        proposals: list[Proposal] = []
+        for name in list(self._due):
+            if name in self._in_flight:
+                continue  # looked at again when the view shows how it ended
+            if name in self._later:
+                del self._due[name]
+                continue
+            proposal = self._look(name, now)
+            if proposal is not None:
+                proposals.append(proposal)
+            del self._due[name]
+        if now >= self._sweep_at:
+            self._sweep_at = now + self.rules.sweep_seconds
+            proposals += self._sweep(now)
+        self._wake_at = min(self._wake_at, self._sweep_at)
+        instructions: list[Instruction] = [Commit(group) for group in self._groups(proposals)]
+        return instructions + self._compaction(now)
+
+    def _stand(self, now: float) -> list[Instruction]:
+        """Try to become the one that acts, where nobody is."""
+        if self._candidacy is None or "controller/leader" in self.view.sessions:
+            return []
+        if self._in_flight.get(keys.LEADER) == 0 or self._later.get(keys.LEADER, 0) > now:
+            self._wake_at = self._later.get(keys.LEADER, inf)
+            return []
+        self._in_flight[keys.LEADER] = 0
+        return [Commit((self._candidacy(),))]
+
+    def _groups(self, proposals: Iterable[Proposal]) -> list[tuple[Proposal, ...]]:
+        groups: list[tuple[Proposal, ...]] = []
+        group: list[Proposal] = []
+        written: set[str] = set()
+        for proposal in proposals:
+            if proposal.identifier in self._in_flight:
+                continue
+            self._in_flight[proposal.identifier] = 0
+            mine = writes([proposal])
+            full = len(group) == GROUP_MAX or mine & written
+            if group and (full or not self._fits([*group, proposal])):
+                groups.append(tuple(group))
+                group, written = [], set()
+            group.append(proposal)
+            written |= mine
+        return [*groups, tuple(group)] if group else groups
+
+    def _look(self, name: str, now: float) -> Proposal | None:
+        entry = self.view.placements.get(name)
+        if name.startswith("~"):
+            return self._look_at_system(name, entry) if entry else None
+        if entry is None:
+            self._waiting.discard(name)
+            return self._look_at_unplaced(name, now)
+        if entry.value.waits:
+            self._waiting.add(name)
+        else:
+            self._waiting.discard(name)
+        placement = entry.value
+        ending = self._ending(name, entry, now)
+        if placement.ending is None and ending is not None:
+            return release.release(self.view, name, ending, fence=self._fence())
+        if placement.waits and placement.ending is None:
+            return release.arm(self.view, name, fence=self._fence())
+        if placement.releasing or placement.ending is not None:
+            step = release.free(self.view, name, fence=self._fence(), now=self._wall())
+            if step is None and entry.modified > self.view.revision:
+                self._in_flight[name] = entry.modified  # look again once the view is complete
+            return step
+        if placement.started_at is None and self._all_up(entry):
+            return release.mark_started(self.view, name, self._wall(), fence=self._fence())
+        return None
+
+    def _ending(self, name: str, entry: Entry[Placement], now: float) -> Ending | None:
+        """Return why a placement must be given back, or None."""
+        placement = entry.value
+        spec = self.view.slices.get(name)
+        if spec is None or spec.created != release.uid_of(entry.created, placement):
+            # The slice's own record may come a moment after its placement, by another watch.
+            if entry.modified > self.view.revision:
+                self._in_flight.setdefault(name, entry.modified)
+                return None
+            return Ending(Phase.FAILED, message="its slice is gone")
+        if spec.value.cancelled:
+            return Ending(Phase.CANCELLED, message="cancelled by its user")
+        if not placement.held:
+            return Ending(Phase.PENDING, message="all that it held was taken or lost")
+        reports = self.view.reports.get(placement.attempt, {})
+        failed = next((r.value.failed for r in reports.values() if r.value.failed), "")
+        if failed:
+            if placement.number >= BUILD_TRIES:
+                text = f"could not be built, {placement.number} times: {failed}"
+                return Ending(Phase.FAILED, exit_code=1, message=text)
+            return Ending(Phase.PENDING, message=f"could not be built: {failed}")
+        if placement.run.ends and not placement.waits:
+            codes = self._exit_codes(entry)
+            if codes is not None:
+                worst = next((code for code in codes if code), 0)
+                phase = Phase.FAILED if worst else Phase.DONE
+                text = f"a task ended with {worst}" if worst else ""
+                return Ending(phase, exit_code=worst, message=text)
+        limit = spec.value.spec.time_limit_seconds
+        if limit and placement.started_at is not None:
+            left = placement.started_at + limit - self._wall()
+            if left <= 0:
+                return Ending(
+                    Phase.FAILED,
+                    reason=Reason.TIME_LIMIT,
+                    message=f"ran into its time limit of {limit:g} s",
+                )
+            self._later[name] = min(self._later.get(name, inf), now + left)
+        return None
+
+    def _exit_codes(self, entry: Entry[Placement]) -> list[int] | None:
+        """Return every node's exit code, once all of them have ended; None before."""
+        reports = self.view.reports.get(entry.value.attempt, {})
+        codes: list[int] = []
+        for place in entry.value.ordered:
+            if place in self.view.cell.switches:
+                continue
+            report = reports.get(place)
+            if report is None or report.value.exit_code is None:
+                return None
+            codes.append(report.value.exit_code)
+        return codes
+
+    def _all_up(self, entry: Entry[Placement]) -> bool:
+        placement = entry.value
+        return entry.modified <= self.view.revision and all(
+            self.view.applied(place, placement.attempt) for place in placement.ordered
+        )
+
+    def _look_at_unplaced(self, name: str, now: float) -> Proposal | None:
+        spec = self.view.slices.get(name)
+        if spec is None:
+            return None
+        if spec.value.end is not None:
+            ended = spec.value.end.ended_at + self.rules.ended_seconds
+            if self._wall() < ended:
+                return None  # the sweep forgets it in time
+            return release.forget(self.view, name, fence=self._fence())
+        if spec.value.cancelled:
+            if max(spec.modified, self.view.placed_at) > self.view.revision:
+                self._in_flight[name] = max(spec.modified, self.view.placed_at)
+                return None
+            end = End(Phase.CANCELLED, message="cancelled by its user", ended_at=self._wall())
+            return release.end_unplaced(self.view, name, end, fence=self._fence())
+        return None
+
+    def _look_at_system(self, name: str, entry: Entry[Placement]) -> Proposal | None:
+        placement = entry.value
+        if name.startswith("~quarantine/"):
+            if placement.releasing:
+                step = release.free(self.view, name, fence=self._fence(), now=self._wall())
+                if step is None:
+                    self._waiting.add(name)
+                return step
+            place = name.split("/")[1]
+            if f"agent/{place}" in self.view.sessions:
+                return system.declare_clean(self.view, name, fence=self._fence())
+            return None
+        if name.startswith("~drain/") and placement.wanted:
+            (unit,) = placement.wanted
+            deadline = placement.deadline_at
+            take = deadline is not None and self._wall() >= deadline
+            self._waiting.add(name)
+            return system.drain(
+                self.view, unit, attempt=placement.attempt, fence=self._fence(), take=take
+            )
+        self._waiting.discard(name)
+        return None
+
+    # -- what time alone brings
+
+    def _sweep(self, now: float) -> list[Proposal]:
+        self._due |= dict.fromkeys(n for n in self._waiting if n in self.view.placements)
+        found = [*self._dead_places(now), *self._dead_grants(), *self._retention()]
+        if self.rules.idle_off_seconds:
+            for engine in self._idle.due(now, self.rules.idle_off_seconds):
+                step = system.power_off(
+                    self.view, engine, attempt=self._new_attempt(), fence=self._fence()
+                )
+                if step is not None:
+                    found.append(step)
+        return found
+
+    def _dead_places(self, now: float) -> list[Proposal]:
+        """Quarantine what silent agents held; nothing while so many are silent at once."""
+        alive = {k.partition("/")[2] for k in self.view.sessions if k.startswith("agent/")}
+        silent = self._seen_agents - alive
+        for place in silent:
+            self._silent_since.setdefault(place, now)
+        for place in [p for p in self._silent_since if p not in silent]:
+            del self._silent_since[place]
+        if len(silent) > max(1, self.rules.mass_silence * len(self._seen_agents)):
+            return []
+        found: list[Proposal] = []
+        for place, since in self._silent_since.items():
+            if now - since < self.rules.agent_grace_seconds:
+                continue
+            for name, entry in self.view.placements.items():
+                if name.startswith("~") or name in self._in_flight:
+                    continue
+                units = (*entry.value.held, *entry.value.releasing)
+                touches = place in entry.value.ordered or any(
+                    self.view.cell.place_of(subject_of(unit)) == place for unit in units
+                )
+                step = touches and system.quarantine(
+                    self.view,
+                    place,
+                    name,
+                    fence=self._fence(),
+                    ending=Ending(Phase.PENDING, message=f"{place} does not answer"),
+                )
+                if step:
+                    found.append(step)
+            dead = system.take_out(
+                self.view, place, attempt=self._new_attempt(), fence=self._fence()
+            )
+            if dead is not None:
+                found.append(dead)
+        return found
+
+    def _dead_grants(self) -> list[Proposal]:
+        found: list[Proposal] = []
+        for purse, holders in self.view.grants.items():
+            for holder in holders:
+                fenced_at = self._fenced_grants.get((purse, holder))
+                step = (
+                    grants.fence_dead(self.view, purse, holder, fence=self._fence())
+                    if fenced_at is None
+                    else grants.lower_dead(self.view, purse, holder, fenced_at, fence=self._fence())
+                )
+                if step is not None:
+                    found.append(step)
+        return found
+
+    def _retention(self) -> list[Proposal]:
+        ended = sorted(
+            (entry.value.end.ended_at, name)
+            for name, entry in self.view.slices.items()
+            if entry.value.end is not None
+        )
+        old = self._wall() - self.rules.ended_seconds
+        surplus = len(ended) - self.rules.ended_max
+        found: list[Proposal] = []
+        for index, (ended_at, name) in enumerate(ended):
+            if ended_at > old and index >= surplus:
+                break
+            step = release.forget(self.view, name, fence=self._fence())
+            if step is not None:
+                found.append(step)
+        return found[: 10 * GROUP_MAX]
+
+    def _compaction(self, now: float) -> list[Instruction]:
+        """Keep 100,000 revisions or ten minutes, whichever is more, and what a verifier needs."""
+        if now < self._compact_at:
+            return []
+        self._compact_at = now + self.rules.compact_seconds
+        self._revisions.append((now, self.view.revision))
+        old = [r for at, r in self._revisions if at <= now - self.rules.keep_seconds]
+        if not old:
+            return []
+        self._revisions = [(at, r) for at, r in self._revisions if r >= old[-1]]
+        before = min(old[-1], self.view.revision - self.rules.keep_revisions)
+        if self.verifier_checkpoint:
+            before = min(before, self.verifier_checkpoint)
+        return [Compact(before)] if before > 0 else []
+
+
+def election(fence: Fence, record: bytes, lease: int) -> Proposal:
+    """Return the step that makes this process the one that acts, if none does."""
+    transaction = Transaction(
+        (fence.compare, Seen(keys.LEADER, 0)), (Put(keys.LEADER, record, lease),)
+    )
+    return Proposal("elect", keys.LEADER, transaction)

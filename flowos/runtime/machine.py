@@ -1,0 +1,88 @@
+"""What every loop is: a machine without I/O that is told what happened and says what to do.
+
+The shell (`shell.py`) runs machines against a real store; the stage (`flowos.simulation.stage`)
+runs the same machines in virtual time.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from flowos.model.errors import StoreError
+from flowos.model.transaction import Committed, Conflicted, Outcome
+from flowos.model.view import Applied, CellView
+from flowos.protocol.proposal import Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Ask the store for these steps, in one request; each has its own outcome."""
+
+    proposals: tuple[Proposal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """Drop the history before this revision."""
+
+    before: int
+
+
+Instruction: TypeAlias = Commit | Compact
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The store will not take this step, now or later."""
+
+    error: StoreError
+
+
+Answer: TypeAlias = Outcome | Refused
+
+
+class Machine(Protocol):
+    """A loop's logic: owns no thread, clock, or connection."""
+
+    view: CellView
+
+    def changed(self, change: Applied) -> None:
+        """Note that the view has just taken in a change."""
+
+    def relisted(self) -> None:
+        """Note that the view was filled anew; nothing known before holds."""
+
+    def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
+        """Take the store's answers to a commit, one for each proposal."""
+
+    def step(self, now: float) -> list[Instruction]:
+        """Do what can be done now; `now` is monotonic seconds."""
+
+    def wake_at(self) -> float:
+        """Return the monotonic second at which `step` has something to do without any event."""
+
+
+def settle_view(view: CellView, proposals: Iterable[Proposal], answers: Iterable[Answer]) -> None:
+    """Tell the view how the assumed placements of a commit ended."""
+    for proposal, answer in zip(proposals, answers, strict=True):
+        if isinstance(answer, Committed):
+            view.settle(proposal.identifier, answer.revision, proposal.guards)
+        else:
+            view.retract(proposal.identifier)
+
+
+def after_fence(view: CellView, proposals: Iterable[Proposal]) -> list[Answer]:
+    """Decide steps whose answers were lost, once the view is complete up to the fence.
+
+    After the fence none of them can still happen; what happened is in the view. A commit is known
+    by its attempt, every other step is decided anew from the view.
+    """
+    answers: list[Answer] = []
+    for proposal in proposals:
+        entry = view.placements.get(proposal.identifier)
+        wanted = proposal.placement
+        if wanted and entry and entry.value.attempt == wanted.attempt and proposal.step == "commit":
+            answers.append(Committed(entry.created))
+        else:
+            answers.append(Conflicted(view.revision))
+    return answers

@@ -1,0 +1,259 @@
+"""Whole processes: a session, a machine, a shell, and a new start whenever the session is lost."""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from flowos.drivers.step import Driver
+from flowos.model import keys
+from flowos.model.codec import encode
+from flowos.model.errors import SessionLost, StoreError
+from flowos.model.placement import Session
+from flowos.model.protocols import CellStore, Clock, Maintenance
+from flowos.model.transaction import Put, Transaction
+from flowos.model.view import CellView
+from flowos.protocol.proposal import Proposal
+from flowos.runtime.agent import Agent
+from flowos.runtime.lifecycle import Lifecycle, Rules, election
+from flowos.runtime.machine import Machine
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Policy, Scheduling
+from flowos.runtime.session import ProcessSession
+from flowos.runtime.shell import Shell
+
+LOG = logging.getLogger("flowos")
+
+SCHEDULER_TTL_SECONDS: Final = 10
+CONTROLLER_TTL_SECONDS: Final = 5  # the longest time without anyone who frees
+AGENT_TTL_SECONDS: Final = 30
+STATS_SECONDS: Final = 1.0
+CONTROLLER_FOLLOWS: Final = (
+    *keys.INVENTORY, "slice/", "placement/", "session/", "grant/", "order/", "report/", "verify/",
+)  # fmt: skip
+AGENT_FOLLOWS: Final = ("order/", "report/", "observed/")
+
+
+class Store(CellStore, Maintenance, Protocol):
+    """What a process needs: a store that can also be compacted and says what fits a request."""
+
+    def fits(self, transactions: Sequence[Transaction]) -> bool:
+        """Whether these transactions go into one request."""
+
+
+@dataclass
+class Supervisor:
+    """Runs one process until it is told to stop, with a new session after each loss."""
+
+    store: Store
+    clock: Clock
+    stopping: threading.Event = field(default_factory=threading.Event)
+    shell: Shell | None = None
+
+    def stop(self, *_signal: object) -> None:
+        """End soon; usable as a signal handler."""
+        self.stopping.set()
+        if self.shell is not None:
+            self.shell.stop()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGTERM and SIGINT stop the process cleanly."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+
+    def run(self, life: Callable[["Supervisor"], None]) -> None:
+        """Call `life` again and again until `stop`; each call is one session's life."""
+        # Measured: with the default of 5 ms, events wait 57 ms behind a planner at full load.
+        sys.setswitchinterval(0.0005)
+        pause_seconds = 0.1
+        while not self.stopping.is_set():
+            try:
+                life(self)
+                pause_seconds = 0.1
+            except SessionLost as error:
+                LOG.warning("%s; starting again with a new session", error)
+            except StoreError as error:
+                LOG.warning("%s; trying again", error)
+                self.stopping.wait(pause_seconds)
+                pause_seconds = min(5.0, 2 * pause_seconds)
+
+    def live(
+        self,
+        session: ProcessSession,
+        machine: Machine,
+        prefixes: Sequence[str],
+        *,
+        ready: Callable[[], None],
+        on_round: Callable[[float], None] = lambda _now: None,
+        commit_threads: int = 1,
+    ) -> None:
+        """Run one machine in this session; `ready` is called once its view is in step."""
+        shell = Shell(
+            self.store,
+            machine,
+            session,
+            prefixes=prefixes,
+            clock=self.clock,
+            maintenance=self.store,
+            commit_threads=commit_threads,
+            on_round=on_round,
+            on_synced=ready,
+        )
+        self.shell = shell
+        if self.stopping.is_set():
+            return
+        try:
+            shell.run()
+        finally:
+            self.shell = None
+
+
+def new_attempt() -> str:
+    """Return an id that no commit has had: 64 random bits."""
+    return secrets.token_hex(8)
+
+
+def scheduler_process(
+    supervisor: Supervisor, policy: Policy, name: str, *, ready: Callable[[], None]
+) -> None:
+    """Run one life of a scheduler."""
+    store, clock = supervisor.store, supervisor.clock
+    session = _open(supervisor, "scheduler", name, SCHEDULER_TTL_SECONDS, policy=policy.name)
+    try:
+        machine = Scheduling(
+            CellView(),
+            policy,
+            session=session.id,
+            fence=lambda: session.fence,
+            seed=secrets.randbits(32),
+            fits=_fits(store),
+            stopwatch=clock.monotonic,
+            new_attempt=new_attempt,
+        )
+        stats = _Stats(store, clock, session, machine.figures_now)
+        supervisor.live(session, machine, SCHEDULER_FOLLOWS, ready=ready, on_round=stats.round)
+    finally:
+        session.close()
+
+
+def controller_process(
+    supervisor: Supervisor, name: str, rules: Rules, *, ready: Callable[[], None]
+) -> None:
+    """Run one life of a controller; of all that run, the one with the leader key acts."""
+    store, clock = supervisor.store, supervisor.clock
+    session = _open(supervisor, "controller", name, CONTROLLER_TTL_SECONDS)
+    try:
+        leader = encode(session.record)
+
+        def leads() -> bool:
+            entry = machine.view.sessions.get("controller/leader")
+            return entry is not None and entry.value == session.record
+
+        machine = Lifecycle(
+            CellView(),
+            fence=lambda: session.fence,
+            wall=clock.wall,
+            new_attempt=new_attempt,
+            fits=_fits(store),
+            leads=leads,
+            rules=rules,
+            candidacy=lambda: election(session.fence, leader, session.lease_id),
+        )
+        supervisor.live(session, machine, CONTROLLER_FOLLOWS, ready=ready, commit_threads=2)
+    finally:
+        session.close()
+
+
+def agent_process(
+    supervisor: Supervisor,
+    name: str,
+    driver: Driver,
+    places: Sequence[str],
+    *,
+    ready: Callable[[], None],
+) -> None:
+    """Run one life of an agent that acts for these nodes and switches.
+
+    Only one process at a time may act for a place: the caller holds a lock of the machine's.
+    """
+    session = _open(supervisor, "agents", name, AGENT_TTL_SECONDS)
+    try:
+        record = Session("agent", name, pid=os.getpid(), started_at=supervisor.clock.wall())
+        session.put_leased({keys.session("agent", place): record for place in places})
+        served = frozenset(places)
+        machine = Agent(
+            CellView(),
+            driver,
+            fence=lambda: session.fence,
+            serves=served.__contains__,
+            fits=_fits(supervisor.store),
+        )
+        follows: Sequence[str] = AGENT_FOLLOWS
+        if len(places) == 1:
+            follows = tuple(f"{family}{places[0]}/" for family in AGENT_FOLLOWS)
+        supervisor.live(session, machine, follows, ready=ready, commit_threads=2)
+    finally:
+        session.close()
+        driver.close()
+
+
+def _open(
+    supervisor: Supervisor, role: str, name: str, ttl_seconds: int, policy: str = ""
+) -> ProcessSession:
+    return ProcessSession(
+        supervisor.store,
+        supervisor.clock,
+        role,
+        name,
+        policy=policy,
+        ttl_seconds=ttl_seconds,
+        on_lost=lambda: supervisor.shell.session_lost() if supervisor.shell else None,
+    )
+
+
+def _fits(store: Store) -> Callable[[Sequence[Proposal]], bool]:
+    return lambda proposals: store.fits([p.transaction for p in proposals])
+
+
+class _Stats:
+    """Publishes a process's figures under its lease, when they changed, once a second."""
+
+    def __init__(
+        self,
+        store: CellStore,
+        clock: Clock,
+        session: ProcessSession,
+        figures: Callable[[float], Mapping[str, object]],
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._figures = figures
+        self._started_at = self._told_at = clock.monotonic()
+        self._told: Mapping[str, object] = {}
+        self._sending = threading.Lock()
+
+    def round(self, now: float) -> None:
+        """Tell the store, on a thread of its own, so that the loop never waits for it."""
+        if now - self._told_at < STATS_SECONDS:
+            return
+        self._told_at = now
+        figures = dict(self._figures(now - self._started_at))
+        compared = {k: v for k, v in figures.items() if k != "busy"}
+        if compared == self._told or self._sending.locked():
+            return
+        self._told = compared
+        threading.Thread(target=self._send, args=(figures,), daemon=True).start()
+
+    def _send(self, figures: dict[str, object]) -> None:
+        record = self._session.record
+        key = keys.stats(record.role, self._session.id)
+        put = Put(key, encode({"name": record.name, **figures}), self._session.lease_id)
+        with self._sending:
+            try:
+                self._store.commit([Transaction((self._session.fence.compare,), (put,))])
+            except StoreError as error:
+                LOG.debug("figures not written: %s", error)

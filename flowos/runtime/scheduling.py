@@ -1,0 +1,406 @@
+"""The loop of a scheduler process: which pending slice is planned next, and how it is committed.
+
+It reads the queue from the view, plans on the working copy, commits groups optimistically, and
+after a conflict waits until the view has caught up before it plans again. It holds no lock and no
+offer; two of these machines on one queue only ever cost each other a conflict.
+"""
+
+import bisect
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Protocol
+
+from flowos.model import keys
+from flowos.model.placement import Decision, Unplaceable
+from flowos.model.slice import Reason, SliceSpec, Waiting
+from flowos.model.transaction import Committed, Conflicted
+from flowos.model.view import Applied, CellView
+from flowos.planning.pool import Pool
+from flowos.protocol.commit import commit
+from flowos.protocol.proposal import Draft, Fence, Proposal, writes
+from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view
+from flowos.runtime.purses import Purses
+
+SCHEDULER_FOLLOWS: Final = (
+    *keys.INVENTORY, "rule/", "slice/", "placement/", "session/", "grant/", "observed/", "reason/",
+)  # fmt: skip
+GROUP_MAX: Final = 16  # more in one request gains little and makes rivals wait longer
+PLAN_SECONDS: Final = 0.02  # the longest time at planning before events are looked at again
+OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody's
+BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
+REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
+
+
+class Policy(Protocol):
+    """What a scheduler plug-in decides; every method has a default in `flowos_schedulers`."""
+
+    name: str
+
+    def order(self, spec: SliceSpec, created: int) -> tuple[int, ...]:
+        """Return the place in the queue: smaller is earlier."""
+
+    def plan(
+        self, pool: Pool, spec: SliceSpec, *, seed: int, avoid: frozenset[str]
+    ) -> Decision | Unplaceable:
+        """Decide where the slice goes, or say why it cannot go anywhere now."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What this scheduler has done so far; published for `scheduler stats`."""
+
+    commits: int = 0
+    conflicts: int = 0
+    plans: int = 0
+    placed: int = 0
+    refused: int = 0
+    busy_seconds: float = 0.0
+    decisions_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+    commits_ms: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
+
+
+@dataclass(slots=True)
+class _Pending:
+    order: tuple[int, ...]
+    since: float
+    losses: int = 0
+    not_before: float = 0.0
+    tried_at: int = -1  # the `_freed` count at the last fruitless plan
+    told_at: float = -inf
+
+
+class Scheduling:
+    """One scheduler process's machine."""
+
+    def __init__(
+        self,
+        view: CellView,
+        policy: Policy,
+        *,
+        session: str,
+        fence: Callable[[], Fence],
+        seed: int,
+        fits: Callable[[Sequence[Proposal]], bool],
+        stopwatch: Callable[[], float],
+        new_attempt: Callable[[], str],
+        alone: bool = False,
+    ) -> None:
+        """Start with an empty queue.
+
+        Args:
+            view: Fed by the shell.
+            policy: Orders the queue and plans.
+            session: This process's session id: the holder of its grants.
+            fence: Returns the session's fence now.
+            seed: Of this process's own choices among equals, and of its back-off.
+            fits: Whether the store takes these steps in one request.
+            stopwatch: Monotonic seconds, for figures and the planning budget.
+            new_attempt: Returns an id that no commit has had.
+            alone: Skip the division of the queue among processes.
+        """
+        self.view = view
+        self.policy = policy
+        self.pool = Pool(view)
+        self.figures = Figures()
+        self._session = session
+        self._fence = fence
+        self._random = random.Random(seed)  # ties and pauses, no secrets
+        self._fits = fits
+        self._stopwatch = stopwatch
+        self._new_attempt = new_attempt
+        self._alone = alone
+        self._queue: dict[str, _Pending] = {}
+        self._shapes: dict[object, Unplaceable] = {}
+        self._freed = 0
+        self._shapes_at = 0
+        self._pass: list[tuple[tuple[int, ...], str]] = []
+        self._next = 0
+        self._in_flight: list[tuple[str, ...]] = []
+        self._sent_at = 0.0
+        self._reasons_due: dict[str, Waiting] = {}
+        self._purses = Purses(view, session, fence)
+        self._behind_until = 0
+        self._wake_at = inf
+        self._peers: list[str] = []
+        view.listeners.append(self._unit_changed)
+        view.inventory_listeners.append(self._inventory_changed)
+
+    # -- what happened
+
+    def changed(self, change: Applied) -> None:
+        """Keep the queue in step with slices, placements and sessions."""
+        if change.family in ("slice", "placement"):
+            self._enqueue(change.name)
+        elif change.family == "session":
+            self._peers = sorted(
+                identifier
+                for identifier, entry in self.view.sessions_of("scheduler").items()
+                if entry.value.policy == self.policy.name
+            )
+        elif change.family == "grant":
+            self._freed += 1
+
+    def relisted(self) -> None:
+        """Build the queue anew."""
+        self._queue.clear()
+        self._pass, self._next = [], 0
+        self._freed += 1
+        self.changed(Applied("session", ""))
+        for name in self.view.slices:
+            self._enqueue(name)
+
+    def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
+        """Settle or retract; after a conflict plan again only on a view that shows it."""
+        names = tuple(p.identifier for p in commit.proposals)
+        if names in self._in_flight:
+            self._in_flight.remove(names)
+        settle_view(self.view, commit.proposals, answers)
+        took_ms = 1000 * (self._stopwatch() - self._sent_at)
+        for proposal, answer in zip(commit.proposals, answers, strict=True):
+            match proposal.step:
+                case "commit":
+                    self._commit_answered(proposal, answer, now)
+                    self.figures.commits_ms.append(took_ms)
+                case "reason":
+                    pass
+                case _:
+                    self._freed += 1
+                    if not isinstance(answer, Committed):
+                        self._wait_for(answer)
+
+    def _commit_answered(self, proposal: Proposal, answer: Answer, now: float) -> None:
+        name = proposal.identifier
+        pending = self._queue.get(name)
+        if isinstance(answer, Committed):
+            self.figures.commits += 1
+            self.figures.placed += 1
+            self._queue.pop(name, None)
+            return
+        if isinstance(answer, Refused):
+            self.figures.refused += 1
+            if pending:
+                pending.tried_at = self._freed
+                pending.not_before = now + BACKOFF_SECONDS[1]
+                self._tell(name, Unplaceable(Reason.INFEASIBLE, str(answer.error)), pending, now)
+            return
+        self.figures.conflicts += 1
+        self._wait_for(answer)
+        if pending:
+            pending.losses += 1
+            pending.tried_at = -1
+            first, longest = BACKOFF_SECONDS
+            pause = min(longest, first * 2 ** min(pending.losses, 10))
+            pending.not_before = now + pause * self._random.random()
+
+    def _wait_for(self, answer: Answer) -> None:
+        if isinstance(answer, Conflicted):
+            self._behind_until = max(self._behind_until, answer.revision)
+
+    def _unit_changed(self, unit: str) -> None:
+        if unit not in self.view.holders:
+            self._freed += 1
+
+    def _inventory_changed(self, _family: str, _name: str) -> None:
+        self._freed += 1
+
+    def _enqueue(self, name: str) -> None:
+        entry = self.view.slices.get(name)
+        if (
+            entry is None
+            or entry.value.spec.policy != self.policy.name
+            or entry.value.cancelled
+            or entry.value.held
+            or entry.value.end is not None
+            or (self.view.now(name) is not None and not self.view.assumed(name))
+        ):
+            self._queue.pop(name, None)
+            return
+        order = self.policy.order(entry.value.spec, entry.created)
+        pending = self._queue.get(name)
+        if pending is None:
+            self._queue[name] = _Pending(order, self._stopwatch())
+        elif pending.order != order:
+            pending.order = order
+        else:
+            return
+        bisect.insort(self._pass, (order, name), lo=self._next)
+
+    # -- what to do
+
+    def wake_at(self) -> float:
+        """Return when `step` has something to do without any event."""
+        return self._wake_at
+
+    def step(self, now: float) -> list[Instruction]:
+        """Plan what can be planned, in order, and send one group."""
+        self._wake_at = inf
+        if self._in_flight:
+            return []
+        if self._behind_until > self.view.revision:
+            return []
+        started = self._stopwatch()
+        proposals = self._plan_group(now, started) or self._purses.raises() or self._reasons(now)
+        if not proposals:
+            proposals, look_at = self._purses.returns(now)
+            self._wake_at = min(self._wake_at, look_at)
+        self.figures.busy_seconds += self._stopwatch() - started
+        if not proposals:
+            return []
+        self._in_flight.append(tuple(p.identifier for p in proposals))
+        self._sent_at = self._stopwatch()
+        return [Commit(tuple(proposals))]
+
+    def _plan_group(self, now: float, started: float) -> list[Proposal]:
+        group: list[Proposal] = []
+        written: set[str] = set()
+        if self._next >= len(self._pass) and self._stale():
+            self._pass = sorted((p.order, name) for name, p in self._queue.items())
+            self._next = 0
+        while self._next < len(self._pass) and len(group) < GROUP_MAX:
+            name = self._pass[self._next][1]
+            if self._stopwatch() - started > PLAN_SECONDS:
+                self._wake_at = now
+                break
+            proposal = self._plan_one(name, now)
+            if proposal is not None:
+                mine = writes([proposal])
+                # One that is too large alone goes alone: the store splits it or refuses it.
+                if group and (mine & written or not self._fits([*group, proposal])):
+                    break
+                self.view.assume(name, proposal.placement)  # type: ignore[arg-type]
+                group.append(proposal)
+                written |= mine
+            self._next += 1
+        return group
+
+    def _stale(self) -> bool:
+        """Whether something happened that may let a waiting slice be placed."""
+        return any(pending.tried_at != self._freed for pending in self._queue.values())
+
+    def _plan_one(self, name: str, now: float) -> Proposal | None:
+        pending = self._queue.get(name)
+        entry = self.view.slices.get(name)
+        if pending is None or entry is None or self.view.assumed(name):
+            return None
+        if pending.tried_at == self._freed:
+            return None
+        not_before = pending.not_before
+        if not self._first_to_plan(entry.created, name):
+            not_before = max(not_before, pending.since + OVERLAP_SECONDS)
+        if now < not_before:
+            self._wake_at = min(self._wake_at, not_before)
+            return None
+        spec = entry.value.spec
+        result = self._decide(spec)
+        if isinstance(result, Decision):
+            result = self._purses.afford(result, now) or result
+        if isinstance(result, Unplaceable):
+            pending.tried_at = self._freed
+            if not self._purses.asking:
+                self._tell(name, result, pending, now)
+            return None
+        return commit(
+            self.view,
+            name,
+            result,
+            fence=self._fence(),
+            attempt=self._new_attempt(),
+            scheduler=self._session,
+        )
+
+    def _decide(self, spec: SliceSpec) -> Decision | Unplaceable:
+        if self._shapes_at != self._freed:
+            self._shapes.clear()
+            self._shapes_at = self._freed
+        shape = _shape(spec)
+        known = self._shapes.get(shape)
+        if known is not None:  # the same request found no place since anything was freed
+            return known
+        before = self._stopwatch()
+        seed = 0 if self._alone or len(self._peers) < 2 else self._random.getrandbits(32) | 1
+        result = self.policy.plan(self.pool, spec, seed=seed, avoid=frozenset())
+        self.figures.plans += 1
+        self.figures.decisions_ms.append(1000 * (self._stopwatch() - before))
+        if isinstance(result, Unplaceable):
+            self._shapes[shape] = result
+        return result
+
+    def _first_to_plan(self, created: int, name: str) -> bool:
+        """Rendezvous hashing over the living schedulers: each slice has one that goes first."""
+        if self._alone or len(self._peers) < 2:
+            return True
+
+        def weight(peer: str) -> bytes:
+            return hashlib.blake2b(f"{peer}|{created}|{name}".encode(), digest_size=8).digest()
+
+        return max(self._peers, key=weight) == self._session
+
+    # -- reasons
+
+    def _tell(self, name: str, why: Unplaceable, pending: _Pending, now: float) -> None:
+        known = self.view.reasons.get(name)
+        waiting = Waiting(why.reason, why.sentence, why.funnel, self._session.partition("@")[0])
+        if known and (known.value.reason, known.value.sentence) == (why.reason, why.sentence):
+            self._reasons_due.pop(name, None)
+            return
+        if known and known.value.reason == why.reason and now < pending.told_at + REASON_SECONDS:
+            return
+        self._reasons_due[name] = waiting
+
+    def _reasons(self, now: float) -> list[Proposal]:
+        found: list[Proposal] = []
+        for name in list(self._reasons_due):
+            if len(found) == GROUP_MAX:
+                break
+            waiting = self._reasons_due.pop(name)
+            pending, entry = self._queue.get(name), self.view.slices.get(name)
+            if pending is None or entry is None:
+                continue
+            pending.told_at = now
+            draft = Draft(fence=self._fence())
+            draft.seen(keys.slice_(name), entry.modified)
+            draft.placed(name, None)
+            draft.put(keys.reason(name), waiting)
+            found.append(draft.proposal("reason", name, self.view))
+        return found
+
+    def figures_now(self, elapsed_seconds: float) -> Mapping[str, object]:
+        """Return the figures as `scheduler stats` shows them."""
+        figures = self.figures
+        done = figures.commits + figures.conflicts
+        return {
+            "policy": self.policy.name,
+            "commits": figures.commits,
+            "conflicts": figures.conflicts,
+            "conflict_fraction": round(figures.conflicts / done, 4) if done else 0.0,
+            "plans": figures.plans,
+            "placed": figures.placed,
+            "plans_per_placed": round(done / figures.placed, 3) if figures.placed else 0.0,
+            "decision_ms": quantiles(figures.decisions_ms),
+            "commit_ms": quantiles(figures.commits_ms),
+            "busy": round(figures.busy_seconds / elapsed_seconds, 4) if elapsed_seconds else 0.0,
+            "queue": len(self._queue),
+        }
+
+
+def quantiles(samples: Sequence[float]) -> dict[str, float]:
+    """Return the median and the 99th percentile, 0 where there are no samples."""
+    ordered = sorted(samples)
+    if not ordered:
+        return {"p50": 0.0, "p99": 0.0}
+    last = len(ordered) - 1
+    return {
+        "p50": round(ordered[last // 2], 3),
+        "p99": round(ordered[min(last, last * 99 // 100)], 3),
+    }
+
+
+def _shape(spec: SliceSpec) -> object:
+    """Return what decides whether a place can be found: everything but name, tenant and rank."""
+    return repr(
+        (spec.engines, spec.hosts, spec.together, spec.circuits, spec.constraints, spec.elastic)
+    )

@@ -1,0 +1,94 @@
+"""Does a state keep the laws, and does each step from there? All of it, or only what was touched."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from flowos.model.transaction import Change
+from flowos.verify import steps
+from flowos.verify.facts import Facts, Touched
+from flowos.verify.laws import LAWS, Fault, Violation
+from flowos.verify.state import State
+
+# Every law by name, with what it says; the first are of states, the others of steps.
+NAMES: Final = (*LAWS, "committed", "freed", "raised", "phases")
+
+
+class Checker:
+    """A state, followed revision by revision, and which laws it breaks.
+
+    Attributes:
+        state: As it is now.
+        facts: What its records say.
+    """
+
+    def __init__(self, state: State) -> None:
+        """Check all of a state, which is this checker's from now on; see `standing`."""
+        self.state = state
+        self.facts = Facts()
+        self._faults: dict[tuple[str, Any], list[Violation]] = {}
+        self._phases = steps.Phases()
+        self._limits = steps.Limits()
+        touched = Touched()
+        for change in state.changes():
+            self.facts.apply(change, touched)
+        self._look(touched)
+        self._phases.begin(self.facts)
+
+    @property
+    def lives(self) -> int:
+        """How many slices were seen so far; a name that is used again counts again."""
+        return self._phases.lives
+
+    def standing(self) -> list[Violation]:
+        """Return how the state breaks the laws now, each with the revision since when."""
+        return [v for _, found in sorted(self._faults.items(), key=repr) for v in found]
+
+    def step(self, changes: Sequence[Change]) -> list[Violation]:
+        """Move on by one revision and return what it broke that was not broken before.
+
+        Args:
+            changes: All that this revision wrote, in any order.
+        """
+        facts, touched = self.facts, Touched()
+        freed = list(steps.freed(facts, changes))
+        granted = steps.granted(facts, changes)
+        limits = {purse: self._limits.of(facts, purse) for purse in granted}
+        self.state.apply(changes)
+        for change in changes:
+            facts.apply(change, touched)
+        found = self._look(touched)
+        found += self._noted("freed", freed)
+        found += self._noted("raised", steps.raised(facts, granted, limits))
+        found += self._noted("committed", steps.committed(facts, changes))
+        for identifier in sorted(touched.slices):
+            found += self._noted("phases", self._phases.move(facts, identifier))
+        return found
+
+    def _look(self, touched: Touched) -> list[Violation]:
+        """Look again at what was touched, and return what is broken anew."""
+        new: list[Violation] = []
+        for name, law in LAWS.items():
+            for subject in law.subjects(touched):
+                faults = list(law.look(self.facts, subject))
+                known = self._faults.pop((name, subject), None)
+                if not faults:
+                    continue
+                since = {(v.where, v.sentence): v for v in known or ()}
+                broken = []
+                for found in faults:
+                    violation = since.get((found.where, found.sentence))
+                    if violation is None:
+                        violation = Violation(name, *found[:2], self.state.revision, found.details)
+                        new.append(violation)
+                    broken.append(violation)
+                self._faults[name, subject] = broken
+        return sorted(new, key=lambda v: (v.law, v.where, v.sentence))
+
+    def _noted(self, law: str, faults: Iterable[Fault]) -> list[Violation]:
+        revision = self.state.revision
+        return [Violation(law, f.where, f.sentence, revision, f.details) for f in faults]
+
+
+def check(state: State) -> list[Violation]:
+    """Return how a state breaks the laws; those of steps need a `Checker`."""
+    return Checker(state).standing()

@@ -1,0 +1,214 @@
+"""What must be true of each step from one revision to the next?
+
+Some laws cannot be seen in a state: that a unit was clean when it was freed, that a grant was
+raised within its limit, that a phase was left by a way that the life cycle has.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from flowos.model import keys
+from flowos.model.life import FIRST, Built, built, is_quarantine, moves_legally, phase_of
+from flowos.model.slice import ENDED, Phase
+from flowos.model.transaction import Change
+from flowos.model.units import engine_unit, kind_of, places_of, subject_of
+from flowos.protocol.grants import limit_of
+from flowos.verify.facts import CLAIM, Facts, Life, life_of, unit_of_claim
+from flowos.verify.laws import Fault, fault
+
+GRANT: Final = "grant/"
+PLACEMENT: Final = "placement/"
+
+# What a slice may be in when the last record of it goes: never placed, ended, or being freed after
+# its own record was deleted.
+LAST: Final = ENDED | {Phase.PENDING, Phase.DRAINING, Phase.CLEANING}
+
+
+class Limits:
+    """What all grants of a purse may come to, remembered until the inventory changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int | None] = {}
+        self._inventory = -1
+
+    def of(self, facts: Facts, purse: str) -> int | None:
+        """Return the limit of a purse as the facts are; None = unlimited."""
+        if self._inventory != facts.inventory:
+            self._known.clear()
+            self._inventory = facts.inventory
+        if purse not in self._known:
+            self._known[purse] = limit_of(facts.cell, purse)
+        return self._known[purse]
+
+
+def freed(facts: Facts, changes: Sequence[Change]) -> Iterator[Fault]:
+    """A unit is freed when all places that build it have reported it down, and nobody is awaited.
+
+    Args:
+        facts: Of the state before the step.
+        changes: The step.
+    """
+    gone = [c.key for c in changes if c.value is None and c.key.startswith(CLAIM)]
+    if not gone:
+        return
+    put = {change.key for change in changes if change.value is not None}
+    for key in gone:
+        below = key[len(CLAIM) :]
+        claim, unit = facts.claims.get(below), unit_of_claim(below)
+        if claim is None or unit is None:
+            continue
+        if kind_of(unit) == "share" and CLAIM + engine_unit(subject_of(unit)) in put:
+            continue  # taken over with the whole engine: who has it now waits for this attempt
+        owner = facts.placements.get(claim.owner)
+        if owner is not None and facts.carried(owner.value.waits):
+            waits = list(owner.value.waits)
+            yield fault(
+                key,
+                f"{below} of {claim.owner} is freed while it waits for {', '.join(waits)}",
+                owner=claim.owner,
+                waits=waits,
+            )
+        if claim.owner.startswith("~"):
+            continue  # what the system held has no order to wait for, or an operator's word
+        dirty = [p for p in places_of(facts.cell, unit) if not facts.applied(p, claim.attempt)]
+        if dirty:
+            yield fault(
+                key,
+                f"{below} of {claim.owner} is freed before {', '.join(dirty)} reported it down",
+                owner=claim.owner,
+                attempt=claim.attempt,
+                places=dirty,
+            )
+
+
+def granted(facts: Facts, changes: Sequence[Change]) -> dict[str, int]:
+    """Return the sum of all grants, now, of each purse in which the step writes one."""
+    purses = {
+        change.key[len(GRANT) :].rpartition("/")[0]
+        for change in changes
+        if change.key.startswith(GRANT)
+    }
+    return {purse: total(facts, purse) for purse in sorted(purses)}
+
+
+def total(facts: Facts, purse: str) -> int:
+    """Return the sum of all grants of a purse."""
+    return sum(facts.grants.get(purse, {}).values())
+
+
+def raised(facts: Facts, before: dict[str, int], limits: dict[str, int | None]) -> Iterator[Fault]:
+    """No step raises the sum of grants above the limit that it sees.
+
+    Args:
+        facts: Of the state after the step.
+        before: Purse -> sum of grants before it, for each purse that it writes in.
+        limits: The same purses' limits before it.
+    """
+    for purse, had in before.items():
+        limit, now = limits[purse], total(facts, purse)
+        if limit is not None and now > max(limit, had):
+            yield fault(
+                GRANT + purse,
+                f"grants of {purse} are raised from {had} to {now}, its limit is {limit}",
+                before=had,
+                granted=now,
+                limit=limit,
+            )
+
+
+def committed(facts: Facts, changes: Sequence[Change]) -> Iterator[Fault]:
+    """Nothing is placed for a slice that is not there.
+
+    Args:
+        facts: Of the state after the step.
+        changes: The step.
+    """
+    for change in changes:
+        # Only a placement's first put: later ones may come just after its slice was deleted.
+        if change.created != change.modified or not change.key.startswith(PLACEMENT):
+            continue
+        name = change.key[len(PLACEMENT) :]
+        if name in facts.placements and name not in facts.slices and not name.startswith("~"):
+            yield fault(change.key, f"{name} is placed, but there is no such slice", placement=name)
+
+
+class Phases:
+    """The phase of each slice, followed."""
+
+    def __init__(self) -> None:
+        self.lives = 0  # slices seen so far, one for each time that a name was used
+        self._phases: dict[str, dict[int, Phase]] = {}  # identifier -> uid -> phase
+
+    def begin(self, facts: Facts) -> None:
+        """Take all phases as they are."""
+        for identifier in {*facts.slices, *facts.placements}:
+            for _ in self.move(facts, identifier, anew=True):
+                pass
+
+    def move(self, facts: Facts, identifier: str, *, anew: bool = False) -> Iterator[Fault]:
+        """Note a slice's phase; it moved along the table, or its first is one to begin with.
+
+        Args:
+            facts: Of the state after the step.
+            identifier: The slice.
+            anew: Whether nothing is known of what was before.
+        """
+        if identifier.startswith("~"):
+            return
+        before = self._phases.get(identifier, {})
+        after = phases_of(facts, identifier)
+        if after == before:
+            return
+        if after:
+            self._phases[identifier] = after
+        else:
+            del self._phases[identifier]
+        self.lives += len(after.keys() - before.keys())
+        if anew:
+            return
+        for uid, phase in after.items():
+            was = before.get(uid)
+            if was is None and phase not in FIRST:
+                yield _strange(identifier, uid, f"begins {phase}", None, phase)
+            elif was is not None and not moves_legally(was, phase):
+                yield _strange(identifier, uid, f"went from {was} to {phase}", was, phase)
+        for uid, was in before.items():
+            if uid not in after and was not in LAST:
+                yield _strange(identifier, uid, f"is gone while it was {was}", was, None)
+
+
+def _strange(
+    identifier: str, uid: int, what: str, before: Phase | None, after: Phase | None
+) -> Fault:
+    return fault(
+        keys.slice_(identifier),
+        f"{identifier} {what}, which the life cycle does not have",
+        uid=uid,
+        before=before,
+        after=after,
+    )
+
+
+def phases_of(facts: Facts, identifier: str) -> dict[int, Phase]:
+    """Return the phase of each life of a name by uid: the slice's, and one that left a placement."""
+    slice_, placed = facts.slices.get(identifier), facts.placements.get(identifier)
+    found: dict[int, Phase] = {}
+    life = life_of(identifier, placed) if placed else None
+    if slice_ is not None:
+        mine = placed if life == Life(identifier, slice_.created) else None
+        progress = _built(facts, identifier) if mine else Built()
+        found[slice_.created] = phase_of(slice_.value, mine.value if mine else None, progress)
+    if placed is not None and life is not None and life.uid not in found:
+        found[life.uid] = phase_of(None, placed.value, _built(facts, identifier))
+    return found
+
+
+def _built(facts: Facts, identifier: str) -> Built:
+    placement = facts.placements[identifier].value
+    attempt = placement.attempt
+    return built(
+        placement,
+        facts.orders.get(attempt, {}),
+        facts.reports.get(attempt, {}),
+        quarantined=any(map(is_quarantine, facts.by_attempt[attempt])),
+    )

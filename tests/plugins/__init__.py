@@ -1,0 +1,1 @@
+"""Fixtures that many tests share, one file per thing they stand for."""
