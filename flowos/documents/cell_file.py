@@ -31,7 +31,14 @@ from typing import Any, Final, NamedTuple
 
 from flowos.documents import quantities as amounts
 from flowos.documents.cell_csv import is_csv, read_csv
-from flowos.documents.fields import DIGEST, SLICE_NAME, THING_NAME, Fields, did_you_mean
+from flowos.documents.fields import (
+    DIGEST,
+    SLICE_NAME,
+    THING_NAME,
+    Fields,
+    did_you_mean,
+    known_fields,
+)
 from flowos.documents.patterns import NO_BINDING, THINGS_MAX, Binding, bindings, fill, spread
 from flowos.documents.quantities import shown
 from flowos.documents.text import Document, Place, parse, place_text, read_text, shown_path
@@ -55,29 +62,27 @@ PORT_MAX: Final = 65_535
 CANDIDATES_MAX: Final = 2000  # names that a mistyped one is compared with: 20 ms
 
 
-def _names(*names: str) -> AbstractSet[str]:
-    return dict.fromkeys(names).keys()
-
-
-_CELL = _names(
+_CELL = known_fields(
     "apiVersion", "kind", "name", "domains", "templates", "nodes", "switches", "links",
     "bitstreams", "tenants",
 )  # fmt: skip
 _MANY = ("for", "count", "template")
-_NODE = _names("name", "cpu", "memory", "domain", "rack", "pod", "attributes", "engines", *_MANY)
-_SWITCH = _names(
+_NODE = known_fields(
+    "name", "cpu", "memory", "domain", "rack", "pod", "attributes", "engines", *_MANY
+)
+_SWITCH = known_fields(
     "name", "ports", "aggregators", "functions", "latency", "domain", "rack", "pod", "tier", *_MANY
 )
 _TEMPLATE = (_NODE | _SWITCH) - {"name", *_MANY}
-_ENGINE = _names(
+_ENGINE = known_fields(
     "name", "kind", "model", "memory", "count", "shareable", "loads_bitstreams", "watts",
     "attributes",
 )  # fmt: skip
-_WATTS = _names("off", "idle", "busy")
-_LINK = _names("name", "a", "b", "lanes", "gbps", "latency", "for", "count")
-_DOMAIN = _names("name", "budget", "parent", "for", "count")
-_BITSTREAM = _names("name", "digest", "kind", "models", "function", "size", "load")
-_TENANT = _names("name", "weight", "quota")
+_WATTS = known_fields("off", "idle", "busy")
+_LINK = known_fields("name", "a", "b", "lanes", "gbps", "latency", "for", "count")
+_DOMAIN = known_fields("name", "budget", "parent", "for", "count")
+_BITSTREAM = known_fields("name", "digest", "kind", "models", "function", "size", "load")
+_TENANT = known_fields("name", "weight", "quota")
 
 
 @contextmanager

@@ -32,6 +32,11 @@ _FORMS: Final[Mapping[str, str]] = {
 }
 
 
+def known_fields(*names: str) -> AbstractSet[str]:
+    """Return the fields that a mapping may have, in the order in which errors list them."""
+    return dict.fromkeys(names).keys()
+
+
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Return the way out for an unknown word: the nearest known one, or all of them."""
     near = get_close_matches(word, known, n=1)
@@ -154,7 +159,8 @@ class Fields:
     ) -> str:
         """Read a name, or another text of a fixed form."""
         found = self.text(name, default)
-        if found != default and form.fullmatch(found) is None:
+        # A default may come from an option, so it is checked as well, unless it says nothing.
+        if (found or default is None) and form.fullmatch(found) is None:
             raise self.fail(name, f"{shown(found)} is not possible here", _FORMS[form.pattern])
         return found
 
@@ -174,7 +180,9 @@ class Fields:
             return found
         exact = number_of(found)
         if exact is None or exact.denominator != 1:
-            raise self.fail(name, f"{shown(found)} is no whole number", f"write {least} or more")
+            quoted = isinstance(found, str) and found.isdecimal()
+            hint = f"write {found} without quotes" if quoted else f"write {least} or more"
+            raise self.fail(name, f"{shown(found)} is no whole number", hint)
         if not least <= exact <= most:
             raise self.fail(name, f"{shown(found)} is out of range", f"write {least} to {most}")
         return int(exact)
@@ -203,6 +211,8 @@ class Fields:
         found = self.value(name)
         if single and isinstance(found, str):
             return (self._text(name, found),)
+        if number_of(found) is not None or isinstance(found, bool):
+            raise self._no_text(self.place_of(name), found)
         entries = self.entries(name)
         for place, value in entries:
             if not isinstance(value, str):

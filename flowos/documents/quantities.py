@@ -47,9 +47,9 @@ _SECONDS: Final[Mapping[str, Fraction]] = {
 }
 _WATTS: Final[Mapping[str, int]] = {"MW": 10**6, "kW": 10**3, "W": 1, "": 1}
 
-_AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s?([A-Za-z]*)")
+_AMOUNT: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s?([A-Za-z]*)")
 _DURATION: Final = re.compile(r"(?:[0-9.]+[a-z]+)+")
-_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)([a-z]+)")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)")
 
 _MEMORY_FORMS: Final = "write a number with its unit, such as 512MiB, 32GiB or 24GB"
 _DURATION_FORMS: Final = "write seconds, or such as 50ns, 10s, 90m, 1h30m or 2d"

@@ -26,11 +26,19 @@ import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
 from flowos.documents import quantities as amounts
-from flowos.documents.fields import REFERENCE, SLICE_NAME, Fields, did_you_mean, text_problem
+from flowos.documents.fields import (
+    REFERENCE,
+    SLICE_NAME,
+    Fields,
+    did_you_mean,
+    known_fields,
+    text_problem,
+)
 from flowos.documents.quantities import shown
 from flowos.documents.text import Document, Place, document_of, parse, shown_path
 from flowos.model.cell import WHOLE_MILLIS
@@ -55,23 +63,20 @@ TOGETHER: Final = ("node", "switch", "any")
 SPREAD: Final = ("pack", "spread", "rack")
 
 
-def _names(*names: str) -> Any:
-    return dict.fromkeys(names).keys()
-
-
 _LATER: Final = ("depends_on", "array", "min", "commit", "preemptible", "grace")
-_SLICE: Final = _names(
+_SLICE: Final = known_fields(
     "apiVersion", "kind", "name", "tenant", "policy", "priority", "engines", "hosts", "together",
     "circuits", "constraints", "elastic", "expected_duration", "time_limit", "run",
 )  # fmt: skip
-_CHOICE: Final = _names("kind", "model", "count", "share", "where", "bitstream")
-_ROLE: Final = _names(*_CHOICE, "anyOf")
-_HOST: Final = _names("count", "cpu", "memory")
-_CIRCUIT: Final = _names("ring", "all", "star", "from", "to", "lanes", "aggregate")
-_CONSTRAINTS: Final = _names("max_hops", "max_latency_ns", "spread")
-_RUN: Final = _names("for", "command", "image", "kernel", "flowlet")
+_CHOICE: Final = known_fields("kind", "model", "count", "share", "where", "bitstream")
+_ROLE: Final = known_fields(*_CHOICE, "anyOf")
+_HOST: Final = known_fields("count", "cpu", "memory")
+_CIRCUIT: Final = known_fields("ring", "all", "star", "from", "to", "lanes", "aggregate")
+_CONSTRAINTS: Final = known_fields("max_hops", "max_latency_ns", "spread")
+_RUN: Final = known_fields("for", "command", "image", "kernel", "flowlet")
 
 _CONDITION: Final = re.compile(r"(>=|<=|!=|>|<|==|=)?\s*(.+)")
+_SIZED: Final = re.compile(r"[-+]?[0-9]{1,40}(\.[0-9]{1,40})?\s?[A-Za-z/%]*")
 _CONDITION_FORMS: Final = 'write a value, or such as ">=24GiB" or "!=x"'
 
 
@@ -158,7 +163,9 @@ def slice_from_options(
         found = _OPTION.fullmatch(part.strip())
         kind = found[1].strip() if found else ""
         if found is None or SLICE_NAME.fullmatch(kind) is None:
-            raise _option("engines", f"{shown(part.strip())} is no kind with a count", _ENGINES_FORMS)
+            raise _option(
+                "engines", f"{shown(part.strip())} is no kind with a count", _ENGINES_FORMS
+            )
         if kind in roles:
             raise _option("engines", f"{kind} stands twice", _ENGINES_FORMS)
         roles[kind] = {"kind": kind} | _count_or_share(found[2])
@@ -184,7 +191,7 @@ def _count_or_share(written: str | None) -> dict[str, Any]:
     written = written.strip()
     if re.fullmatch(r"[0-9]{1,9}", written):
         return {"count": int(written)}
-    if re.fullmatch(r"0?\.[0-9]{1,9}", written):
+    if re.fullmatch(r"0\.[0-9]{1,9}", written):
         return {"share": written}
     raise _option("engines", f"{shown(written)} is no number of engines", _ENGINES_FORMS)
 
@@ -281,23 +288,17 @@ class _Reader:
         """Return a condition on an attribute as the model has it: an operator and a value."""
         if isinstance(value, bool):
             return "true" if value else "false"
-        if amounts.number_of(value) is not None:
-            written = format(value, "f") if not isinstance(value, int) else str(value)  # type: ignore[str-format]
-        elif isinstance(value, str) and value.strip():
-            written = value.strip()
-        else:
-            raise self.document.error(place, f"{shown(value)} is no condition", _CONDITION_FORMS)
-        if problem := text_problem(written):
-            raise self.document.error(place, *problem)
+        written = _number_text(value) or (value.strip() if isinstance(value, str) else "")
         found = _CONDITION.fullmatch(written)
-        if found is None:
-            raise self.document.error(place, f"{shown(written)} is no condition", _CONDITION_FORMS)
+        if found is None or text_problem(written):
+            problem = f"{shown(value)} is no condition"
+            raise self.document.error(place, problem, _CONDITION_FORMS)
         if name == "memory":
             try:
                 amounts.bytes_of(found[2])
             except SpecError as error:
                 raise self.document.error(place, error.problem, error.hint) from None
-        elif (found[1] or "").startswith((">", "<")) and not _is_amount(found[2]):
+        elif (found[1] or "").startswith((">", "<")) and not _SIZED.fullmatch(found[2]):
             problem = f"{shown(found[2])} is no amount, so nothing is above or below it"
             raise self.document.error(place, problem, _CONDITION_FORMS)
         return written
@@ -346,13 +347,12 @@ class _Reader:
             spread=fields.one_of("spread", SPREAD, "pack"),
         )
 
-    def elastic(
-        self, engines: Mapping[str, EngineRole]
-    ) -> Iterator[tuple[str, tuple[int, int]]]:
+    def elastic(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, tuple[int, int]]]:
         for name, place, value in self.top.pairs("elastic"):
             self.role(place, name, engines)
             hint = "write the least and the most engines, such as [4, 16]"
-            bounds = [amounts.number_of(end) for end in value] if _is_pair(value) else []
+            pair = value if isinstance(value, list | tuple) and len(value) == 2 else ()
+            bounds = [amounts.number_of(end) for end in pair]
             whole = [int(end) for end in bounds if end is not None and end.denominator == 1]
             if len(whole) != 2:
                 raise self.document.error(place, f"{shown(value)} is no range", hint)
@@ -383,7 +383,7 @@ class _Reader:
             if flow:
                 shape = Shape.FLOW
                 # A host's attachment port can be where a flow comes from.
-                source = self.role(fields.place_of("from"), fields.text("from"), engines | hosts)
+                source = self.role(fields.place_of("from"), fields.text("from"), {*engines, *hosts})
                 target = self.role(fields.place_of("to"), fields.text("to"), engines)
                 roles: tuple[str, ...] = (source, target)
                 if source == target:
@@ -436,18 +436,11 @@ class _Reader:
         )
 
 
-def _is_pair(value: object) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2
-
-
-def _is_amount(text: str) -> bool:
-    for reader in (amounts.bytes_of, amounts.cpu_millis_of, amounts.seconds_of, amounts.watts_of):
-        try:
-            reader(text)
-        except SpecError:
-            continue
-        return True
-    return re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,40})?", text) is not None
+def _number_text(value: object) -> str:
+    """Return a number as it was written, for 1.10 may be a version; "" for what is none."""
+    if amounts.number_of(value) is None:
+        return ""
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
 # ----------------------------------------------------------------------------------------- writing

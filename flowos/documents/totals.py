@@ -6,13 +6,16 @@ what no state of the cell could hold; whether the rest fits now is the planners'
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from flowos.documents import quantities as amounts
 from flowos.model.cell import WHOLE_MILLIS, Cell, Engine
+from flowos.model.errors import SpecError
 from flowos.model.slice import EngineChoice, EngineRole, HostRole, SliceSpec
 
 VERSION: Final = "flowos/v1"
+_NOWHERE: Final[frozenset[str]] = frozenset()
 
 
 def totals(cell: Cell) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def totals(cell: Cell) -> dict[str, Any]:
         engines, switches, links, nodes: how many there are.
         kinds: for each kind of engine:
             engines, shareable, loads_bitstreams: how many;
-            on_one_node, on_one_leaf: the most on one node, and at one switch of tier 0;
+            on_one_node, on_one_leaf: the most on one node, and linked to one switch;
             memory_bytes_most: the largest engine memory;
             host_cpu_millis_most, host_memory_bytes_most: of the nodes that have one;
             models: the same for each model, "" for engines without one.
@@ -62,25 +65,24 @@ def totals(cell: Cell) -> dict[str, Any]:
 
 
 def _leaves(cell: Cell) -> dict[str, set[str]]:
-    """Return the switches of tier 0 at which an engine or a node has a link."""
+    """Return the switches at which an engine or a node has a link, whatever their tier."""
     leaves_of: dict[str, set[str]] = defaultdict(set)
     for link in cell.links.values():
         for thing, other in ((link.a_thing, link.b_thing), (link.b_thing, link.a_thing)):
-            switch = cell.switches.get(other)
-            if switch is not None and switch.tier == 0:
+            if other in cell.switches:
                 leaves_of[thing].add(other)
     return leaves_of
 
 
 def _figures(
-    cell: Cell, engines: list[Engine], leaves_of: Mapping[str, set[str]]
+    cell: Cell, engines: list[Engine], leaves_of: Mapping[str, AbstractSet[str]]
 ) -> dict[str, Any]:
     on_node: Counter[str] = Counter()
     on_leaf: Counter[str] = Counter()
     for engine in engines:
         on_node[engine.node] += 1
         # An engine without a port of its own is where its node is.
-        for leaf in leaves_of.get(engine.id, ()) or leaves_of.get(engine.node, ()):
+        for leaf in leaves_of.get(engine.id, _NOWHERE) | leaves_of.get(engine.node, _NOWHERE):
             on_leaf[leaf] += 1
     hosts = [cell.nodes[node] for node in on_node if node in cell.nodes]
     return {
@@ -93,3 +95,192 @@ def _figures(
         "host_cpu_millis_most": max((node.cpu_millis for node in hosts), default=0),
         "host_memory_bytes_most": max((node.memory_bytes for node in hosts), default=0),
     }
+
+
+# ------------------------------------------------------------------------------------------ never
+
+
+def never(spec: SliceSpec, of: Mapping[str, Any]) -> str | None:
+    """Return why no state of a cell with these totals could hold the slice, None if one might.
+
+    Args:
+        spec: What is asked for.
+        of: What `totals` returned, perhaps read back from JSON.
+    """
+    return next(_reasons(spec, of), None)
+
+
+def _reasons(spec: SliceSpec, of: Mapping[str, Any]) -> Iterator[str]:
+    for name, role in spec.engines.items():
+        found = [_Asked(spec, name, choice, of).impossible() for choice in role.choices]
+        if found and all(found):
+            more = f" (and so is each of its {len(found)} choices)" if len(found) > 1 else ""
+            yield f"{name} {found[0]}{more}"
+    yield from _too_many_together(spec, of)
+    for name, host in spec.hosts.items():
+        if name not in spec.engines:
+            yield from _host_alone(name, host, of)
+    if not of["links"]:
+        for wish in spec.circuits:
+            roles = [spec.engines[role] for role in wish.roles if role in spec.engines]
+            if len(wish.roles) - len(roles) + sum(map(_fewest, roles)) > 1:
+                yield "asks for circuits, and the cell has no links"
+
+
+def _fewest(role: EngineRole) -> int:
+    """Return how many whole engines a role takes at least; shares may lie on engines of others."""
+    whole = all(choice.share_millis == WHOLE_MILLIS for choice in role.choices)
+    return min(choice.count for choice in role.choices) if whole and role.choices else 0
+
+
+class _Asked:
+    """One choice of a role, against the figures of the engines that it allows."""
+
+    def __init__(
+        self, spec: SliceSpec, role: str, choice: EngineChoice, of: Mapping[str, Any]
+    ) -> None:
+        self.choice = choice
+        self.of = of
+        self.together = spec.together.get(role, "any")
+        self.host = spec.hosts.get(role, HostRole())
+        self.count = min(choice.count, spec.elastic.get(role, (choice.count, 0))[0])
+        self.what = choice.kind or "engines"
+        if choice.models:
+            self.what = f"{' or '.join(choice.models)} {self.what}"
+        kinds = of["kinds"]
+        within = [kinds[choice.kind]] if choice.kind in kinds else []
+        within = within if choice.kind else list(kinds.values())
+        self.figures: list[Mapping[str, Any]] = within
+        if choice.models:
+            models = (kind["models"] for kind in within)
+            self.figures = [m[model] for m in models for model in choice.models if model in m]
+
+    def sum(self, figure: str) -> int:
+        return sum(allowed[figure] for allowed in self.figures)
+
+    def most(self, figure: str) -> int:
+        return max((allowed[figure] for allowed in self.figures), default=0)
+
+    def impossible(self) -> str | None:
+        checks = (self.kind, self.counts, self.bitstream, self.memory, self.hosts)
+        return next(filter(None, (check() for check in checks)), None)
+
+    def kind(self) -> str | None:
+        kinds = self.of["kinds"]
+        if self.choice.kind and self.choice.kind not in kinds:
+            return f"asks for {self.what}, and the cell has only {_listed(kinds)}"
+        if not self.figures:
+            within = [kinds[self.choice.kind]] if self.choice.kind else kinds.values()
+            models = {model for kind in within for model in kind["models"] if model}
+            return f"asks for {self.what}, and the cell has only {_listed(models)}"
+        return None
+
+    def counts(self) -> str | None:
+        if self.choice.share_millis != WHOLE_MILLIS:
+            if not self.sum("shareable"):
+                return f"asks for a share of {self.what}, and none of the cell can be shared"
+            return None
+        bounds = [("engines", "", "the cell")]
+        if self.together == "node":
+            bounds.append(("on_one_node", " on one node", "the largest node"))
+        if self.together == "switch" and self.of["links"]:
+            bounds.append(("on_one_leaf", " on one switch", "the largest switch"))
+        for figure, where, holder in bounds:
+            # Each model's most may be on another node; their sum is what one could have at best.
+            best = self.sum(figure)
+            if self.choice.kind and figure != "engines":
+                best = min(best, self.of["kinds"][self.choice.kind][figure])
+            if self.count > best:
+                return f"asks for {self.count} {self.what}{where}, and {holder} has {best}"
+        return None
+
+    def bitstream(self) -> str | None:
+        if not self.choice.bitstream:
+            return None
+        name, _, digest = self.choice.bitstream.partition("@")
+        known = self.of["bitstreams"].get(name)
+        asked = f"asks for bitstream {name}"
+        if known is None:
+            return f"{asked}, and the cell knows {_listed(self.of['bitstreams'])}"
+        if digest not in ("", known["digest"]):
+            return f"{asked} with digest {digest[:15]}..., the cell has it with {known['digest']}"
+        if self.choice.kind and self.choice.kind != known["kind"]:
+            return f"{asked} on {self.what}, and it is for {known['kind']}"
+        models = known["models"]
+        if models and self.choice.models and not set(models) & set(self.choice.models):
+            return f"{asked} on {self.what}, and it is for {_listed(models)}"
+        if not self.sum("loads_bitstreams"):
+            return f"{asked}, and no {self.what} of the cell loads bitstreams"
+        return None
+
+    def memory(self) -> str | None:
+        condition = self.choice.where.get("memory", "")
+        amount = condition.lstrip("<>=! ")
+        if not amount or condition.startswith(("<", "!")):
+            return None
+        try:
+            least = amounts.bytes_of(amount)
+        except SpecError:
+            return None  # whoever checks the request as a whole says so
+        most = self.most("memory_bytes_most")
+        beyond = condition.startswith(">") and not condition.startswith(">=")
+        if most > least or (most == least and not beyond):
+            return None
+        largest = amounts.bytes_text(most)
+        return f"asks for memory {condition}, and the largest {self.what} has {largest}"
+
+    def hosts(self) -> str | None:
+        here = self.count if self.together == "node" else 1
+        where = f" for {here} {self.what} on one node" if here > 1 else f" beside each {self.what}"
+        return _beyond(
+            self.host.cpu_millis * here, self.most("host_cpu_millis_most"),
+            self.host.memory_bytes * here, self.most("host_memory_bytes_most"), where,
+        )  # fmt: skip
+
+
+def _too_many_together(spec: SliceSpec, of: Mapping[str, Any]) -> Iterator[str]:
+    """Compare what several roles of the same kind, or of the same model, take in all."""
+    needed: Counter[tuple[str, str]] = Counter()
+    for name, role in spec.engines.items():
+        least = min(_fewest(role), spec.elastic.get(name, (_fewest(role), 0))[0])
+        kinds = {choice.kind for choice in role.choices}
+        models = {choice.models for choice in role.choices}
+        if len(kinds) == 1:
+            (kind,) = kinds
+            needed[kind, ""] += least
+            if len(models) == 1 and len(only := next(iter(models))) == 1:
+                needed[kind, only[0]] += least
+    for (kind, model), count in needed.items():
+        figures = of["kinds"].get(kind)
+        if figures is None or (model and model not in figures["models"]):
+            continue
+        there = (figures["models"][model] if model else figures)["engines"]
+        if count > there:
+            what = f"{model} {kind}" if model else kind
+            yield f"its roles ask for {count} {what} in all, and the cell has {there}"
+
+
+def _host_alone(name: str, host: HostRole, of: Mapping[str, Any]) -> Iterator[str]:
+    if host.count > of["nodes"]:
+        yield f"{name} asks for {host.count} nodes, and the cell has {of['nodes']}"
+    found = _beyond(
+        host.cpu_millis, of["host_cpu_millis_most"],
+        host.memory_bytes, of["host_memory_bytes_most"], " on one node",
+    )  # fmt: skip
+    if found:
+        yield f"{name} {found}"
+
+
+def _beyond(cpu: int, cpu_most: int, memory: int, memory_most: int, where: str) -> str | None:
+    if cpu > cpu_most:
+        asked, most = amounts.cpu_text(cpu), amounts.cpu_text(cpu_most)
+        return f"asks for {asked} CPUs{where}, and the largest node has {most}"
+    if memory > memory_most:
+        asked, most = amounts.bytes_text(memory), amounts.bytes_text(memory_most)
+        return f"asks for {asked} of host memory{where}, and the largest node has {most}"
+    return None
+
+
+def _listed(words: Iterable[str]) -> str:
+    known = sorted(words)
+    return ", ".join(known[:8]) + (", ..." if len(known) > 8 else "") or "none"

@@ -29,13 +29,10 @@ _CONSTANTS: Final = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_WORDS: Final = re.compile(r"(?i:yes|no|on|off)")  # as a key they are text: keys are never truths
 # What readers of YAML 1.1 and of 1.2 take for different things.
 _TRAPS: Final[list[tuple[re.Pattern[str], str]]] = [
-    (re.compile(r"yes|Yes|YES|on|On|ON"), "some read it as true: write true, or put it in quotes"),
-    (
-        re.compile(r"no|No|NO|off|Off|OFF"),
-        "some read it as false: write false, or put it in quotes",
-    ),
+    (_WORDS, "some read it as true or false: write true or false, or put it in quotes"),
     (
         re.compile(r"[-+]?0[0-9_]+"),
         "some read it in base 8: write it without the leading 0, or put it in quotes",
@@ -135,6 +132,12 @@ class _Building:
         if ends and self.open:
             self.open[-1].key = None
 
+    @property
+    def expects_key(self) -> bool:
+        return (
+            bool(self.open) and self.open[-1].key is None and isinstance(self.open[-1].holds, dict)
+        )
+
     def key(self, event: events.Event, holds: dict[str, object], value: object) -> str:
         if not isinstance(value, str):
             self.fail(event, f"the key {shown(value)} is not text", "put it in quotes")
@@ -163,6 +166,8 @@ class _Building:
             return text
         if _WHOLE.fullmatch(text) or (_DECIMAL.fullmatch(text) and text.strip("+-.eE")):
             return self.number(event, text)
+        if self.expects_key and _WORDS.fullmatch(text):
+            return text
         for trap, way_out in _TRAPS:
             if trap.fullmatch(text):
                 self.fail(event, f"plain {text[:DIGITS_MAX]} can mean two things", way_out)

@@ -52,12 +52,16 @@ _LEAVING = frozenset({_P.DRAINING, _P.CLEANING})
 NEXT: Mapping[Phase, frozenset[Phase]] = {
     _P.PENDING: frozenset({_P.COMMITTED, _P.FAILED, _P.CANCELLED}),
     _P.COMMITTED: frozenset({_P.PROVISIONING, _P.RUNNING}) | _LEAVING,
-    _P.PROVISIONING: frozenset({_P.COMMITTED, _P.RUNNING}) | _LEAVING,
-    _P.RUNNING: frozenset({_P.DEGRADED, _P.REPAIRING}) | _LEAVING,
+    # Back to committed: resized before all was up. To repairing: all was up, an agent began anew,
+    # and then the start was noted.
+    _P.PROVISIONING: frozenset({_P.COMMITTED, _P.RUNNING, _P.REPAIRING}) | _LEAVING,
+    # Back to what comes before: resized, or an agent began anew, before the start was noted.
+    _P.RUNNING: frozenset({_P.COMMITTED, _P.PROVISIONING, _P.DEGRADED, _P.REPAIRING}) | _LEAVING,
     _P.DEGRADED: frozenset({_P.RUNNING, _P.REPAIRING}) | _LEAVING,
     _P.REPAIRING: frozenset({_P.RUNNING, _P.DEGRADED}) | _LEAVING,
     _P.DRAINING: frozenset({_P.CLEANING, _P.PENDING}) | ENDED,
-    _P.CLEANING: frozenset({_P.PENDING}) | ENDED,
+    # Back to draining: the only place that had reported died, and its part is in quarantine.
+    _P.CLEANING: frozenset({_P.DRAINING, _P.PENDING}) | ENDED,
     _P.DONE: frozenset(),
     _P.FAILED: frozenset(),
     _P.CANCELLED: frozenset(),

@@ -8,7 +8,7 @@ from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.units import kind_of, subject_of
 from flowos.planning.chance import one_of, scramble
 from flowos.planning.demand import Demand, HostWant, Want
-from flowos.planning.pool import NOWHERE, Free, Mask, Pool, Site, Stock
+from flowos.planning.pool import NOWHERE, Mask, Pool, Site, Stock
 
 _FEW: Final = 8  # a seed chooses among this many: eight schedulers then seldom meet
 _LOOKED_AT_MAX: Final = 256  # nodes compared by what is loaded; loading costs seconds, not a cell
@@ -44,17 +44,19 @@ class Draft:
     Attributes:
         taken: Node number -> engines taken whole.
         parts: (node number, position) -> thousandths taken.
+        loads: (node number, position) -> bitstream that a part taken of it needs.
         hosts: Node number -> (CPU thousandths, bytes of memory) taken.
         closed: Nodes that are not to be used.
         wake: Whether engines that are off may be taken.
     """
 
-    __slots__ = ("closed", "hosts", "parts", "pool", "taken", "touched", "wake")
+    __slots__ = ("closed", "hosts", "loads", "parts", "pool", "taken", "touched", "wake")
 
     def __init__(self, pool: Pool, avoid: Collection[str] = (), closed: Iterable[int] = ()) -> None:
         self.pool = pool
         self.taken: dict[int, Mask] = {}
         self.parts: dict[tuple[int, int], int] = {}
+        self.loads: dict[tuple[int, int], str] = {}
         self.hosts: dict[int, tuple[int, int]] = {}
         self.closed = set(closed)
         self.touched = set(self.closed)
@@ -82,8 +84,13 @@ class Draft:
     def copy(self) -> "Draft":
         """Return a draft that can be thrown away."""
         other = Draft(self.pool)
-        other.taken, other.parts, other.hosts = self.taken.copy(), self.parts.copy(), self.hosts.copy()
-        other.closed, other.touched, other.wake = self.closed, self.touched.copy(), self.wake
+        other.taken, other.parts, other.hosts = (
+            self.taken.copy(),
+            self.parts.copy(),
+            self.hosts.copy(),
+        )
+        other.loads, other.closed, other.wake = self.loads.copy(), self.closed, self.wake
+        other.touched = self.touched.copy()
         return other
 
     def take(self, number: int, mask: Mask, cpu_millis: int = 0, memory_bytes: int = 0) -> None:
@@ -101,8 +108,13 @@ class Draft:
             if want.shared:
                 key = (number, mask.bit_length() - 1)
                 self.parts[key] = self.parts.get(key, 0) + want.millis
+                if want.bitstream:
+                    self.loads[key] = want.bitstream
             self.take(
-                number, 0 if want.shared else mask, want.cpu_millis * count, want.memory_bytes * count
+                number,
+                0 if want.shared else mask,
+                want.cpu_millis * count,
+                want.memory_bytes * count,
             )
 
     def site(self, number: int) -> Site:
@@ -378,9 +390,7 @@ def _positions(draft: Draft, want: Want, number: int, mask: Mask, count: int) ->
 # -- near what is placed already
 
 
-def _near(
-    draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]
-) -> list[Pick] | None:
+def _near(draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]) -> list[Pick] | None:
     """The same leaf as the roles that circuits join this one with, on one node if it can be."""
     leaves: dict[str, None] = {}
     for chosen in near:
@@ -520,9 +530,7 @@ def _next_leaf(totals: Mapping[str, int], rest: int) -> str:
     return min(ported, key=lambda leaf: (-totals[leaf], leaf))
 
 
-def _scattered(
-    draft: Draft, want: Want, stock: Stock, spread: str, seed: int
-) -> list[Pick] | None:
+def _scattered(draft: Draft, want: Want, stock: Stock, spread: str, seed: int) -> list[Pick] | None:
     """As many nodes, or racks, as possible."""
     if want.together == "switch":
         which = 1 if draft.wake else 0
@@ -580,65 +588,70 @@ def _round_robin(
 def _part(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
     """The engine with the least thousandths left that still fits, then a whole one."""
     few = _FEW if seed else 1
-    found: list[tuple[tuple[int, int], Pick]] = []
-    for number in sorted(draft.touched):
-        found.extend(_parts_left(draft, want, stock, number))
-    states = draft.pool.free
-    cpu, memory = want.cpu_millis, want.memory_bytes
-    for ladder, least in ((stock.parts, want.millis), (stock.on, 1), (stock.every, 1)):
-        if ladder is stock.every and not draft.wake:
-            break
-        fresh = 0
-        for rung, number in ladder.climb(least, cpu):
-            free = states[number]
-            if (cpu or memory) and (free.memory_bytes < memory or free.cpu_millis < cpu):
-                continue
-            if number in draft.touched:
-                continue
-            mask = stock.mask(draft.site(number))
-            if ladder is stock.parts:
-                position = next(p for p, rest in free.parts if rest == rung and mask >> p & 1)
-                rest = rung
-            else:
-                whole = (free.on if ladder is stock.on else free.off) & mask
-                position = (whole & -whole).bit_length() - 1
-                rest = WHOLE_MILLIS + rung  # the node with the fewest whole engines
-            found.append(((rest, free.cpu_millis), (number, 1 << position)))
-            fresh += 1
-            if fresh >= few:
-                break
-        if len(found) >= few and not draft.touched:
-            break
+    found = sorted(_parts(draft, want, stock, few))[:few]
     if not found:
-        return None
-    found.sort()
-    return [one_of(found[:few], seed)[1]]
+        return _one_node(draft, want, stock, seed)
+    _, _, number, mask = one_of(found, seed)
+    return [(number, mask)]
 
 
-def _parts_left(
-    draft: Draft, want: Want, stock: Stock, number: int
-) -> Iterator[tuple[tuple[int, int], Pick]]:
-    cpu, memory = draft.host(number)
+def _parts(
+    draft: Draft, want: Want, stock: Stock, few: int
+) -> Iterator[tuple[int, int, int, Mask]]:
+    """Yield (thousandths left, free CPU, node, engine) of engines that are partly held."""
+    cpu, memory = want.cpu_millis, want.memory_bytes
+    for number in sorted(draft.touched):
+        left_cpu, left_memory = draft.host(number)
+        if not (cpu or memory) or (left_cpu >= cpu and left_memory >= memory):
+            for position, rest in _broken(draft, number, stock):
+                if rest >= want.millis and _agrees(draft, want, number, position):
+                    yield rest, left_cpu, number, 1 << position
+    states = draft.pool.free
+    fresh = 0
+    for rest, number in stock.parts.climb(want.millis, cpu):
+        free = states[number]
+        if (cpu or memory) and (free.memory_bytes < memory or free.cpu_millis < cpu):
+            continue
+        if number in draft.touched:
+            continue
+        mask = stock.mask(draft.site(number))
+        for position, left in free.parts:
+            if left == rest and mask >> position & 1 and _agrees(draft, want, number, position):
+                yield rest, free.cpu_millis, number, 1 << position
+                fresh += 1
+                break
+        if fresh >= few:
+            return
+
+
+def _broken(draft: Draft, number: int, stock: Stock) -> Iterator[tuple[int, int]]:
+    """Yield (position, thousandths left) of a touched node's engines that are partly held."""
     if number in draft.closed:
         return
-    if (want.cpu_millis or want.memory_bytes) and (
-        cpu < want.cpu_millis or memory < want.memory_bytes
-    ):
-        return
-    free: Free = draft.pool.free[number]
+    free = draft.pool.free[number]
     mask = stock.mask(draft.site(number)) & ~draft.taken.get(number, 0)
-    whole = (free.on | free.off if draft.wake else free.on) & mask
     left = dict(free.parts)
-    for position in range(mask.bit_length()):
-        bit = 1 << position
-        if not mask & bit:
-            continue
-        rest = left.get(position, WHOLE_MILLIS if whole & bit else 0)
-        rest -= draft.parts.get((number, position), 0)
-        if rest >= want.millis:
-            unbroken = rest == WHOLE_MILLIS
-            score = WHOLE_MILLIS + whole.bit_count() if unbroken else rest
-            yield (score, cpu), (number, bit)
+    for place, position in draft.parts:
+        if place == number and position not in left:
+            left[position] = WHOLE_MILLIS  # a whole one until this draft took a part
+    for position, rest in left.items():
+        if mask >> position & 1:
+            yield position, rest - draft.parts.get((number, position), 0)
+
+
+def _agrees(draft: Draft, want: Want, number: int, position: int) -> bool:
+    """Whether the other holders of an engine need the same bitstream on it."""
+    if not want.bitstream:
+        return True
+    if draft.loads.get((number, position), want.bitstream) != want.bitstream:
+        return False
+    view = draft.pool.view
+    engine = draft.site(number).engines[position]
+    return all(
+        (placement := view.now(holder)) is not None
+        and placement.bitstreams.get(engine) == want.bitstream
+        for holder in view.shares.get(engine, ())
+    )
 
 
 # -- hosts

@@ -12,7 +12,9 @@ from flowos.planning.where import Condition, parse_where
 
 Funnel = tuple[tuple[str, int], ...]
 
-_MEMO_MAX: Final = 20_000  # worked-out choices; a stream of requests that differ each time ends here
+_MEMO_MAX: Final = (
+    20_000  # worked-out choices; a stream of requests that differ each time ends here
+)
 _CONDITIONS_OF_MAKES: Final = frozenset(("kind", "model", "memory"))
 
 
@@ -162,7 +164,7 @@ def sift(pool: Pool, choice: EngineChoice, lanes: int = 0) -> Sifted:
 
 
 def _sift(pool: Pool, choice: EngineChoice, lanes: int) -> Sifted:
-    left: dict[int, tuple[Condition, ...]] = {n: () for n in range(len(pool.makes))}
+    left: dict[int, tuple[Condition, ...]] = dict.fromkeys(range(len(pool.makes)), ())
     funnel: list[tuple[str, int]] = []
 
     def narrow(step: str, keep: Callable[[Make], bool]) -> None:
@@ -170,7 +172,7 @@ def _sift(pool: Pool, choice: EngineChoice, lanes: int) -> Sifted:
             del left[number]
         funnel.append((step, sum(pool.counts[n] for n in left)))
 
-    for step, keep in tests_of(pool, choice, lanes):
+    for step, keep in steps_of(pool, choice, lanes):
         narrow(step, keep)
     open_ones: list[Condition] = []
     for condition in parse_where(choice.where):
@@ -194,8 +196,8 @@ def _may_hold(condition: Condition, make: Make) -> bool:
     return condition.key not in found or condition.holds(found[condition.key])
 
 
-def tests_of(
-    pool: Pool, choice: EngineChoice, lanes: int = 0
+def steps_of(
+    pool: Pool, choice: EngineChoice, lanes: int
 ) -> Iterable[tuple[str, Callable[[Make], bool]]]:
     """Yield (step, test) for all that a choice asks of an engine's make, in the funnel's order."""
     if choice.kind:

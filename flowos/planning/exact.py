@@ -14,7 +14,7 @@ from flowos.planning.choose import Pick
 from flowos.planning.demand import Want
 from flowos.planning.pool import NOWHERE, Mask, Pool, Site
 
-_TRIES_MAX: Final = 2_000  # placements of the roles that must be together; 0.1 s at most
+_TRIES_MAX: Final = 500  # placements of the roles that must be together: 0.1 s at most
 _TIES_MAX: Final = 64  # leaves tried for one role
 
 Room: TypeAlias = Callable[[Site, Want], Mask]  # the engines of a node that a role could use
@@ -78,7 +78,9 @@ class _Cell:
             leaves = any(other.together == "switch" for other in self.wants)
             for number, masks in self.masks.items():
                 if masks[index].bit_count() >= want.count:
-                    groups = {roles: mask.bit_count() for roles, mask in self.usable[number].items()}
+                    groups = {
+                        roles: mask.bit_count() for roles, mask in self.usable[number].items()
+                    }
                     alike = (
                         tuple(sorted(groups.items())),
                         self.site(number).leaves if leaves else (),
@@ -205,7 +207,10 @@ def _augment(role: int, spare: dict[Roles, int], flows: list[dict[Roles, int]]) 
 
 
 def _shift(
-    role: int, gained: Roles, came: dict[int, tuple[int, Roles] | None], flows: list[dict[Roles, int]]
+    role: int,
+    gained: Roles,
+    came: dict[int, tuple[int, Roles] | None],
+    flows: list[dict[Roles, int]],
 ) -> None:
     step: tuple[int, Roles] | None = (role, gained)
     while step is not None:

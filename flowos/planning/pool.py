@@ -241,6 +241,8 @@ class Pool:
         counts: How many engines there are of each make.
         leaf_sites: Leaf -> numbers of the nodes with engines on it.
         hosts: Nodes by `Free.calm`, for host resources alone.
+        cpu_millis: Free CPU of the whole cell.
+        memory_bytes: Free memory of the whole cell.
         loaded: Bitstream reference -> node number -> which engines have it.
         trunks: Switch -> its links to other switches.
         shut: "switch/..." and "link/..." that are out of service or about to be.
@@ -357,6 +359,8 @@ class Pool:
             stock.take(site, free)
         if free.cpu_millis >= 0:
             self.hosts.take(free.calm, free, site.number)
+            self.cpu_millis -= free.cpu_millis
+            self.memory_bytes -= free.memory_bytes
         for reference, _ in free.loaded:
             there = self.loaded[reference]
             del there[site.number]
@@ -369,6 +373,8 @@ class Pool:
             stock.put(site, free)
         if free.cpu_millis >= 0:
             self.hosts.put(free.calm, free, site.number)
+            self.cpu_millis += free.cpu_millis
+            self.memory_bytes += free.memory_bytes
         for reference, mask in free.loaded:
             self.loaded.setdefault(reference, {})[site.number] = mask
 
@@ -386,6 +392,7 @@ class Pool:
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.leaf_sites: dict[str, list[int]] = {}
         self.hosts = Ladder()
+        self.cpu_millis = self.memory_bytes = 0
         self.loaded: dict[str, dict[int, Mask]] = {}
         self._stocks: dict[Wares, Stock] = {}
         self.memo: dict[object, Any] = {}

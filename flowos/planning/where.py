@@ -35,7 +35,11 @@ class Condition(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as people write it."""
-        return f"{self.key} {self.value}" if self.test == "==" else f"{self.key} {self.test}{self.value}"
+        return (
+            f"{self.key} {self.value}"
+            if self.test == "=="
+            else f"{self.key} {self.test}{self.value}"
+        )
 
     def holds(self, found: str | None) -> bool:
         """Whether an attribute of this value will do; None = there is no such attribute."""
@@ -82,7 +86,7 @@ def quantity(text: str) -> tuple[float, str] | None:
     if found is None:
         return None
     amount, unit = float(found[1]), (found[2] or "").strip()
-    stem = unit[:-1] if unit.endswith("B") else unit
+    stem = unit.removesuffix("B")
     if stem and stem[0].upper() in _PREFIXES and stem[1:] in ("", "i"):
         if stem[0] == "m":  # a thousandth elsewhere, never a million here
             return amount, unit

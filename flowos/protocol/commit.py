@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from flowos.model import keys
 from flowos.model.cell import WHOLE_MILLIS, Cell
-from flowos.model.placement import Decision, Ending, Placement
+from flowos.model.placement import Circuit, Decision, Ending, Placement
 from flowos.model.slice import Phase, Reason, Slice
 from flowos.model.units import (
     claim_key,
@@ -16,7 +16,7 @@ from flowos.model.units import (
     subject_of,
     things_used,
 )
-from flowos.model.view import CellView, Entry
+from flowos.model.view import CellView
 from flowos.protocol.orders import rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
 from flowos.protocol.takeover import take_over, wake
@@ -51,8 +51,8 @@ def commit(
             transaction. None = it exists and is compared.
 
     Returns:
-        None where the slice is gone, held, cancelled, ended or placed already, or a unit cannot
-        be taken.
+        None where the slice is gone, held, cancelled, ended or placed already, a unit cannot be
+        taken, or the scheduler's grants do not cover it.
     """
     entry = view.slices.get(identifier)
     if view.now(identifier) is not None:
@@ -71,12 +71,12 @@ def commit(
     waits = _claim_all(draft, view, identifier, attempt, decision.units, preempt=preempt)
     if waits is None:
         return None
-    _in_service(draft, view.cell, decision)
+    in_service(draft, view.cell, decision.units, decision.circuits)
     spent = spend(view.cell, decision.units)
-    for purse in spent:
-        draft.seen(keys.grant(purse, scheduler), _modified(view.grants.get(purse, {}), scheduler))
-    for purse in (*spent, f"tenant:{record.spec.tenant}"):
-        draft.seen(keys.epoch(purse), view.epochs.get(purse, 0))
+    if not draw(draft, view, spent, scheduler):
+        return None
+    tenant = f"tenant:{record.spec.tenant}"
+    draft.seen(keys.epoch(tenant), view.epochs.get(tenant, 0))
     blank = Placement(uid=uid, attempt=attempt)
     placement = replace(
         blank,
@@ -112,14 +112,15 @@ def _claim_all(
         key = claim_key(unit, attempt)
         kind = kind_of(unit)
         if is_divisible(unit):
-            if not divide(draft, view, unit):
+            if not divide(draft, view, unit, amounts):
                 return None
         else:
             holder = view.holder(unit)
             if holder is None:
                 draft.seen(key, 0)
             elif holder.startswith("~off/"):
-                wake(draft, view, holder)
+                if not wake(draft, view, holder):
+                    return None
             elif preempt:
                 busy.append(unit)
             else:
@@ -136,8 +137,20 @@ def _claim_all(
     return take_over(draft, view, identifier, busy, PREEMPTED) if busy else ()
 
 
-def divide(draft: Draft, view: CellView, unit: str) -> bool:
-    """Guard a part of an engine or of a host; False where the whole engine is held."""
+def divide(draft: Draft, view: CellView, unit: str, more: tuple[int, ...]) -> bool:
+    """Guard a part of an engine or of a host.
+
+    Args:
+        draft: Collects the compares, and the writes that wake an engine.
+        view: What is known.
+        unit: A divisible unit.
+        more: How much of it is wanted in addition to what the same placement holds already.
+
+    Returns:
+        False where it does not fit, or the whole engine is held.
+    """
+    if not _fits(view, unit, more):
+        return False
     prefix = f"claim/{unit}/"
     draft.stays_quiet(prefix, view.guard(prefix))
     if kind_of(unit) == "share":
@@ -145,24 +158,58 @@ def divide(draft: Draft, view: CellView, unit: str) -> bool:
         holder = view.holder(whole)
         if holder is None:
             draft.seen(f"claim/{whole}", 0)
-        elif holder.startswith("~off/"):
-            wake(draft, view, holder)
+        elif holder.startswith("~off/") and wake(draft, view, holder):
             draft.delete(f"claim/{whole}")
         else:
             return False
     return True
 
 
-def _in_service(draft: Draft, cell: Cell, decision: Decision) -> None:
+def _fits(view: CellView, unit: str, more: tuple[int, ...]) -> bool:
+    # The guard says that nothing was put since the view; so the view must have room for it. A
+    # placement that cannot be read may hold parts of anything.
+    if any(key.startswith("placement/") for key in view.unreadable):
+        return False
+    subject = subject_of(unit)
+    if kind_of(unit) == "share":
+        return subject in view.cell.engines and more[0] <= view.free_millis(subject)
+    if subject not in view.cell.nodes:
+        return False
+    free = view.free_host(subject)
+    return all(wanted <= there for wanted, there in zip(more, free, strict=True))
+
+
+def in_service(
+    draft: Draft, cell: Cell, units: Iterable[str], circuits: Iterable[Circuit]
+) -> None:
     """Compare absent what would take the used nodes, switches and links out of service."""
     used: dict[str, None] = {}
-    for unit in decision.units:
+    for unit in units:
         used |= dict.fromkeys(things_used(cell, unit))
-    for circuit in decision.circuits:
+    for circuit in circuits:
         for arc in circuit.arcs:
             used |= dict.fromkeys(things_used(cell, f"lane/{arc.link}/{arc.direction}/0"))
     for unit in used:
         draft.seen(f"claim/{unit}", 0)
+
+
+def draw(draft: Draft, view: CellView, watts: Mapping[str, int], spender: str) -> bool:
+    """Compare the grants that are spent and their rules; False where a grant does not cover it.
+
+    Args:
+        draft: Collects the compares.
+        view: What is known; what `spender` has under way counts in it as spent.
+        watts: Purse -> how much more is to be spent of it.
+        spender: The session whose grants they are: the acting process's own, since nobody else
+            knows what that has under way.
+    """
+    for purse, amount in watts.items():
+        grant = view.grants.get(purse, {}).get(spender)
+        if view.spent(purse, spender) + amount > (grant.value if grant else 0):
+            return False
+        draft.seen(keys.grant(purse, spender), grant.modified if grant else 0)
+        draft.seen(keys.epoch(purse), view.epochs.get(purse, 0))
+    return True
 
 
 def spend(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> dict[str, int]:
@@ -197,8 +244,3 @@ def _engines(units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> list[tuple
         elif kind == "share":
             found.append((subject_of(unit), amount[0]))
     return found
-
-
-def _modified(table: Mapping[str, Entry[int]], name: str) -> int:
-    entry = table.get(name)
-    return entry.modified if entry else 0

@@ -11,7 +11,7 @@ from dataclasses import replace
 from flowos.model import keys
 from flowos.model.cell import Cell
 from flowos.model.placement import Arc, Order, Placement, Turn
-from flowos.model.units import kind_of, lane_unit, subject_of
+from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of
 from flowos.protocol.proposal import Draft
 
 
@@ -79,9 +79,23 @@ def rewrite_orders(
     for place in ordered_first(before.ordered, new):
         wanted = new.get(place, nothing)
         known = place in before.ordered
-        if not known or old.get(place, nothing) != wanted:
+        # What is ordered there may have left the inventory since, and then `old` does not say it.
+        unclear = bool(before.held) and not before.waits and place not in old
+        if not known or unclear or old.get(place, nothing) != wanted:
             draft.put(keys.order(place, after.attempt), wanted)
     return replace(after, ordered=tuple(sorted({*after.ordered, *new})))
+
+
+def cleaners_of(cell: Cell, unit: str, ordered: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the places that must all have torn a unit down before it is clean.
+
+    The lanes at an engine's port are used without a claim by whoever holds the engine whole, so
+    part of an engine is clean no earlier than these. For a unit that has left the inventory, it
+    is all places that were `ordered`.
+    """
+    if kind_of(unit) == "share":
+        unit = engine_unit(subject_of(unit))
+    return places_of(cell, unit) or ordered
 
 
 def ordered_first(ordered: Iterable[str], new: Iterable[str]) -> list[str]:

@@ -83,10 +83,13 @@ class Draft:
 
     def transaction(self, view: CellView) -> Transaction:
         """Return what was collected, in one transaction."""
+        # Placements tell all claims; of other families only `revision` says how far they are known.
+        told = ("claim/", "placement/")
+        absent = (c.key for c in self.compares.values() if isinstance(c, Seen) and not c.revision)
         return Transaction(
             (*self.compares.values(), *self.quiet.values()),
             tuple(self.operations.values()),
-            seen=view.placed_at,
+            seen=view.placed_at if all(key.startswith(told) for key in absent) else view.revision,
         )
 
     def proposal(

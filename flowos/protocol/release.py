@@ -9,9 +9,10 @@ from dataclasses import replace
 from flowos.model import keys
 from flowos.model.placement import Ending, Placement
 from flowos.model.slice import End, Phase
-from flowos.model.units import claim_key, places_of
+from flowos.model.units import claim_key
 from flowos.model.view import CellView
-from flowos.protocol.orders import rewrite_orders
+from flowos.protocol.commit import spend
+from flowos.protocol.orders import cleaners_of, rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
 
 
@@ -47,9 +48,9 @@ def release(view: CellView, identifier: str, ending: Ending, *, fence: Fence) ->
     draft = Draft(fence=fence)
     draft.placed(identifier, entry)
     spec = view.slices.get(identifier)
-    if spec is not None and spec.created == uid_of(entry.created, before):
-        # Whoever cancels or holds at this moment must be seen: the outcome depends on it.
-        draft.seen(keys.slice_(identifier), spec.modified)
+    # Whoever cancels at this moment must be seen, since the outcome depends on it; and a record
+    # that is only not known yet, for it comes by another watch, must not count as gone.
+    draft.seen(keys.slice_(identifier), spec.modified if spec else 0)
     after = replace(before, held={}, releasing={**before.releasing, **before.held}, ending=ending)
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     draft.put(keys.placement(identifier), after)
@@ -75,13 +76,18 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
     """
     entry = view.placements[identifier]
     before = entry.value
+    if not (before.releasing or before.ending or identifier.startswith("~quarantine/")):
+        return None  # such as a drain that waits
     # Orders come by another watch than placements: an order not known yet would look carried out.
     if view.carried(before.waits) or entry.modified > view.revision:
         return None
     clean = {
         unit: amounts
         for unit, amounts in before.releasing.items()
-        if all(view.applied(place, before.attempt) for place in places_of(view.cell, unit))
+        if all(
+            view.applied(place, before.attempt)
+            for place in cleaners_of(view.cell, unit, before.ordered)
+        )
     }
     last = (
         not before.held
@@ -96,7 +102,9 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
         draft.delete(claim_key(unit, before.attempt))
     if not last:
         left = {u: a for u, a in before.releasing.items() if u not in clean}
-        after = replace(before, releasing=left)
+        freed = spend(view.cell, clean)
+        spent = {p: w - freed.get(p, 0) for p, w in before.spent.items() if w > freed.get(p, 0)}
+        after = replace(before, releasing=left, spent=spent)
         draft.put(keys.placement(identifier), after)
         return draft.proposal("free part", identifier, view, after)
     for place in before.ordered:

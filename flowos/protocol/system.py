@@ -5,9 +5,10 @@ from dataclasses import replace
 from flowos.model import keys
 from flowos.model.placement import Ending, Placement
 from flowos.model.slice import Phase
-from flowos.model.units import claim_key, engine_unit, places_of, share_unit, subject_of
+from flowos.model.units import claim_key, engine_unit, share_unit, subject_of
 from flowos.model.view import CellView
-from flowos.protocol.orders import rewrite_orders
+from flowos.protocol.commit import spend
+from flowos.protocol.orders import cleaners_of, rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
 from flowos.protocol.takeover import holders_of, take_over
 
@@ -110,11 +111,51 @@ def power_on(view: CellView, identifier: str, *, fence: Fence | None) -> Proposa
     return _drop(view, identifier, fence=fence, step="power on")
 
 
-def declare_clean(view: CellView, identifier: str, *, fence: Fence | None) -> Proposal | None:
-    """Free a quarantine on the operator's word that its node has no power or was cleaned by hand."""
-    if view.carried(view.placements[identifier].value.waits):
+def declare_clean(
+    view: CellView, identifier: str, *, fence: Fence | None, by_hand: bool = False
+) -> Proposal | None:
+    """Take a dead place's orders as carried out, on the word that it has no power.
+
+    What other places have to clean too, such as the other end of a lane, still waits for these.
+
+    Args:
+        view: What is known, orders and reports included.
+        identifier: A quarantine.
+        fence: The acting process's session; None for an operator's one command.
+        by_hand: The place was cleaned by hand; else a living agent is believed before anybody.
+
+    Returns:
+        None where nothing can be done now.
+    """
+    entry = view.placements[identifier]
+    before = entry.value
+    stale = bool(before.ordered or before.releasing) and entry.modified > view.revision
+    if stale or view.carried(before.waits):
         return None
-    return _drop(view, identifier, fence=fence, step="declare clean")
+    place = identifier.split("/")[1]
+    reported = all(view.applied(there, before.attempt) for there in before.ordered)
+    if f"agent/{place}" in view.sessions and not (by_hand or reported):
+        return None
+    dirty = {
+        unit: amounts
+        for unit, amounts in before.releasing.items()
+        if not all(
+            there in before.ordered or view.applied(there, before.attempt)
+            for there in cleaners_of(view.cell, unit, before.ordered)
+        )
+    }
+    if not dirty:
+        return _drop(view, identifier, fence=fence, step="declare clean")
+    if not before.ordered:
+        return None
+    draft = Draft(fence=fence)
+    draft.placed(identifier, entry)
+    for there in before.ordered:
+        draft.delete(keys.order(there, before.attempt))
+        draft.delete(keys.report(there, before.attempt))
+    after = replace(before, ordered=())  # `free` does the rest
+    draft.put(keys.placement(identifier), after)
+    return draft.proposal("declare clean", identifier, view, after)
 
 
 def _drop(view: CellView, identifier: str, *, fence: Fence | None, step: str) -> Proposal:
@@ -153,7 +194,8 @@ def quarantine(
 
     Compares that the place's agent has no session: its return is not overtaken. Lanes with an end
     there go along. The quarantine carries the same attempt, so whoever waits for the victim waits
-    for it too.
+    for it too. Where all that was there has been taken over and only the report is missing, the
+    report alone is split off: the rest can end without it.
 
     Returns:
         None where the placement has nothing there.
@@ -161,8 +203,9 @@ def quarantine(
     entry = view.placements[identifier]
     before = entry.value
     units = {**before.held, **before.releasing}
-    gone = {u: a for u, a in units.items() if place in places_of(view.cell, u)}
-    if not gone or identifier.startswith("~"):
+    gone = {u: a for u, a in units.items() if place in cleaners_of(view.cell, u, before.ordered)}
+    unreported = place in before.ordered and not view.applied(place, before.attempt)
+    if identifier.startswith("~") or not (gone or (unreported and not before.held)):
         return None
     name = f"~quarantine/{place}/{before.attempt}"
     draft = Draft(fence=fence)

@@ -16,13 +16,21 @@ from flowos.protocol.orders import rewrite_orders
 from flowos.protocol.proposal import Draft
 
 
-def wake(draft: Draft, view: CellView, off: str) -> None:
-    """Remove a `~off` system placement and its order; its claim is the caller's to overwrite."""
-    entry = view.placements[off]
+def wake(draft: Draft, view: CellView, off: str) -> bool:
+    """Remove a `~off` system placement and its order; its claim is the caller's to overwrite.
+
+    Returns:
+        False where powering off is still under way.
+    """
+    entry = view.placements.get(off)
+    if entry is None or view.assumed(off):
+        return False
     draft.placed(off, entry)
     draft.delete(keys.placement(off))
     for place in entry.value.ordered:
         draft.delete(keys.order(place, entry.value.attempt))
+        draft.delete(keys.report(place, entry.value.attempt))
+    return True
 
 
 def take_over(
@@ -56,7 +64,8 @@ def take_over(
         if entry is None or view.assumed(name) or name == taker:
             return None
         if name.startswith("~off/"):
-            wake(draft, view, name)
+            if not wake(draft, view, name):
+                return None
             continue
         if name.startswith("~"):
             return None

@@ -18,6 +18,7 @@ from flowos.model.placement import Observed, Order, Placement, Report, Session
 from flowos.model.slice import ENDED, Phase, Slice, Waiting
 from flowos.model.transaction import Change
 from flowos.model.units import (
+    OUT_OF_SERVICE,
     Amounts,
     engine_unit,
     is_divisible,
@@ -118,6 +119,7 @@ class Facts:
         spent: What all placements use of each purse.
         tasks: Attempt -> the engines on which its tasks were seen.
         crossing: Link -> the placements whose circuits cross it.
+        out_of_service: Claimed units that are a node, a switch or a link.
         used: (family, name) of a thing -> the claims, there or listed, of its units.
         unreadable: Key -> why its record cannot be read; the rest behaves as if it were not there.
         inventory: Counts changes to what exists, for those who remember what follows from it.
@@ -134,6 +136,7 @@ class Facts:
     reports: dict[str, dict[str, Entry[Report]]] = field(default_factory=dict)
     up: dict[str, dict[str, int]] = field(default_factory=dict)
     lanes_up: dict[str, set[str]] = field(default_factory=dict)
+    out_of_service: set[str] = field(default_factory=set)
     shares: dict[str, dict[str, int]] = field(default_factory=dict)
     hosts: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     grants: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -252,6 +255,11 @@ class Facts:
             touched.engines.add(subject)
             for link in self.cell.links_at.get(subject, ()):
                 touched.units |= self.lanes_up.get(link, set())
+        elif kind in OUT_OF_SERVICE:
+            if after is not None:
+                self.out_of_service.add(unit)
+            else:
+                self.out_of_service.discard(unit)
 
     def _note_use(self, unit: str, key: str) -> None:
         """Keep `used` in step after a claim or a listing came or went."""

@@ -81,8 +81,8 @@ def verify_now(store: CellStore) -> Verdict:
     Raises:
         StoreUnreachable: No answer.
     """
-    state = State.read(store.read(EVERYTHING))
-    return _verdict(Checker(state), state.revision, [])
+    checker = Checker(State.read(store.read(EVERYTHING)))
+    return _verdict(checker, checker.state.revision, checker.standing())
 
 
 def verify_history(
@@ -110,7 +110,7 @@ def verify_history(
             continue
         newest = max(newest, first)
         checker = Checker(state)
-        found += checker.standing()
+        found += _new(checker.standing(), found)
         with _watched(store, after=first) as messages:
             if _followed_up_to(newest, checker, messages, found, first, progress):
                 return _verdict(checker, first, found)
@@ -150,9 +150,7 @@ def _followed_up_to(
     return True
 
 
-def follow(
-    store: CellStore, deliver: Callable[[News], None], stop: threading.Event
-) -> Verdict:
+def follow(store: CellStore, deliver: Callable[[News], None], stop: threading.Event) -> Verdict:
     """Check the newest state, and then every revision as it comes, until told to stop.
 
     Where the watch is lost, the state is read and checked again; a `Listed` says what was missed.
@@ -170,25 +168,25 @@ def follow(
         StoreUnreachable: No answer at the start; later ones are waited for.
     """
     found: list[Violation] = []
-    last, why = 0, ""
+    checker: Checker | None = None
+    first, why = 0, ""
     while True:
         try:
             state = State.read(store.read(EVERYTHING))
         except StoreUnreachable:
-            if not last:
+            if checker is None:
                 raise
-            if not stop.wait(ASK_SECONDS):
-                continue
-            return Verdict(last, last, 0, 0, tuple(found))
-        first = state.revision
-        checker = Checker(state)
-        deliver(Listed(first, last, why))
-        _tell(checker.standing(), found, deliver)
+            if stop.wait(ASK_SECONDS):
+                return _verdict(checker, first, found)
+            continue
+        known, after = (checker.standing(), checker.state.revision) if checker else ([], 0)
+        checker, first = Checker(state), state.revision
+        deliver(Listed(first, after, why))
+        _tell(_new(checker.standing(), known), found, deliver)
         with _watched(store, after=first) as messages:
             why = _followed(checker, messages, found, deliver, stop)
         if stop.is_set():
             return _verdict(checker, first, found)
-        last = checker.state.revision
 
 
 def _followed(
@@ -211,6 +209,12 @@ def _followed(
     return ""
 
 
+def _new(violations: list[Violation], known: list[Violation]) -> list[Violation]:
+    """Return what was not known to be broken before the state was read again."""
+    before = {(v.law, v.where, v.sentence) for v in known}
+    return [v for v in violations if (v.law, v.where, v.sentence) not in before]
+
+
 def _tell(
     violations: list[Violation], found: list[Violation], deliver: Callable[[News], None]
 ) -> None:
@@ -220,9 +224,7 @@ def _tell(
 
 
 @contextmanager
-def _watched(
-    store: CellStore, *, after: int
-) -> Iterator[Callable[[float], WatchMessage | None]]:
+def _watched(store: CellStore, *, after: int) -> Iterator[Callable[[float], WatchMessage | None]]:
     """Watch everything; give a function that returns the next message, or None after a pause."""
     messages: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
     watch = store.watch(EVERYTHING, after=after, deliver=messages.put)
@@ -242,11 +244,10 @@ def _watched(
 
 
 def _verdict(checker: Checker, first: int, found: list[Violation]) -> Verdict:
-    violations = found or checker.standing()
     return Verdict(
         first=first,
         last=checker.state.revision,
         engines=len(checker.facts.cell.engines),
         slices=checker.lives,
-        violations=tuple(violations),
+        violations=tuple(found),
     )

@@ -10,7 +10,7 @@ from flowos.verify.laws import LAWS, Fault, Violation
 from flowos.verify.state import State
 
 # Every law by name, with what it says; the first are of states, the others of steps.
-NAMES: Final = (*LAWS, "committed", "freed", "raised", "phases")
+NAMES: Final = (*LAWS, "freed", "raised", "committed", "in service", "phases")
 
 
 class Checker:
@@ -53,13 +53,15 @@ class Checker:
         freed = list(steps.freed(facts, changes))
         granted = steps.granted(facts, changes)
         limits = {purse: self._limits.of(facts, purse) for purse in granted}
+        placed = steps.placed(facts, changes)
         self.state.apply(changes)
         for change in changes:
             facts.apply(change, touched)
         found = self._look(touched)
         found += self._noted("freed", freed)
         found += self._noted("raised", steps.raised(facts, granted, limits))
-        found += self._noted("committed", steps.committed(facts, changes))
+        found += self._noted("committed", steps.committed(facts, placed))
+        found += self._noted("in service", steps.in_service(facts, placed))
         for identifier in sorted(touched.slices):
             found += self._noted("phases", self._phases.move(facts, identifier))
         return found

@@ -4,14 +4,15 @@ Some laws cannot be seen in a state: that a unit was clean when it was freed, th
 raised within its limit, that a phase was left by a way that the life cycle has.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from flowos.model import keys
 from flowos.model.life import FIRST, Built, built, is_quarantine, moves_legally, phase_of
+from flowos.model.placement import Placement
 from flowos.model.slice import ENDED, Phase
 from flowos.model.transaction import Change
-from flowos.model.units import engine_unit, kind_of, places_of, subject_of
+from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of, things_used
 from flowos.protocol.grants import limit_of
 from flowos.verify.facts import CLAIM, Facts, Life, life_of, unit_of_claim
 from flowos.verify.laws import Fault, fault
@@ -116,20 +117,69 @@ def raised(facts: Facts, before: dict[str, int], limits: dict[str, int | None]) 
             )
 
 
-def committed(facts: Facts, changes: Sequence[Change]) -> Iterator[Fault]:
-    """Nothing is placed for a slice that is not there.
+def placed(facts: Facts, changes: Sequence[Change]) -> dict[str, Placement | None]:
+    """Return the slices' placements that the step writes, as they are before it."""
+    found: dict[str, Placement | None] = {}
+    for change in changes:
+        if change.key.startswith(PLACEMENT) and not change.key.startswith(f"{PLACEMENT}~"):
+            name = change.key[len(PLACEMENT) :]
+            entry = facts.placements.get(name)
+            found[name] = entry.value if entry else None
+    return found
+
+
+def committed(facts: Facts, before: Mapping[str, Placement | None]) -> Iterator[Fault]:
+    """Nothing is placed for a slice that is not there, or is not to be placed.
 
     Args:
         facts: Of the state after the step.
-        changes: The step.
+        before: The placements that it writes, as they were.
     """
-    for change in changes:
+    for name, old in before.items():
         # Only a placement's first put: later ones may come just after its slice was deleted.
-        if change.created != change.modified or not change.key.startswith(PLACEMENT):
+        if old is not None or name not in facts.placements:
             continue
-        name = change.key[len(PLACEMENT) :]
-        if name in facts.placements and name not in facts.slices and not name.startswith("~"):
-            yield fault(change.key, f"{name} is placed, but there is no such slice", placement=name)
+        entry = facts.slices.get(name)
+        if entry is None:
+            why = "there is no such slice"
+        elif entry.value.cancelled:
+            why = "it is cancelled"
+        elif entry.value.held:
+            why = "it is held"
+        else:
+            continue  # an ended one's phase goes where it cannot
+        yield fault(keys.placement(name), f"{name} is placed, but {why}", placement=name)
+
+
+def in_service(facts: Facts, before: Mapping[str, Placement | None]) -> Iterator[Fault]:
+    """No slice gets a unit, or a circuit, of what is out of service.
+
+    Args:
+        facts: Of the state after the step.
+        before: The placements that it writes, as they were.
+    """
+    if not facts.out_of_service:
+        return
+    for name, old in before.items():
+        entry = facts.placements.get(name)
+        if entry is None:
+            continue
+        known, crossed = (
+            ({**old.held, **old.releasing}, old.circuits)
+            if old is not None and old.attempt == entry.value.attempt
+            else ({}, ())
+        )
+        units = [unit for unit in entry.value.held if unit not in known]
+        for circuit in entry.value.circuits:
+            if circuit not in crossed:
+                units += [lane_unit(arc.link, arc.direction, 0) for arc in circuit.arcs]
+        used = {thing for unit in units for thing in things_used(facts.cell, unit)}
+        for thing in sorted(used & facts.out_of_service):
+            yield fault(
+                keys.placement(name),
+                f"{name} is given what is of {thing}, which is out of service",
+                thing=thing,
+            )
 
 
 class Phases:

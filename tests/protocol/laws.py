@@ -17,6 +17,7 @@ from flowos.model.transaction import Versioned
 from flowos.model.units import Amounts
 
 State = Mapping[str, Versioned]
+CLAIM: Any = tuple[str, str, tuple[int, ...]]  # how a claim is written: see Claim
 
 
 class LawBroken(AssertionError):
@@ -40,7 +41,7 @@ class Claim(NamedTuple):
 
 
 @lru_cache(maxsize=20_000)
-def read(kind: type, value: bytes) -> Any:
+def read(kind: Any, value: bytes) -> Any:
     """Decode a record; the same bytes come again and again."""
     return decode(kind, value)
 
@@ -71,7 +72,7 @@ class Laws:
     def look(self, state: State, built: Iterable[Built]) -> None:
         """Check a state and the step that led to it."""
         placements = {n: read(Placement, r.value) for n, r in family(state, "placement")}
-        claims = {n: Claim(*read(tuple, r.value)) for n, r in family(state, "claim")}
+        claims = {n: Claim(*read(CLAIM, r.value)) for n, r in family(state, "claim")}
         orders = {tuple(n.rsplit("/", 1)): read(Order, r.value) for n, r in family(state, "order")}
         self._claims(placements, claims)
         self._capacities(claims)

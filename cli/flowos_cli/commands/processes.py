@@ -1,0 +1,303 @@
+"""`flowos scheduler|controller|agent run`: the processes of a cell."""
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowos.model.errors import SpecError, UnknownName
+from flowos_cli.commands.stats import scheduler_ls, scheduler_stats
+from flowos_cli.wiring import Where, where_options
+
+if TYPE_CHECKING:
+    from flowos.runtime.scheduling import Policy
+
+STOP_SECONDS = 10.0
+
+
+def log_to_stderr(name: str) -> None:
+    """Write what a process says of itself to stderr, a line each."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s {name} %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+def counted(text: str) -> tuple[str, int]:
+    """Return name and number of "NAME" or "NAME=N"."""
+    name, equals, number = text.partition("=")
+    if not equals:
+        return name, 1
+    if not number.isdigit() or not 1 <= int(number) <= 64:
+        raise SpecError(f"'{text}': the number of processes is 1 to 64", hint=f"write {name}=2")
+    return name, int(number)
+
+
+def policy_named(name: str) -> "Policy":
+    """Return the installed policy of a name."""
+    installed = {plugin.name: plugin for plugin in entry_points(group="flowos.schedulers")}
+    if name not in installed:
+        raise UnknownName(
+            f"there is no scheduler '{name}': installed are {', '.join(sorted(installed))}"
+        )
+    policy: Policy = installed[name].load()()
+    return policy
+
+
+@click.group(short_help="Run and watch schedulers.")
+def scheduler() -> None:
+    """Run and watch scheduler processes."""
+
+
+scheduler.add_command(scheduler_ls, "ls")
+scheduler.add_command(scheduler_stats, "stats")
+
+
+@scheduler.command("run")
+@click.argument("plugin", metavar="NAME[=N]")
+@click.option("--name", default="", help="What to call this process; default NAME-0.")
+@where_options
+def scheduler_run(plugin: str, name: str, where: Where) -> int:
+    """Run N scheduler processes of a policy until SIGTERM or Ctrl-C."""
+    policy_name, number = counted(plugin)
+    policy = policy_named(policy_name)
+    if number > 1:
+        return _run_many([f"{policy_name}-{n}" for n in range(number)], policy_name, where)
+    from flowos.runtime.clock import SystemClock
+    from flowos.runtime.processes import Supervisor, scheduler_process
+
+    process = name or f"{policy_name}-0"
+    log_to_stderr(process)
+    supervisor = Supervisor(where.store(), SystemClock())
+    supervisor.stop_on_signals()
+    supervisor.run(lambda s: scheduler_process(s, policy, process, ready=_say(process)))
+    supervisor.store.close()
+    return 0
+
+
+def _run_many(names: list[str], plugin: str, where: Where) -> int:
+    """Run one child process each, end with them, and end them."""
+    where.store().close()  # a store that cannot be reached is said once, here
+    environment = os.environ | ({"FLOWOS_PASSWORD": where.password} if where.password else {})
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "flowos_cli.main", "scheduler", "run", plugin]
+            + ["--name", name, *where.arguments()],
+            env=environment,
+        )
+        for name in names
+    ]
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    codes = [child.wait() for child in children]
+    return 0 if stopping else next((1 for code in codes if code), 0)
+
+
+def _say(process: str) -> Callable[[], None]:
+    return lambda: logging.getLogger("flowos").info("%s is in step with the cell", process)
+
+
+@click.group(short_help="Run a controller.")
+def controller() -> None:
+    """Run a controller; of all that run, one acts."""
+
+
+@controller.command("run")
+@click.option("--name", default="controller-0", help="What to call this process.")
+@click.option(
+    "--idle-off",
+    default="15m",
+    show_default=True,
+    metavar="T",
+    help="Power engines off after this long without use; 0 = never.",
+)
+@click.option(
+    "--agent-grace",
+    default="60s",
+    show_default=True,
+    metavar="T",
+    help="Quarantine what a node holds whose agent is silent for this long.",
+)
+@click.option(
+    "--keep-ended",
+    default="24h",
+    show_default=True,
+    metavar="T",
+    help="Forget ended slices after this long.",
+)
+@where_options
+def controller_run(
+    name: str, idle_off: str, agent_grace: str, keep_ended: str, where: Where
+) -> int:
+    """Move slices along their life cycle until SIGTERM or Ctrl-C."""
+    from flowos.documents.quantities import seconds_of
+    from flowos.runtime.clock import SystemClock
+    from flowos.runtime.lifecycle import Rules
+    from flowos.runtime.processes import Supervisor, controller_process
+
+    rules = Rules(
+        idle_off_seconds=seconds_of(idle_off),
+        agent_grace_seconds=seconds_of(agent_grace),
+        ended_seconds=seconds_of(keep_ended),
+    )
+    log_to_stderr(name)
+    supervisor = Supervisor(where.store(), SystemClock())
+    supervisor.stop_on_signals()
+    supervisor.run(lambda s: controller_process(s, name, rules, ready=_say(name)))
+    supervisor.store.close()
+    return 0
+
+
+@click.group(short_help="Run an agent.")
+def agent() -> None:
+    """Run an agent: it carries out the orders of nodes and switches."""
+
+
+@agent.command("run")
+@click.option(
+    "--driver",
+    type=click.Choice(["sim"]),
+    default="sim",
+    show_default=True,
+    help="What drives the devices.",
+)
+@click.option("--name", default="agent-0", help="What to call this process.")
+@click.option(
+    "--place",
+    "places",
+    multiple=True,
+    metavar="NAME",
+    help="A node or switch to act for; all of the cell where none is named.",
+)
+@click.option(
+    "--delay",
+    "delays",
+    multiple=True,
+    metavar="VERB=T",
+    help="How long a simulated step takes, e.g. 'load=800ms'. 'none=0' takes all to nothing.",
+)
+@click.option(
+    "--fail",
+    "failures",
+    multiple=True,
+    metavar="VERB=P",
+    help="The chance 0..1 that a simulated step fails, e.g. 'load=0.1'.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of simulated jitter and failures.")
+@where_options
+def agent_run(
+    driver: str,
+    name: str,
+    places: tuple[str, ...],
+    delays: tuple[str, ...],
+    failures: tuple[str, ...],
+    seed: int,
+    where: Where,
+) -> int:
+    """Carry out orders until SIGTERM or Ctrl-C."""
+    from flowos.drivers.sim import SimDriver, SimSettings
+    from flowos.runtime.clock import SystemClock
+    from flowos.runtime.processes import Supervisor, agent_process
+
+    assert driver == "sim"
+    settings = SimSettings(_delays(delays), jitter=0.2, failures=_chances(failures))
+    log_to_stderr(name)
+    store = where.store()
+    served = _places(store, places)
+    lock = _only_one(where, places)
+    supervisor = Supervisor(store, SystemClock())
+    supervisor.stop_on_signals()
+    supervisor.run(
+        lambda s: agent_process(s, name, SimDriver(settings, seed), served, ready=_say(name))
+    )
+    store.close()
+    os.close(lock)
+    return 0
+
+
+def _delays(texts: tuple[str, ...]) -> dict[Any, float]:
+    from flowos.documents.quantities import seconds_of
+    from flowos.drivers.sim import DEMO_SECONDS
+
+    found: dict[Any, float] = dict(DEMO_SECONDS)
+    for text in texts:
+        if text.startswith("none"):
+            found.clear()
+            continue
+        word, _, value = text.partition("=")
+        found[_verb(word)] = seconds_of(value)
+    return found
+
+
+def _chances(texts: tuple[str, ...]) -> dict[Any, float]:
+    found: dict[Any, float] = {}
+    for text in texts:
+        word, _, value = text.partition("=")
+        try:
+            chance = float(value)
+        except ValueError:
+            chance = -1.0
+        if not 0 <= chance <= 1:
+            raise SpecError(f"'{value}' is no chance", where=f"--fail {word}", hint="0 to 1")
+        found[_verb(word)] = chance
+    return found
+
+
+def _verb(word: str) -> object:
+    from flowos.drivers.step import Verb
+
+    try:
+        return Verb(word.replace("-", " "))
+    except ValueError:
+        words = ", ".join(str(verb).replace(" ", "-") for verb in Verb)
+        raise SpecError(f"'{word}' is no step of a driver", hint=f"one of {words}") from None
+
+
+def _places(store: Any, wanted: tuple[str, ...]) -> list[str]:  # any store
+    known = [r.key.partition("/")[2] for r in store.read(["node/", "switch/"]).records]
+    if not known:
+        raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
+    for place in wanted:
+        if place not in known:
+            raise UnknownName(f"there is no node or switch '{place}': 'flowos engine ls' shows all")
+    return list(wanted) or known
+
+
+def _only_one(where: Where, places: tuple[str, ...]) -> int:
+    """Take the machine's lock for these places; wait for a predecessor that is just ending.
+
+    Two agents for one device would each undo what the other builds.
+    """
+    folder = where.folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"agent-{where.cell_name or 'main'}-{'+'.join(places)[:80] or 'all'}.lock"
+    lock = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+    for _ in range(50):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        else:
+            return lock
+    raise SpecError(
+        f"another agent acts for {', '.join(places) or 'all places'} already",
+        hint=f"stop it first (lock {folder / name})",
+    )

@@ -1,0 +1,426 @@
+"""`flowos up` and `flowos down`: a whole cell on one machine."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowos.model.errors import FlowosError, NotInTime, SpecError, StoreError
+from flowos_cli.commands.processes import counted, policy_named
+from flowos_cli.wiring import Where, where_options
+
+if TYPE_CHECKING:
+    from flowos.model.cell import Cell
+    from flowos_store import EmbeddedEtcd, EtcdStore
+
+READY_SECONDS = 30.0  # what the processes of a preset may take to open their sessions
+LOAD_SECONDS = 120.0  # what a large cell may take to load
+STOP_SECONDS = 15.0
+RESTART_SECONDS = 1.0  # a process that died is started again, not more often than this
+PRESET_DEFAULT = "fic-small"
+
+
+@click.command()
+@click.option(
+    "--cell", "source", default="", metavar="FILE|PRESET", help="What the cell is made of."
+)
+@click.option(
+    "--scheduler",
+    "schedulers",
+    multiple=True,
+    metavar="NAME[=N]",
+    help="Scheduler processes; default batch=2.",
+)
+@click.option(
+    "--agents",
+    type=click.Choice(["sim", "none"]),
+    default="sim",
+    show_default=True,
+    help="Who carries out orders.",
+)
+@click.option("--detach", is_flag=True, help="Return when all is up; 'flowos down' stops it.")
+@click.option("--no-controller", is_flag=True, help="Start none: nothing is given back then.")
+@click.option(
+    "--idle-off", default="15m", show_default=True, help="Power idle engines off; 0 = never."
+)
+@click.option(
+    "--delay",
+    "delays",
+    multiple=True,
+    metavar="VERB=T",
+    help="How long simulated steps take (see 'flowos agent run').",
+)
+@click.option("--no-fsync", is_flag=True, help="Don't wait for the disk: throw-away cells only.")
+@where_options
+def up(
+    source: str,
+    schedulers: tuple[str, ...],
+    agents: str,
+    detach: bool,
+    no_controller: bool,
+    idle_off: str,
+    delays: tuple[str, ...],
+    no_fsync: bool,
+    where: Where,
+) -> int:
+    """Start a cell on this machine: store, schedulers, controller and agents."""
+    from flowos.documents.quantities import seconds_of
+
+    seconds_of(idle_off)
+    wanted = [counted(text) for text in schedulers or ("batch=2",)]
+    for name, _ in wanted:
+        policy_named(name)
+    cell = _cell(source) if source else None  # a wrong file is said before anything is started
+    folder = where.folder()
+    if detach:
+        return _detach(folder, where)
+    lock = _lock(folder)
+    processes: list[_Process] = []
+    for name, number in wanted:
+        for n in range(number):
+            processes.append(
+                _Process(f"{name}-{n}", ["scheduler", "run", name, "--name", f"{name}-{n}"])
+            )
+    if not no_controller:
+        processes.append(_Process("controller-0", ["controller", "run", "--idle-off", idle_off]))
+    if agents == "sim":
+        options = [word for text in delays for word in ("--delay", text)]
+        processes.append(_Process("agent-0", ["agent", "run", "--driver", "sim", *options]))
+    keeper = _Keeper(folder, where, processes, no_fsync=no_fsync)
+    try:
+        keeper.run(source, cell)
+    finally:
+        os.close(lock)
+    return 0
+
+
+@click.command()
+@click.option("--data-dir", envvar="FLOWOS_DATA_DIR", default="", help="As given to 'up'.")
+def down(data_dir: str) -> int:
+    """Stop what 'up' started in this data directory."""
+    from flowos_store.opening import data_directory
+
+    folder = data_directory(data_dir)
+    state = _state(folder)
+    if not state or not _alive_of(state):
+        click.echo(f"nothing runs in {folder}", err=True)
+        return 0
+    deadline = time.monotonic() + STOP_SECONDS
+    supervisor = state.get("supervisor", 0)
+    if _is_ours(supervisor):
+        os.kill(supervisor, signal.SIGTERM)
+        while _is_ours(supervisor) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    for pid in _alive_of(state):  # the supervisor was killed, or could not
+        os.kill(pid, signal.SIGTERM)
+    while _alive_of(state) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for pid in _alive_of(state):
+        os.kill(pid, signal.SIGKILL)
+    _stop_store(folder)
+    (folder / "run.json").unlink(missing_ok=True)
+    click.echo(f"stopped the cell in {folder}", err=True)
+    return 0
+
+
+def _stop_store(folder: Path) -> None:
+    from flowos_store import EmbeddedEtcd
+    from flowos_store.opening import STORE_FOLDER
+
+    try:
+        EmbeddedEtcd.attach(folder / STORE_FOLDER).stop()
+    except StoreError:
+        pass  # It is gone already.
+
+
+def _cell(source: str) -> "Cell":
+    from flowos.documents.presets import file_or_preset
+
+    return file_or_preset(source)
+
+
+@dataclass
+class _Process:
+    """One child of `up`."""
+
+    name: str
+    arguments: list[str]
+    running: "subprocess.Popen[bytes] | None" = None
+    started_at: float = 0.0
+    restarts: int = 0
+
+
+@dataclass
+class _Keeper:
+    """Starts the store and the children, keeps them running, and stops them."""
+
+    folder: Path
+    where: Where
+    processes: list[_Process]
+    no_fsync: bool = False
+    stopping: bool = False
+    store: "EmbeddedEtcd | None" = None
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def run(self, source: str, cell: "Cell | None") -> None:
+        """Bring everything up, wait until told to stop, and bring it down."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+        try:
+            self._start_store()
+            store = self.where.store()
+            try:
+                loaded = self._load(store, source, cell)
+                if self.stopping:
+                    return
+                self._write(ready=False)
+                for process in self.processes:
+                    self._start(process)
+                self._write(ready=False)
+                self._await_sessions(store)
+            finally:
+                store.close()
+            self._write(ready=not self.stopping, cell=loaded)
+            if not self.stopping:
+                click.echo(
+                    f"cell {loaded} is up in {self.folder}: {len(self.processes)} processes, "
+                    "Ctrl-C or 'flowos down' stops it",
+                    err=True,
+                )
+            self._keep()
+        finally:
+            self._bring_down()
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+    def _start_store(self) -> None:
+        if self.where.endpoints:
+            return
+        from flowos_store import EmbeddedEtcd, find_server
+        from flowos_store.opening import STORE_FOLDER
+
+        server = find_server()
+        for note in server.notes:
+            click.echo(f"note: {note}", err=True)
+        self.store = EmbeddedEtcd(
+            self.folder / STORE_FOLDER,
+            server=server,
+            unsafe_no_fsync=self.no_fsync,
+            detached=True,
+        )
+        self.store.start()
+
+    def _load(self, store: "EtcdStore", source: str, cell: "Cell | None") -> str:
+        """Load the cell where there is none; return where it came from."""
+        from flowos.model import keys
+        from flowos.runtime.loading import load_cell_into
+
+        info = [r for r in store.read([keys.INFO]).records if r.key == keys.INFO]
+        if info:
+            known = str(json.loads(info[0].value).get("source", ""))
+            if source and source != known:
+                raise SpecError(
+                    f"{self.folder} holds a cell made of '{known or 'another file'}' already",
+                    hint="leave --cell out to go on with it, use another --data-dir, or replace "
+                    "it with 'flowos cell init --replace'",
+                )
+            return known or "main"
+        source = source or PRESET_DEFAULT
+        load_cell_into(store, cell or _cell(source), source=source, progress=_progress())
+        return source
+
+    def _start(self, process: _Process) -> None:
+        log = (self.folder / "logs" / f"{process.name}.log").open("ab")
+        with log:
+            process.running = subprocess.Popen(
+                [sys.executable, "-m", "flowos_cli.main", *process.arguments]
+                + self.where.arguments()
+                + ([] if self.where.data_dir else ["--data-dir", str(self.folder)]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,  # Ctrl-C is for this process alone: it stops the others
+            )
+        process.started_at = time.monotonic()
+
+    def _await_sessions(self, store: "EtcdStore") -> None:
+        """Wait until every child has a session."""
+        deadline = time.monotonic() + READY_SECONDS
+        while not self.stopping:
+            names = {
+                json.loads(record.value).get("name") for record in store.read(["session/"]).records
+            }
+            missing = [p.name for p in self.processes if p.name not in names]
+            if not missing:
+                return
+            for process in self.processes:
+                code = process.running.poll() if process.running else None
+                if code is not None:
+                    raise FlowosError(
+                        f"{process.name} ended with {code}: {self._last_line(process)}"
+                    )
+            if time.monotonic() > deadline:
+                raise NotInTime(
+                    f"{', '.join(missing)} not up after {READY_SECONDS:g} s: see "
+                    f"{self.folder / 'logs'}"
+                )
+            time.sleep(0.05)
+
+    def _last_line(self, process: _Process) -> str:
+        log = self.folder / "logs" / f"{process.name}.log"
+        lines = log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def _keep(self) -> None:
+        """Start again what dies, until told to stop."""
+        while not self.stopping:
+            time.sleep(0.1)
+            for process in self.processes:
+                if self.stopping or process.running is None or process.running.poll() is None:
+                    continue
+                if time.monotonic() - process.started_at < RESTART_SECONDS:
+                    continue
+                process.restarts += 1
+                click.echo(
+                    f"{process.name} ended with {process.running.returncode}: starting it again",
+                    err=True,
+                )
+                self._start(process)
+                self._write(ready=True)
+            if self.store is not None and not self.store.is_running() and not self.stopping:
+                click.echo("the store ended: starting it again", err=True)
+                try:
+                    self.store.start()
+                except StoreError as error:
+                    click.echo(f"error: {error}", err=True)
+                    time.sleep(RESTART_SECONDS)
+
+    def _bring_down(self) -> None:
+        children = [p.running for p in self.processes if p.running is not None]
+        for child in children:
+            if child.poll() is None:
+                child.terminate()
+        deadline = time.monotonic() + STOP_SECONDS / 2
+        for child in children:
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if self.store is not None:
+            self.store.stop()
+        (self.folder / "run.json").unlink(missing_ok=True)
+
+    def _write(self, *, ready: bool, cell: str = "") -> None:
+        """Say in run.json what runs, for `down` and for a waiting `up --detach`."""
+        before = _state(self.folder)
+        state = {
+            "supervisor": os.getpid(),
+            "ready": ready,
+            "cell": cell or before.get("cell", ""),
+            "processes": [
+                {"name": p.name, "pid": p.running.pid} for p in self.processes if p.running
+            ],
+        }
+        path = self.folder / "run.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(state))
+        part.replace(path)
+
+
+def _progress() -> Any:  # a callable with state
+    """Return a callback that draws the loading of a large cell on a terminal."""
+    if not sys.stderr.isatty():
+        return lambda _done, _total: None
+
+    def draw(done: int, total: int) -> None:
+        end = "\n" if done == total else ""
+        click.echo(f"\rloading the cell: {done:,} of {total:,}", nl=False, err=True)
+        click.echo(end, nl=False, err=True)
+
+    return draw
+
+
+def _lock(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SpecError(
+            f"a cell runs in {folder} already",
+            hint="'flowos down' stops it, --data-dir names another place",
+        ) from None
+    return lock
+
+
+def _detach(folder: Path, where: Where) -> int:
+    """Start the same command as a process of its own and wait until it says that all is up."""
+    os.close(_lock(folder))
+    (folder / "run.json").unlink(missing_ok=True)
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    log_path = folder / "logs" / "up.log"
+    with log_path.open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "flowos_cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + READY_SECONDS + LOAD_SECONDS
+    while True:
+        state = _state(folder)
+        if state.get("ready"):
+            child.returncode = 0  # it stays; Popen need not warn
+            click.echo(
+                f"cell {state['cell']} is up in {folder}: 'flowos status' shows it, "
+                f"'flowos down' stops it",
+                err=True,
+            )
+            return 0
+        code = child.poll()
+        if code is not None:
+            said = [line for line in log_path.read_text(errors="replace").splitlines() if line]
+            click.echo(said[-1] if said else f"error: up ended with {code}", err=True)
+            return code or 1
+        if time.monotonic() > deadline:
+            child.terminate()
+            raise NotInTime(f"the cell is not up yet: see {folder / 'logs'}")
+        time.sleep(0.05)
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return state
+
+
+def _alive_of(state: dict[str, Any]) -> list[int]:
+    pids = [state.get("supervisor", 0), *(p["pid"] for p in state.get("processes", []))]
+    return [pid for pid in pids if _is_ours(pid)]
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether a process still is one of ours: numbers are used again."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return pid > 0 and b"flowos" in command and status != "Z"

@@ -1,0 +1,286 @@
+"""Where does a slice go: which engines, hosts, lanes and bitstreams, or why nowhere?"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice, product
+from typing import Final, NamedTuple
+
+from flowos.model.errors import SpecError
+from flowos.model.placement import Decision, Unplaceable
+from flowos.model.slice import CircuitWish, Reason, SliceSpec
+from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
+from flowos.planning.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
+from flowos.planning.demand import Demand, Want, demand_of
+from flowos.planning.exact import Verdict, assign
+from flowos.planning.pool import NOWHERE, Mask, Pool, Site
+from flowos.planning.refuse import (
+    never_engines,
+    refuse_circuits,
+    refuse_engines,
+    refuse_hosts,
+)
+from flowos.planning.route import Blocked, Routed, Wish, route, wishes_of
+
+_SETS_MAX: Final = 4  # engine sets tried for the sake of circuits
+_CHOICES_MAX: Final = 16  # combinations of roles' choices tried exactly
+
+NO_UNITS: Final[frozenset[str]] = frozenset()
+
+
+class _Ends(NamedTuple):
+    """A selection as a decision names it: ranks in the order of leaves and nodes."""
+
+    engines: dict[str, tuple[str, ...]]
+    circuits: dict[str, tuple[str, ...]]  # role -> engines, or nodes for a role without engines
+
+
+def plan(
+    pool: Pool,
+    spec: SliceSpec,
+    *,
+    slice_name: str = "",
+    seed: int = 0,
+    avoid: Collection[str] = NO_UNITS,
+    sizes: Mapping[str, int] | None = None,
+) -> Decision | Unplaceable:
+    """Find engines, hosts and lanes for a slice on what is free now; claim nothing.
+
+    The same pool, spec and arguments give the same answer.
+
+    Args:
+        pool: Kept in step with the view; what the view assumes counts as held.
+        spec: The request.
+        slice_name: Circuits are called "<slice name>/<n>"; "" = the spec's name.
+        seed: 0 takes the best; any other number one of the best few, so that schedulers with
+            different seeds seldom want the same.
+        avoid: Units to leave alone, such as those just lost to a rival; also nodes, switches
+            and links, by their out-of-service units.
+        sizes: Role -> how many engines, for elastic roles.
+
+    Returns:
+        Engines that are off are in `units` like others: whoever commits takes over their
+        "~off/..." placements.
+    """
+    pool.fold()
+    try:
+        demand = demand_of(pool, spec, sizes)
+    except SpecError as error:
+        return Unplaceable(Reason.INFEASIBLE, str(error))
+    name = slice_name or spec.name
+    joined = _joined(spec.circuits)
+    answer: Unplaceable | None = None
+    closed: set[int] = set()
+    for _ in range(_SETS_MAX if joined else 1):
+        selection = _select(pool, demand, spec.constraints.spread, joined, seed, avoid, closed)
+        if isinstance(selection, Unplaceable):
+            return answer or selection
+        ends = _ends(pool, demand, selection)
+        wishes = wishes_of(spec.circuits, ends.circuits) if joined else []
+        routed = _route(pool, spec, selection, ends, wishes, name=name, seed=seed, avoid=avoid)
+        if isinstance(routed, Routed):
+            return _decision(demand, selection, ends, routed)
+        if answer is None:
+            answer = refuse_circuits(routed, _funnel(demand, routed, len(wishes)))
+        closed |= _used(pool, selection, routed.wish, ends)
+    assert answer is not None, "at least one set was tried"
+    return answer
+
+
+# -- engines and hosts
+
+
+def _select(
+    pool: Pool,
+    demand: Demand,
+    spread: str,
+    joined: Collection[str],
+    seed: int,
+    avoid: Collection[str],
+    closed: Iterable[int],
+) -> Selection | Unplaceable:
+    found = choose(
+        pool, demand, joined=joined, spread=spread, seed=seed, avoid=avoid, closed=closed
+    )
+    if isinstance(found, Selection):
+        return found
+    missing, draft = found
+    rivals = missing.host is None and _overlap(demand)
+    if rivals:
+        exact = _select_exactly(pool, demand, seed, avoid, closed)
+        if exact is not None:
+            return exact
+    return _refusal(pool, demand, missing, draft)
+
+
+def _refusal(pool: Pool, demand: Demand, missing: Missing, draft: Draft) -> Unplaceable:
+    if missing.host is not None:
+        return refuse_hosts(draft, missing.host)
+    return never_engines(pool, demand) or refuse_engines(draft, missing.wants)
+
+
+def _overlap(demand: Demand) -> bool:
+    """Whether two roles could want the same engine, so that who chooses first matters."""
+    seen: set[int] = set()
+    for wants in demand.engines:
+        makes = {make for want in wants for make, _ in want.wares}
+        if makes & seen:
+            return True
+        seen |= makes
+    return False
+
+
+def _select_exactly(
+    pool: Pool, demand: Demand, seed: int, avoid: Collection[str], closed: Iterable[int]
+) -> Selection | None:
+    fresh = Draft(pool, avoid, closed)
+    fresh.wake = True
+
+    def room(site: Site, want: Want) -> Mask:
+        stock = pool.stock(want.wares)
+        mask, limit = fresh.room(site.number, want, stock)
+        if want.shared and not want.bitstream:
+            for position, rest in pool.free[site.number].parts:
+                if rest >= want.millis and stock.mask(site) >> position & 1:
+                    mask |= 1 << position
+            return mask
+        return mask if limit else 0
+
+    for wants in islice(product(*demand.engines), _CHOICES_MAX):
+        found = assign(pool, wants, room)
+        if isinstance(found, Verdict):
+            continue
+        draft = fresh.copy()
+        chosen: dict[str, Chosen] = {}
+        for want, picks in zip(wants, found, strict=True):
+            stock = pool.stock(want.wares)
+            hosted = want.cpu_millis or want.memory_bytes
+            if hosted and any(
+                draft.room(number, want, stock)[1] < mask.bit_count() for number, mask in picks
+            ):
+                break  # engines alone would do, but not the hosts under them
+            draft.take_engines(want, picks)
+            chosen[want.role] = Chosen(want, tuple(picks))
+        else:
+            selection = choose_hosts(draft, demand, chosen, seed)
+            if isinstance(selection, Selection):
+                return selection
+    return None
+
+
+# -- circuits
+
+
+def _joined(circuits: Sequence[CircuitWish]) -> frozenset[str]:
+    return frozenset(role for wish in circuits for role in wish.roles)
+
+
+def _ends(pool: Pool, demand: Demand, selection: Selection) -> _Ends:
+    engines: dict[str, tuple[str, ...]] = {}
+    for wants in demand.engines:  # in the user's order
+        role = wants[0].role
+        picks = selection.engines[role].picks
+        if len(picks) > 1:
+            picks = tuple(sorted(picks, key=lambda pick: _rank(pool, pick[0], pick[1])))
+        names: list[str] = []
+        for number, mask in picks:
+            site = pool.sites[number]
+            assert site is not None, "engines are picked on living nodes"
+            names.extend(name for n, name in enumerate(site.engines) if mask >> n & 1)
+        engines[role] = tuple(names)
+    return _Ends(engines, {**selection.hosts, **engines})
+
+
+def _rank(pool: Pool, number: int, mask: Mask) -> tuple[str, int]:
+    """Neighbours get neighbouring ranks, so that a ring seldom leaves a switch."""
+    site = pool.sites[number]
+    assert site is not None, "engines are picked on living nodes"
+    return next((leaf for leaf, ports in site.leaves if mask & ports), NOWHERE), number
+
+
+def _route(
+    pool: Pool,
+    spec: SliceSpec,
+    selection: Selection,
+    ends: _Ends,
+    wishes: Sequence[Wish],
+    *,
+    name: str,
+    seed: int,
+    avoid: Collection[str],
+) -> Routed | Blocked:
+    if not wishes:
+        return Routed((), ())
+    whole = {
+        engine
+        for role, engines in ends.engines.items()
+        if not selection.engines[role].want.shared
+        for engine in engines
+    }
+    return route(
+        pool, wishes, whole=whole, name=name, bounds=spec.constraints, seed=seed, avoid=avoid
+    )
+
+
+def _funnel(demand: Demand, blocked: Blocked, wanted: int) -> list[tuple[str, int]]:
+    steps = [step for wants in demand.engines[:1] for step in wants[0].funnel]
+    return [*steps, ("circuits wanted", wanted), ("circuits routed", blocked.routed)]
+
+
+def _used(pool: Pool, selection: Selection, wish: Wish, ends: _Ends) -> set[int]:
+    """Return the nodes to do without next time: all on the leaves of the blocked circuit's ends.
+
+    Where that would be every node of a role's, only the nodes that were picked.
+    """
+    blocked = {wish.source, *wish.targets}
+    numbers: set[int] = set()
+    for role, chosen in selection.engines.items():
+        if blocked.isdisjoint(ends.engines[role]):
+            continue
+        for number, mask in chosen.picks:
+            site = pool.sites[number]
+            assert site is not None, "engines are picked on living nodes"
+            numbers.add(number)
+            if not any(mask >> n & 1 and e in blocked for n, e in enumerate(site.engines)):
+                continue
+            for leaf, ports in site.leaves:
+                if mask & ports and leaf != NOWHERE:
+                    numbers.update(pool.leaf_sites[leaf])
+    for nodes in selection.hosts.values():
+        numbers.update(pool.numbers[node] for node in nodes if node in blocked)
+    return numbers
+
+
+# -- the decision
+
+
+def _decision(demand: Demand, selection: Selection, ends: _Ends, routed: Routed) -> Decision:
+    units: dict[str, Amounts] = {}
+    bitstreams: dict[str, str] = {}
+    hosts: dict[str, tuple[str, ...]] = {}
+    on_hosts: dict[str, tuple[int, int]] = {}
+    for role, engines in ends.engines.items():
+        want = selection.engines[role].want
+        for engine in engines:
+            if want.shared:
+                unit = share_unit(engine)
+                units[unit] = (sum(units.get(unit, ())) + want.millis,)
+            else:
+                units[engine_unit(engine)] = ()
+            if want.bitstream:
+                bitstreams[engine] = want.bitstream
+        if want.cpu_millis or want.memory_bytes:
+            hosts[role] = tuple(engine.partition("/")[0] for engine in engines)
+            _add(on_hosts, hosts[role], want.cpu_millis, want.memory_bytes)
+    for host in demand.hosts:
+        hosts[host.role] = selection.hosts[host.role]
+        _add(on_hosts, hosts[host.role], host.cpu_millis, host.memory_bytes)
+    units.update((host_unit(node), amounts) for node, amounts in on_hosts.items())
+    units.update((lane, ()) for lane in routed.units)
+    return Decision(ends.engines, units, hosts, routed.circuits, bitstreams)
+
+
+def _add(
+    on_hosts: dict[str, tuple[int, int]], nodes: Iterable[str], cpu_millis: int, memory_bytes: int
+) -> None:
+    for node in nodes:
+        cpu, memory = on_hosts.get(node, (0, 0))
+        on_hosts[node] = (cpu + cpu_millis, memory + memory_bytes)

@@ -1,0 +1,268 @@
+"""Why can a request not be placed: never in this cell, or not now, and by how much?"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from flowos.model.placement import Unplaceable
+from flowos.model.slice import Reason
+from flowos.planning.choose import Draft
+from flowos.planning.demand import Demand, HostWant, Want
+from flowos.planning.exact import Verdict, assign
+from flowos.planning.pool import NOWHERE, Ladder, Pool, Stock
+from flowos.planning.route import Blocked
+
+# How near each answer is to a yes: of several choices, the nearest is told.
+_NEARNESS: Final = (
+    Reason.INFEASIBLE,
+    Reason.WAITING_FOR_ENGINES,
+    Reason.WAITING_FOR_BITSTREAM,
+    Reason.FRAGMENTED_ACROSS_SWITCHES,
+)
+_STEP_OF: Final[Mapping[str, str]] = {"node": "one node", "switch": "one switch"}
+_PLACE_OF: Final[Mapping[str, str]] = {"node": " on one node", "switch": " on one switch"}
+
+
+def nearest(answers: Sequence[Unplaceable]) -> Unplaceable:
+    """Return the answer that is nearest to a yes, the first of several."""
+    best = max(answers, key=lambda answer: _NEARNESS.index(answer.reason))
+    if len(answers) == 1:
+        return best
+    sentence = f"none of {len(answers)} choices fits; the nearest: {best.sentence}"
+    return Unplaceable(best.reason, sentence, best.funnel)
+
+
+def refuse_engines(draft: Draft, wants: Sequence[Want]) -> Unplaceable:
+    """Say why none of a role's choices found engines on what a draft had left."""
+    return nearest([_refuse(draft, want) for want in wants])
+
+
+def never_engines(pool: Pool, demand: Demand) -> Unplaceable | None:
+    """Return why no state of the cell could hold these roles, if it is so; exact without hosts."""
+    for wants in demand.engines:
+        nevers = [never(pool, want) for want in wants]
+        if all(nevers):
+            return nearest(
+                [
+                    Unplaceable(Reason.INFEASIBLE, f"{want.role}: {why}", want.funnel)
+                    for want, why in zip(wants, nevers, strict=True)
+                ]
+            )
+    if len(demand.engines) > 1 and all(len(wants) == 1 for wants in demand.engines):
+        return _never_together(pool, [wants[0] for wants in demand.engines if not wants[0].shared])
+    return None
+
+
+def never(pool: Pool, want: Want) -> str:
+    """Return why the cell could not hold a role even if it were empty; "" = it could."""
+    key = (
+        "never", want.wares, want.count, want.shared, want.cpu_millis, want.memory_bytes,
+        want.together,
+    )  # fmt: skip
+    found = pool.memo.get(key)
+    if found is None:
+        found = pool.memo[key] = _never(pool, want)
+    return str(found)
+
+
+def _never(pool: Pool, want: Want) -> str:
+    stock = pool.stock(want.wares)
+    asked = f"{_asked(want)} wanted"
+    if stock.existing < want.count:
+        return f"{asked}, the cell has {stock.existing}{_after(want)}"
+    alone, hosted = _most(pool, want, stock)
+    place = _STEP_OF.get(want.together, "cell")
+    if alone < want.count:
+        return f"{asked}{_PLACE_OF.get(want.together, '')}, no {place.split()[-1]} has more than {alone}"
+    if hosted < want.count:
+        beside = _beside(want.cpu_millis, want.memory_bytes)
+        return f"{asked} with {beside} each, that much is there for {hosted} in the largest {place}"
+    return ""
+
+
+def _most(pool: Pool, want: Want, stock: Stock) -> tuple[int, int]:
+    """Return how many engines are in the largest place, and how many with their share of hosts."""
+    alone: dict[str, int] = {}
+    hosted: dict[str, int] = {}
+    for site in pool.sites:
+        mask = stock.mask(site) if site is not None else 0
+        if site is None or not mask:
+            continue
+        node = pool.view.cell.nodes[site.name]
+        limit = mask.bit_count()
+        if want.cpu_millis:
+            limit = min(limit, node.cpu_millis // want.cpu_millis)
+        if want.memory_bytes:
+            limit = min(limit, node.memory_bytes // want.memory_bytes)
+        if want.together == "switch":
+            for leaf, ports in site.leaves:
+                if leaf != NOWHERE:
+                    here = (mask & ports).bit_count()
+                    alone[leaf] = alone.get(leaf, 0) + here
+                    hosted[leaf] = hosted.get(leaf, 0) + min(here, limit)
+        else:
+            place = site.name if want.together == "node" else ""
+            alone[place] = alone.get(place, 0) + mask.bit_count()
+            hosted[place] = hosted.get(place, 0) + limit
+    return max(alone.values(), default=0), max(hosted.values(), default=0)
+
+
+def _never_together(pool: Pool, wants: Sequence[Want]) -> Unplaceable | None:
+    key = ("together", tuple((want.wares, want.count, want.together) for want in wants))
+    if key not in pool.memo:
+        found = assign(pool, wants, lambda site, want: pool.stock(want.wares).mask(site))
+        pool.memo[key] = found is Verdict.NONE
+    if not pool.memo[key]:
+        return None
+    asked = " and ".join(_asked(want) + _PLACE_OF.get(want.together, "") for want in wants)
+    sentence = f"{asked} wanted, the cell has not enough for all of them even if it were empty"
+    return Unplaceable(Reason.INFEASIBLE, sentence, wants[0].funnel)
+
+
+def _refuse(draft: Draft, want: Want) -> Unplaceable:
+    why = never(draft.pool, want)
+    if why:
+        return Unplaceable(Reason.INFEASIBLE, f"{want.role}: {why}", want.funnel)
+    stock = draft.pool.stock(want.wares)
+    free = _free_now(draft, want, stock)
+    funnel = [*want.funnel, ("free now", free)]
+    held = stock.existing - free
+    asked = f"{want.role}: {_asked(want)} wanted"
+    if free < want.count:
+        if want.bitstream:
+            reason = Reason.WAITING_FOR_BITSTREAM
+            verb = f"{free} that could load {want.bitstream.partition('@')[0]} {_are(free)} free"
+        else:
+            reason = Reason.WAITING_FOR_ENGINES
+            verb = f"{free} {_are(free)} free"
+        rest = f"{held} of {stock.existing} {_are(held)} held or out of service"
+        return Unplaceable(reason, f"{asked}, {verb}: {rest}", tuple(funnel))
+    place = _PLACE_OF.get(want.together, "")
+    if place:
+        best, gathered = _gathered(stock, want)
+        funnel.append((_STEP_OF[want.together], gathered))
+        if best < want.count:
+            sentence = f"{asked}{place}, {free} {_are(free)} free but at most {best}{place}"
+            return Unplaceable(Reason.FRAGMENTED_ACROSS_SWITCHES, sentence, tuple(funnel))
+    if want.cpu_millis or want.memory_bytes:
+        beside = _beside(want.cpu_millis, want.memory_bytes)
+        funnel.append((f"with {beside}", 0))
+        tail = f"{free} {_are(free)} free, but not with {beside} free beside them"
+        sentence = f"{asked}{place}, {tail}"
+    else:
+        sentence = (
+            f"{asked}{place}, {free} {_are(free)} free but other roles of the slice need them"
+        )
+    return Unplaceable(Reason.FRAGMENTED_ACROSS_SWITCHES, sentence, tuple(funnel))
+
+
+def _free_now(draft: Draft, want: Want, stock: Stock) -> int:
+    """Return how many engines a role could have if it were asked alone of what is left."""
+    pool = draft.pool
+    draft.wake = True
+    free = stock.free_on + stock.free_off
+    for number in draft.touched:
+        site = pool.sites[number]
+        if site is not None:
+            there = pool.free[number]
+            before = (there.on | there.off) & stock.mask(site)
+            free += draft.engines(number, stock).bit_count() - before.bit_count()
+    if want.shared:
+        for number in dict.fromkeys(n for _, n in stock.parts.climb(want.millis)):
+            mask = stock.mask(draft.site(number)) & ~draft.taken.get(number, 0)
+            free += sum(
+                1
+                for position, rest in pool.free[number].parts
+                if mask >> position & 1
+                and rest - draft.parts.get((number, position), 0) >= want.millis
+            )
+    return free
+
+
+def _gathered(stock: Stock, want: Want) -> tuple[int, int]:
+    """Return the most free engines of any place, and how many are in places with enough."""
+    if want.together == "node":
+        tops = [ladder.order[-1] for ladder in (stock.on, stock.every) if ladder.order]
+        return max(tops, default=0), _above(stock.on, want.count) + _above(stock.every, want.count)
+    totals = [both[1] for leaf, both in stock.leaves.items() if leaf != NOWHERE]
+    return max(totals, default=0), sum(total for total in totals if total >= want.count)
+
+
+def _above(ladder: Ladder, count: int) -> int:
+    return sum(rung * len(nodes) for rung, nodes in ladder.rungs.items() if rung >= count)
+
+
+# -- hosts
+
+
+def refuse_hosts(draft: Draft, host: HostWant) -> Unplaceable:
+    """Say why a role without engines found no nodes on what a draft had left."""
+    pool = draft.pool
+    asked = (
+        f"{host.role}: {_nodes(host.count)} with {_beside(host.cpu_millis, host.memory_bytes)}"
+        f"{' and an attachment port' if host.linked else ''} wanted"
+    )
+    funnel = [("nodes", len(pool.numbers))]
+    large = 0
+    for site in pool.sites:
+        if site is not None and (site.linked or not host.linked):
+            node = pool.view.cell.nodes[site.name]
+            large += node.cpu_millis >= host.cpu_millis and node.memory_bytes >= host.memory_bytes
+    funnel.append(("large enough", large))
+    if large < host.count:
+        sentence = f"{asked}, the cell has {large} that are large enough"
+        return Unplaceable(Reason.INFEASIBLE, sentence, tuple(funnel))
+    free = 0
+    for number in dict.fromkeys(
+        [*draft.touched, *(n for _, n in pool.hosts.climb(0, host.cpu_millis))]
+    ):
+        if pool.sites[number] is not None and (draft.site(number).linked or not host.linked):
+            cpu, memory = draft.host(number)
+            free += cpu >= host.cpu_millis and memory >= host.memory_bytes
+    funnel.append(("free now", free))
+    in_total = (
+        pool.cpu_millis >= host.cpu_millis * host.count
+        and pool.memory_bytes >= host.memory_bytes * host.count
+    )
+    reason = Reason.FRAGMENTED_ACROSS_SWITCHES if in_total else Reason.WAITING_FOR_ENGINES
+    has = f"{free} of {large} {'has' if free == 1 else 'have'} that much free"
+    total = f"all nodes together {_beside(pool.cpu_millis, pool.memory_bytes)}"
+    return Unplaceable(reason, f"{asked}, {has}: {total}", tuple(funnel))
+
+
+# -- circuits
+
+
+def refuse_circuits(blocked: Blocked, funnel: Iterable[tuple[str, int]]) -> Unplaceable:
+    """Say which circuit found no lanes."""
+    there = f"{blocked.routed} of {blocked.wanted} circuits found their lanes"
+    return Unplaceable(Reason.NO_CIRCUIT, f"{blocked.why}: {there}", tuple(funnel))
+
+
+# -- words
+
+
+def _asked(want: Want) -> str:
+    if want.shared:
+        return f"{want.millis / 1000:g} of one {want.named}"
+    return f"{want.count} {want.named}"
+
+
+def _after(want: Want) -> str:
+    """Name the step of the funnel that narrowed most, where there was more than the kind."""
+    if len(want.funnel) < 2 or want.funnel[0][1] < want.count:
+        return ""
+    return f" of that: {', '.join(f'{step} leaves {count}' for step, count in want.funnel[1:])}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _beside(cpu_millis: int, memory_bytes: int) -> str:
+    cpu = f"{cpu_millis / 1000:g} CPU" if cpu_millis else ""
+    memory = f"{memory_bytes / 2**30:.4g} GiB" if memory_bytes else ""
+    return " and ".join(filter(None, (cpu, memory))) or "no host resources"
