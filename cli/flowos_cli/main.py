@@ -1,12 +1,13 @@
 """The `flowos` command: which words there are, and what becomes of errors."""
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 import click
+
+from flowos_cli.lazy import LazyGroup
 
 # word -> (module:attribute, one line of help). Nothing of a command is imported before it is
 # called: `flowos --help` must feel instant.
@@ -35,44 +36,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }  # fmt: skip
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are named in a table and imported when called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the words in the table's order."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
-        found = COMMANDS.get(cmd_name)
-        if found is None:
-            return None
-        module, _, attribute = found[0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List all words from the table alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(word, text) for word, (_, text) in COMMANDS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Say what is near where a word is unknown."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            if near:
-                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from None
-            raise
-
-
 @click.group(
     cls=LazyGroup,
+    table=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": None},
 )
 @click.version_option(package_name="flowos", message="flowos %(version)s")

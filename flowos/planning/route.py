@@ -290,9 +290,12 @@ class Fabric:
         if len(wish.targets) > 1:
             return self._tree(wish)
         source, target = wish.source, wish.targets[0]
-        direct = self._direct(source, [target], wish.lanes)
-        if direct is not None and self._bounded(1, direct.latency_ns):
-            return [direct]
+        # Most circuits stay within one switch: they are worth not starting a search for.
+        near = self._direct(source, [target], wish.lanes) or self._across(
+            source, target, wish.lanes
+        )
+        if near is not None and self._bounded(len(near.arcs), near.latency_ns):
+            return [near]
         goals = self._goals([target], wish.lanes)
         starts = self._starts(source, wish.lanes)
         found = self._shortest(starts, goals, wish.lanes)
@@ -325,6 +328,29 @@ class Fabric:
             if port.other in targets and self.has(port.link, port.away, lanes):
                 return Way(port.other, [(port.link, port.away)], port.link.latency_ns)
         return None
+
+    def _across(self, source: str, target: str, lanes: int) -> Way | None:
+        """Return the best way over one switch."""
+        best: tuple[int, int] | None = None
+        way: Way | None = None
+        switches = self.pool.view.cell.switches
+        for out in self.ports(source):
+            switch = switches.get(out.other)
+            if (
+                switch is None
+                or not self.has(out.link, out.away, lanes)
+                or not self.open(out.other)
+            ):
+                continue
+            for into in self.ports(target):
+                if into.other == out.other and self.has(into.link, into.back, lanes):
+                    latency = out.link.latency_ns + switch.latency_ns + into.link.latency_ns
+                    used = self.taken(out.link, out.away).bit_count()
+                    cost = (latency, used + self.taken(into.link, into.back).bit_count())
+                    if best is None or cost < best:
+                        best = cost
+                        way = Way(target, [(out.link, out.away), (into.link, into.back)], latency)
+        return way
 
     def _starts(self, source: str, lanes: int) -> dict[str, Step]:
         """Return the switches at a source's ports."""

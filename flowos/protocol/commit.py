@@ -52,13 +52,15 @@ def commit(
 
     Returns:
         None where the slice is gone, held, cancelled, ended or placed already, a unit cannot be
-        taken, or the scheduler's grants do not cover it.
+        taken or is out of service, or the scheduler's grants do not cover it.
     """
     entry = view.slices.get(identifier)
     if view.now(identifier) is not None:
         return None
     draft = Draft(fence=fence)
     if spec is not None:
+        if entry is not None:
+            return None
         record, uid = spec[1], 0
         draft.seen(keys.slice_(identifier), 0)
         draft.put(keys.slice_(identifier), record)
@@ -71,7 +73,8 @@ def commit(
     waits = _claim_all(draft, view, identifier, attempt, decision.units, preempt=preempt)
     if waits is None:
         return None
-    in_service(draft, view.cell, decision.units, decision.circuits)
+    if not in_service(draft, view, decision.units, decision.circuits):
+        return None
     spent = spend(view.cell, decision.units)
     if not draw(draft, view, spent, scheduler):
         return None
@@ -180,17 +183,23 @@ def _fits(view: CellView, unit: str, more: tuple[int, ...]) -> bool:
 
 
 def in_service(
-    draft: Draft, cell: Cell, units: Iterable[str], circuits: Iterable[Circuit]
-) -> None:
-    """Compare absent what would take the used nodes, switches and links out of service."""
+    draft: Draft, view: CellView, units: Iterable[str], circuits: Iterable[Circuit]
+) -> bool:
+    """Compare absent what would take the used nodes, switches and links out of service.
+
+    Returns:
+        False where one of them is out of service already. That must be seen here: a large
+        transaction only compares that nothing was put since the view.
+    """
     used: dict[str, None] = {}
     for unit in units:
-        used |= dict.fromkeys(things_used(cell, unit))
+        used |= dict.fromkeys(things_used(view.cell, unit))
     for circuit in circuits:
         for arc in circuit.arcs:
-            used |= dict.fromkeys(things_used(cell, f"lane/{arc.link}/{arc.direction}/0"))
+            used |= dict.fromkeys(things_used(view.cell, f"lane/{arc.link}/{arc.direction}/0"))
     for unit in used:
         draft.seen(f"claim/{unit}", 0)
+    return all(map(view.in_service, used))
 
 
 def draw(draft: Draft, view: CellView, watts: Mapping[str, int], spender: str) -> bool:

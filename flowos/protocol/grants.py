@@ -49,7 +49,11 @@ def raise_grant(
 def give_back(
     view: CellView, purse: str, holder: str, keep: int, *, fence: Fence
 ) -> Proposal | None:
-    """Lower the own grant to what is kept; the caller counts plans under way as used."""
+    """Lower the own grant to what is kept.
+
+    Plans under way are assumed in the view and so count as used; from now on and until the answer
+    is known, nothing new may be planned on this grant.
+    """
     entry = view.grants.get(purse, {}).get(holder)
     if entry is None or keep >= entry.value or view.spent(purse, holder) > keep:
         return None

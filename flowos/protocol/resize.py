@@ -1,35 +1,43 @@
 """Changing what a running slice holds: shrink gives back by way of releasing, grow claims more."""
 
-from collections.abc import Mapping
 from dataclasses import replace
+from operator import sub
 
 from flowos.model import keys
 from flowos.model.placement import Decision, Placement
 from flowos.model.units import claim_key, is_divisible, kind_of, share_unit, subject_of
 from flowos.model.view import CellView
-from flowos.protocol.commit import busy_watts, divide, spend
+from flowos.protocol.commit import busy_watts, divide, draw, in_service, spend
 from flowos.protocol.orders import rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
 
 
 def shrink(view: CellView, identifier: str, keep: Decision, *, fence: Fence) -> Proposal | None:
-    """Go on with `keep` alone; what it does not name goes to releasing."""
+    """Go on with `keep` alone; what it does not name goes to releasing.
+
+    A part of a host or engine that is kept stays as large as it is, whatever `keep` says of it:
+    less of it in use is nothing that an agent could report as clean.
+
+    Returns:
+        None where the placement is on its way out, or does not hold all of `keep`.
+    """
     entry = view.placements[identifier]
     before = entry.value
-    if not _may_change(before):
+    if not _may_change(before) or not keep.units.keys() <= before.held.keys():
         return None
+    kept = {u: a for u, a in before.held.items() if u in keep.units}
     drop = {u: a for u, a in before.held.items() if u not in keep.units}
     draft = Draft(fence=fence)
     draft.placed(identifier, entry)
     after = replace(
         before,
-        held=keep.units,
+        held=kept,
         releasing={**before.releasing, **drop},
         engines=keep.engines,
         hosts=keep.hosts,
         circuits=keep.circuits,
         bitstreams=keep.bitstreams,
-        watts=busy_watts(view.cell, keep.units),
+        watts=busy_watts(view.cell, kept),
         # Power is spent until it is off: `spent` follows when the dropped units are clean.
     )
     after = rewrite_orders(draft, view.cell, identifier, before, after)
@@ -38,13 +46,27 @@ def shrink(view: CellView, identifier: str, keep: Decision, *, fence: Fence) -> 
 
 
 def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Proposal | None:
-    """Go on with `to`, which names all that is held and more; every new unit must be free."""
+    """Go on with `to`, which names all that is held and more; every new unit must be free.
+
+    What it draws is spent from the acting process's own grant: if that is not the one that placed
+    it, all of it moves there. Parts of hosts and engines may grow too, but do not shrink.
+
+    Returns:
+        None where the placement is on its way out or its slice wants an end, a unit is not free,
+        or is out of service, or the grants do not cover it.
+    """
     entry = view.placements[identifier]
     before = entry.value
     spec = view.slices.get(identifier)
-    if not _may_change(before) or spec is None:
+    if not _may_change(before) or not before.held.keys() <= to.units.keys():
         return None
-    new: Mapping[str, tuple[int, ...]] = {u: a for u, a in to.units.items() if u not in before.held}
+    if spec is None or spec.value.cancelled or spec.value.end:
+        return None
+    held: dict[str, tuple[int, ...]] = {
+        unit: tuple(map(max, amounts, before.held.get(unit, amounts)))
+        for unit, amounts in to.units.items()
+    }
+    new = {u: a for u, a in held.items() if u not in before.held or a != before.held[u]}
     draft = Draft(fence=fence)
     draft.placed(identifier, entry)
     draft.seen(keys.slice_(identifier), spec.modified)
@@ -53,7 +75,8 @@ def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Prop
             return None
         key = claim_key(unit, before.attempt)
         if is_divisible(unit):
-            if not divide(draft, view, unit):
+            had = before.held.get(unit, (0,) * len(amounts))
+            if not divide(draft, view, unit, tuple(map(sub, amounts, had))):
                 return None
         elif view.holder(unit) is not None:
             return None
@@ -62,20 +85,27 @@ def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Prop
             if kind_of(unit) == "engine":
                 draft.stays_quiet(f"claim/{share_unit(subject_of(unit))}/", 0)
         draft.claim(key, identifier, before.attempt, amounts)
-    spent = spend(view.cell, to.units)
-    for purse in spent:
-        grant = view.grants.get(purse, {}).get(before.scheduler)
-        draft.seen(keys.grant(purse, before.scheduler), grant.modified if grant else 0)
-        draft.seen(keys.epoch(purse), view.epochs.get(purse, 0))
+    circuits = [circuit for circuit in to.circuits if circuit not in before.circuits]
+    if not in_service(draft, view, new, circuits):
+        return None
+    tenant = f"tenant:{spec.value.spec.tenant}"
+    draft.seen(keys.epoch(tenant), view.epochs.get(tenant, 0))
+    had_watts, watts = spend(view.cell, before.held), spend(view.cell, held)
+    rise = {p: w - had_watts.get(p, 0) for p, w in watts.items() if w > had_watts.get(p, 0)}
+    spent = {p: before.spent.get(p, 0) + rise.get(p, 0) for p in {**before.spent, **rise}}
+    spender = fence.key.rpartition("/")[2] if rise else before.scheduler
+    if not draw(draft, view, rise if spender == before.scheduler else spent, spender):
+        return None
     after = replace(
         before,
-        held=to.units,
+        held=held,
         engines=to.engines,
         hosts=to.hosts,
         circuits=to.circuits,
         bitstreams=to.bitstreams,
-        watts=busy_watts(view.cell, to.units),
+        watts=busy_watts(view.cell, held),
         spent=spent,
+        scheduler=spender,
     )
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     draft.put(keys.placement(identifier), after)

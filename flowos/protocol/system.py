@@ -175,7 +175,7 @@ def _drop(view: CellView, identifier: str, *, fence: Fence | None, step: str) ->
 def take_out(view: CellView, place: str, *, attempt: str, fence: Fence) -> Proposal | None:
     """Take a dead place out of service, so that nothing new is planned there."""
     unit = f"switch/{place}" if place in view.cell.switches else f"node/{place}"
-    if unit in view.holders:
+    if unit in view.holders or f"agent/{place}" in view.sessions:
         return None
     identifier = f"~quarantine/{place}/out-of-service"
     draft = Draft(fence=fence)
@@ -208,12 +208,17 @@ def quarantine(
     if identifier.startswith("~") or not (gone or (unreported and not before.held)):
         return None
     name = f"~quarantine/{place}/{before.attempt}"
+    if f"agent/{place}" in view.sessions or name in view.placements:
+        return None
     draft = Draft(fence=fence)
     draft.seen(keys.session("agent", place), 0)
     draft.placed(identifier, entry)
     draft.placed(name, None)
     left = {u: a for u, a in units.items() if u not in gone}
-    after = replace(before, held={}, releasing=left, ending=before.ending or ending)
+    # What is dead may still draw power: it counts as used until the quarantine ends.
+    drawn = {p: min(w, before.spent.get(p, 0)) for p, w in spend(view.cell, gone).items()}
+    spent = {p: w - drawn.get(p, 0) for p, w in before.spent.items() if w > drawn.get(p, 0)}
+    after = replace(before, held={}, releasing=left, spent=spent, ending=before.ending or ending)
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     after = replace(after, ordered=tuple(p for p in after.ordered if p != place))
     for unit, amounts in gone.items():
@@ -225,6 +230,8 @@ def quarantine(
         releasing=gone,
         waits=before.waits,
         ordered=(place,) if place in before.ordered else (),
+        spent={purse: watts for purse, watts in drawn.items() if watts},
+        scheduler=before.scheduler,
         why=f"{place} does not answer",
     )
     draft.put(keys.placement(name), parted)

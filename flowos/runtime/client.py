@@ -7,8 +7,9 @@ cell.submit([spec])
 cell.wait(spec.id, "running", timeout_seconds=60)
 """
 
+import itertools
 import queue
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -24,9 +25,10 @@ from flowos.model.errors import (
     StillContended,
     UnknownName,
 )
-from flowos.model.protocols import Clock
+from flowos.model.protocols import Clock, Watch
 from flowos.model.slice import Slice, SliceSpec
 from flowos.model.transaction import (
+    Change,
     Changes,
     Committed,
     Compare,
@@ -233,45 +235,68 @@ class CellClient:
 
     def follow(
         self, prefixes: Sequence[str], *, deadline: float | None = None
-    ) -> Iterable[CellView]:
-        """Yield one view, kept in step, after each change; ends at the deadline (monotonic)."""
+    ) -> Iterator[CellView]:
+        """Yield one view after each revision that changed something; ends at the deadline.
+
+        Key families come by separate watches, so changes are held back until the store says that
+        everything up to a revision was delivered: what is yielded is the state at one revision.
+
+        Args:
+            prefixes: What to follow.
+            deadline: Monotonic seconds; None = for ever.
+        """
         inbox: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
         view = CellView()
-        watch = None
-        try:
-            while True:
-                reading = self.store.read(prefixes)
-                view.clear()
-                view.load(reading.records)
-                view.progressed(reading.revision)
-                watch = self.store.watch(prefixes, after=reading.revision, deliver=inbox.put)
+        while True:
+            reading = self.store.read(prefixes)
+            view.clear()
+            view.load(reading.records)
+            view.progressed(reading.revision)
+            watch = self.store.watch(prefixes, after=reading.revision, deliver=inbox.put)
+            try:
                 yield view
-                lost = False
-                while not lost:
-                    left = POLL_SECONDS
-                    if deadline is not None:
-                        left = min(left, deadline - self._clock.monotonic())
-                        if left <= 0:
-                            return
-                    try:
-                        message = inbox.get(timeout=left)
-                    except queue.Empty:
-                        watch.ask_progress()
+                yield from self._in_step(view, inbox, watch, deadline)
+            finally:
+                watch.close()
+            if deadline is not None and self._clock.monotonic() >= deadline:
+                return
+
+    def _in_step(
+        self,
+        view: CellView,
+        inbox: "queue.SimpleQueue[WatchMessage]",
+        watch: Watch,
+        deadline: float | None,
+    ) -> Iterator[CellView]:
+        """Apply and yield revision by revision, until the watch or the time is over."""
+        pending: list[Change] = []
+        while True:
+            left = POLL_SECONDS
+            if deadline is not None:
+                left = min(left, deadline - self._clock.monotonic())
+                if left <= 0:
+                    return
+            try:
+                message = inbox.get(timeout=left)
+            except queue.Empty:
+                watch.ask_progress()
+                continue
+            match message:
+                case Changes(changes):
+                    pending += changes
+                    watch.ask_progress()
+                case Progress(revision):
+                    pending.sort(key=_revision)
+                    due = [change for change in pending if change.modified <= revision]
+                    del pending[: len(due)]
+                    for at, group in itertools.groupby(due, key=_revision):
+                        for change in group:
+                            view.apply(change)
+                        view.progressed(at)
                         yield view
-                        continue
-                    match message:
-                        case Changes(changes):
-                            for change in changes:
-                                view.apply(change)
-                            yield view
-                        case Progress(revision):
-                            view.progressed(revision)
-                        case Lost():
-                            lost = True
-                watch.close()
-        finally:
-            if watch is not None:
-                watch.close()
+                    view.progressed(revision)
+                case Lost():
+                    return
 
     # -- scheduling from within a program
 
@@ -318,6 +343,10 @@ class CellClient:
         """Commit one plain transaction, for an operator's inventory and rules."""
         (outcome,) = self.store.commit([Transaction(tuple(compares), tuple(operations))])
         return outcome
+
+
+def _revision(change: Change) -> int:
+    return change.modified
 
 
 def _reached(view: CellView, identifier: str, until: str) -> bool:

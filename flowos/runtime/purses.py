@@ -12,7 +12,7 @@ from flowos.protocol.grants import give_back, limit_of, raise_grant, total
 from flowos.protocol.proposal import Fence, Proposal
 
 GRANT_PART: Final = 8  # a grant is raised by this fraction of the limit while plenty is left
-IDLE_GRANT_SECONDS: Final = 5.0  # an unused part of a grant is given back after this
+IDLE_GRANT_SECONDS: Final = 1.0  # an unused part of a grant is given back after this
 
 
 class Purses:

@@ -100,7 +100,7 @@ class Laws:
                 law(key not in listed, f"{key} is listed by {name} and {listed.get(key)}")
                 listed[key] = Claim(name, placement.attempt, tuple(amounts))
         if listed != claims:
-            keys = sorted(k for k in listed | claims if listed.get(k) != claims.get(k))
+            keys = sorted(k for k in {*listed, *claims} if listed.get(k) != claims.get(k))
             detail = ", ".join(f"{k}: {claims.get(k)} / {listed.get(k)}" for k in keys)
             raise LawBroken(f"claims are not what placements list: {detail}")
 
@@ -290,7 +290,9 @@ class Laws:
             law(not grown or not earlier.ending, f"{name} grows while it ends")
         for unit in placement.held.keys() - old.keys():
             for thing in self._things(unit):
-                law(f"claim/{thing}" not in state, f"{name} takes {unit}, {thing} is out of service")
+                law(
+                    f"claim/{thing}" not in state, f"{name} takes {unit}, {thing} is out of service"
+                )
 
     def _things(self, unit: str) -> Iterator[str]:
         kind, _, rest = unit.partition("/")
@@ -315,4 +317,3 @@ def _exclusive(unit: str) -> str:
 
 def _user(unit: str, attempt: str) -> str:
     return "several" if _divisible(unit) else attempt
-

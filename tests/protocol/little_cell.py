@@ -30,7 +30,12 @@ def little_cell(budget: int | None = None) -> Cell:
     for node, switch in (("n1", "s1"), ("n2", "s2")):
         cell.add(Switch(switch, aggregators=1, functions=("sum",), domain="d"))
         cell.add(Node(node, cpu_millis=HOST[0], memory_bytes=HOST[1], domain="d"))
-    for node, name, switch in (("n1", "x", "s1"), ("n1", "f", "s1"), ("n2", "y", "s2"), ("n2", "z", "s2")):
+    for node, name, switch in (
+        ("n1", "x", "s1"),
+        ("n1", "f", "s1"),
+        ("n2", "y", "s2"),
+        ("n2", "z", "s2"),
+    ):
         cell.add(Engine(node, name, kind="gpu", shareable=name == "f", watts=watts))
         cell.add(Link(f"p{name}", a=f"{node}/{name}:0", b=f"{switch}:{name}"))
     cell.add(Link("trunk", a="s1:t", b="s2:t"))
@@ -58,7 +63,11 @@ def across(source: str, *targets: str, aggregate: str = "") -> Circuit:
         source=source,
         targets=targets,
         path=(source, "s1", "s2", *targets),
-        arcs=(Arc(f"p{source.rpartition('/')[2]}", "fwd", (0,)), Arc("trunk", "fwd", (0,)), *leaves),
+        arcs=(
+            Arc(f"p{source.rpartition('/')[2]}", "fwd", (0,)),
+            Arc("trunk", "fwd", (0,)),
+            *leaves,
+        ),
         aggregate=aggregate,
     )
 

@@ -11,7 +11,11 @@ import flowos
 
 ROOT = Path(flowos.__file__).parent
 # The rules live in flowos.protocol; these two modules of the model carry a part of them.
-PARTS = ("model.units", "model.view", *(f"protocol.{p.stem}" for p in ROOT.glob("protocol/[a-z]*.py")))
+PARTS = (
+    "model.units",
+    "model.view",
+    *(f"protocol.{p.stem}" for p in ROOT.glob("protocol/[a-z]*.py")),
+)
 
 
 class Rules:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from flowos.model import keys
 from flowos.model.cell import Cell, Domain, name_of
 from flowos.model.codec import decode, encode
+from flowos.model.errors import TransactionTooLarge
 from flowos.model.placement import Decision, Ending, Order, Placement, Report, Session
 from flowos.model.protocols import CellStore, Lease
 from flowos.model.slice import End, Phase, Slice, SliceSpec
@@ -99,7 +100,9 @@ class World:
         self.late: list[Request] = []  # on the network; nobody waits for the answer
         self.trace: list[str] = []
         self._attempts = 0
-        things = [Put(keys.inventory(family, name), encode(t)) for family, name, t in named(self.cell)]
+        things = [
+            Put(keys.inventory(family, name), encode(t)) for family, name, t in named(self.cell)
+        ]
         for start in range(0, len(things), operations_max):
             self._write(*things[start : start + operations_max])
         self.agents = {p: Agent(self, p) for p in (*self.cell.nodes, *self.cell.switches)}
@@ -130,7 +133,10 @@ class World:
     def arrive(self, request: Request) -> list[Outcome]:
         """Apply a request whose sender no longer listens."""
         self.late.remove(request)
-        outcomes = self.commit(request.transactions, f"late: {request.name}")
+        try:
+            outcomes = self.commit(request.transactions, f"late: {request.name}")
+        except TransactionTooLarge:
+            return []
         if request.given_up and any(isinstance(o, Committed) for o in outcomes):
             raise LawBroken(f"{request.name} was decided not to happen, and happened")
         return outcomes
@@ -184,17 +190,19 @@ class World:
 
     def run_agents(self) -> None:
         """Let the living agents carry out everything they know and can know."""
-        while any([agent.work() for agent in self.agents.values() if agent.works]):
+        while sum(agent.work() for agent in self.agents.values() if agent.works):
             pass
 
     # -- the end
 
     def clean(self) -> bool:
-        """Whether nothing is held, ordered or built, and every slice has ended."""
+        """Whether nothing is held, ordered, built or granted to the dead, and every slice ended."""
         state = self.state()
+        alive = {key.rpartition("/")[2] for key in state if key.startswith("session/")}
         left = ("placement/", "claim/", "order/", "report/")
         return (
             not any(key.startswith(left) for key in state)
+            and {k.rpartition("/")[2] for k in state if k.startswith("grant/")} <= alive
             and not any(agent.built or agent.off for agent in self.agents.values())
             and all(
                 decode(Slice, record.value).end
@@ -229,7 +237,9 @@ class World:
             self.run_agents()
             if self.clean():
                 return
-        left = [k for k in self.state() if k.startswith(("placement/", "claim/", "order/", "slice/"))]
+        left = [
+            k for k in self.state() if k.startswith(("placement/", "claim/", "order/", "slice/"))
+        ]
         raise LawBroken(f"no clean end: {left}\n  after: " + "\n         ".join(self.trace[-60:]))
 
 
@@ -325,7 +335,10 @@ class Control:
         if request is None:
             return False
         self.requests.remove(request)
-        outcomes = self.world.commit(request.transactions, f"{self.name}: {request.name}")
+        try:
+            outcomes = self.world.commit(request.transactions, f"{self.name}: {request.name}")
+        except TransactionTooLarge:
+            outcomes = [Conflicted(0)] * len(request.proposals)
         for proposal, outcome in zip(request.proposals, outcomes, strict=True):
             if isinstance(outcome, Committed):
                 self.view.settle(proposal.identifier, outcome.revision, proposal.guards)
@@ -388,7 +401,9 @@ class Control:
 
     # -- steps that tests ask for often
 
-    def commit(self, name: str, what: Decision, *, preempt: bool = False, embedded: bool = False) -> Any:
+    def commit(
+        self, name: str, what: Decision, *, preempt: bool = False, embedded: bool = False
+    ) -> Any:
         """Plan a slice."""
         record = Slice(SliceSpec(name=name.partition("/")[2], tenant="t"))
         return self.rules.commit.commit(

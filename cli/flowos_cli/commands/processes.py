@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowos.model.errors import SpecError, UnknownName
-from flowos_cli.commands.stats import scheduler_ls, scheduler_stats
+from flowos_cli.lazy import LazyGroup
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
     from flowos.runtime.scheduling import Policy
 
-STOP_SECONDS = 10.0
+PROGRAM = (sys.executable, "-m", "flowos_cli.main")
 
 
 def log_to_stderr(name: str) -> None:
@@ -54,16 +54,20 @@ def policy_named(name: str) -> "Policy":
     return policy
 
 
-@click.group(short_help="Run and watch schedulers.")
+@click.group(
+    cls=LazyGroup,
+    short_help="Run and watch schedulers.",
+    table={
+        "run": (f"{__name__}:scheduler_run", "Run N processes of a policy."),
+        "ls": ("flowos_cli.commands.stats:scheduler_ls", "List the schedulers that live."),
+        "stats": ("flowos_cli.commands.stats:scheduler_stats", "What each of them has done."),
+    },
+)
 def scheduler() -> None:
     """Run and watch scheduler processes."""
 
 
-scheduler.add_command(scheduler_ls, "ls")
-scheduler.add_command(scheduler_stats, "stats")
-
-
-@scheduler.command("run")
+@click.command("run")
 @click.argument("plugin", metavar="NAME[=N]")
 @click.option("--name", default="", help="What to call this process; default NAME-0.")
 @where_options
@@ -91,8 +95,7 @@ def _run_many(names: list[str], plugin: str, where: Where) -> int:
     environment = os.environ | ({"FLOWOS_PASSWORD": where.password} if where.password else {})
     children = [
         subprocess.Popen(
-            [sys.executable, "-m", "flowos_cli.main", "scheduler", "run", plugin]
-            + ["--name", name, *where.arguments()],
+            [*PROGRAM, "scheduler", "run", plugin, "--name", name, *where.arguments()],
             env=environment,
         )
         for name in names

@@ -1,5 +1,6 @@
 """`flowos up` and `flowos down`: a whole cell on one machine."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowos.model.errors import FlowosError, NotInTime, SpecError, StoreError
-from flowos_cli.commands.processes import counted, policy_named
+from flowos_cli.commands.processes import PROGRAM, counted, policy_named
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
@@ -81,14 +82,14 @@ def up(
     cell = _cell(source) if source else None  # a wrong file is said before anything is started
     folder = where.folder()
     if detach:
-        return _detach(folder, where)
+        return _detach(folder)
     lock = _lock(folder)
     processes: list[_Process] = []
     for name, number in wanted:
-        for n in range(number):
-            processes.append(
-                _Process(f"{name}-{n}", ["scheduler", "run", name, "--name", f"{name}-{n}"])
-            )
+        processes += [
+            _Process(f"{name}-{n}", ["scheduler", "run", name, "--name", f"{name}-{n}"])
+            for n in range(number)
+        ]
     if not no_controller:
         processes.append(_Process("controller-0", ["controller", "run", "--idle-off", idle_off]))
     if agents == "sim":
@@ -135,10 +136,8 @@ def _stop_store(folder: Path) -> None:
     from flowos_store import EmbeddedEtcd
     from flowos_store.opening import STORE_FOLDER
 
-    try:
+    with contextlib.suppress(StoreError):  # it is gone already
         EmbeddedEtcd.attach(folder / STORE_FOLDER).stop()
-    except StoreError:
-        pass  # It is gone already.
 
 
 def _cell(source: str) -> "Cell":
@@ -243,7 +242,7 @@ class _Keeper:
         log = (self.folder / "logs" / f"{process.name}.log").open("ab")
         with log:
             process.running = subprocess.Popen(
-                [sys.executable, "-m", "flowos_cli.main", *process.arguments]
+                [*PROGRAM, *process.arguments]
                 + self.where.arguments()
                 + ([] if self.where.data_dir else ["--data-dir", str(self.folder)]),
                 stdin=subprocess.DEVNULL,
@@ -366,7 +365,7 @@ def _lock(folder: Path) -> int:
     return lock
 
 
-def _detach(folder: Path, where: Where) -> int:
+def _detach(folder: Path) -> int:
     """Start the same command as a process of its own and wait until it says that all is up."""
     os.close(_lock(folder))
     (folder / "run.json").unlink(missing_ok=True)
@@ -375,7 +374,7 @@ def _detach(folder: Path, where: Where) -> int:
     log_path = folder / "logs" / "up.log"
     with log_path.open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "flowos_cli.main", *arguments],
+            [*PROGRAM, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
