@@ -160,7 +160,7 @@ class Fields:
         """Read a name, or another text of a fixed form."""
         found = self.text(name, default)
         # A default may come from an option, so it is checked as well, unless it says nothing.
-        if (found or default is None) and form.fullmatch(found) is None:
+        if (found or default != "") and form.fullmatch(found) is None:
             raise self.fail(name, f"{shown(found)} is not possible here", _FORMS[form.pattern])
         return found
 

@@ -35,7 +35,9 @@ class Proposal:
         step: What it does, one word for logs and figures.
         identifier: The slice or system placement it is about.
         transaction: What is asked of the store.
-        placement: The placement as it will be; None = it will be gone, or is not touched.
+        placement: The placement as it will be; None = it will be gone, or is not touched. Only
+            what takes (commit, grow) may be assumed in a view: to plan on units that are given
+            back before the store says so would give them away twice.
         guards: Claims prefixes whose quiet is compared (see `CellView.settle`).
     """
 

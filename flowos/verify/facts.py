@@ -345,9 +345,9 @@ class Facts:
         touched.purses.add(purse)
 
     def _put_grant(self, name: str, record: Any, change: Change, touched: Touched) -> None:
-        purse = Purse(*name.rsplit("/", 1))
-        _set(self.grants, purse.purse, purse.holder, record)
-        touched.purses.add(purse)
+        purse, _, holder = name.rpartition("/")
+        _set(self.grants, purse, holder, record)
+        touched.purses.add(Purse(purse, holder))
 
     # -- orders, reports and what was observed
 

@@ -2,8 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -17,7 +17,7 @@ from flowos.verify.state import EVERYTHING, State, by_revision
 
 ASK_SECONDS: Final = 1.0  # how often a quiet watch is asked how far it is
 SILENCES_MAX: Final = 30  # that many questions without an answer are an end, not a pause
-STOP_SECONDS: Final = 0.2  # how long a wish to stop may go unseen
+STOP_SECONDS: Final = 0.05  # how long a wish to stop may go unseen
 
 
 class KeptStore(CellStore, Maintenance, Protocol):
@@ -75,6 +75,32 @@ class Listed:
 News: TypeAlias = Violation | Listed
 
 
+class _Messages:
+    """What a watch on everything tells, one after the other."""
+
+    def __init__(self, store: CellStore, *, after: int) -> None:
+        self._arrived: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
+        self._watch = store.watch(EVERYTHING, after=after, deliver=self._arrived.put)
+        self._quiet_seconds = 0.0
+        self._watch.ask_progress()
+
+    def next(self, seconds: float) -> WatchMessage | None:
+        """Return the next message, or None where none comes for so long."""
+        try:
+            message = self._arrived.get(timeout=seconds)
+        except queue.Empty:
+            self._quiet_seconds += seconds
+            if self._quiet_seconds >= ASK_SECONDS:
+                self._quiet_seconds = 0.0
+                self._watch.ask_progress()
+            return None
+        self._quiet_seconds = 0.0
+        return message
+
+    def close(self) -> None:
+        self._watch.close()
+
+
 def verify_now(store: CellStore) -> Verdict:
     """Check the newest state.
 
@@ -111,7 +137,7 @@ def verify_history(
         newest = max(newest, first)
         checker = Checker(state)
         found += _new(checker.standing(), found)
-        with _watched(store, after=first) as messages:
+        with closing(_Messages(store, after=first)) as messages:
             if _followed_up_to(newest, checker, messages, found, first, progress):
                 return _verdict(checker, first, found)
 
@@ -119,7 +145,7 @@ def verify_history(
 def _followed_up_to(
     newest: int,
     checker: Checker,
-    messages: Callable[[float], WatchMessage | None],
+    messages: _Messages,
     found: list[Violation],
     first: int,
     progress: Callable[[int, int, int], None] | None,
@@ -127,7 +153,7 @@ def _followed_up_to(
     """Check revisions up to the newest; False where the watch ends before."""
     silences = 0
     while checker.state.revision < newest:
-        message = messages(ASK_SECONDS)
+        message = messages.next(ASK_SECONDS)
         silences = silences + 1 if message is None else 0
         match message:
             case Changes(changes):
@@ -183,7 +209,7 @@ def follow(store: CellStore, deliver: Callable[[News], None], stop: threading.Ev
         checker, first = Checker(state), state.revision
         deliver(Listed(first, after, why))
         _tell(_new(checker.standing(), known), found, deliver)
-        with _watched(store, after=first) as messages:
+        with closing(_Messages(store, after=first)) as messages:
             why = _followed(checker, messages, found, deliver, stop)
         if stop.is_set():
             return _verdict(checker, first, found)
@@ -191,14 +217,14 @@ def follow(store: CellStore, deliver: Callable[[News], None], stop: threading.Ev
 
 def _followed(
     checker: Checker,
-    messages: Callable[[float], WatchMessage | None],
+    messages: _Messages,
     found: list[Violation],
     deliver: Callable[[News], None],
     stop: threading.Event,
 ) -> str:
     """Check revisions as they come, and return why that is over."""
     while not stop.is_set():
-        match messages(STOP_SECONDS):
+        match messages.next(STOP_SECONDS):
             case Changes(changes):
                 for together in by_revision(changes):
                     _tell(checker.step(together), found, deliver)
@@ -221,26 +247,6 @@ def _tell(
     found += violations
     for violation in violations:
         deliver(violation)
-
-
-@contextmanager
-def _watched(store: CellStore, *, after: int) -> Iterator[Callable[[float], WatchMessage | None]]:
-    """Watch everything; give a function that returns the next message, or None after a pause."""
-    messages: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
-    watch = store.watch(EVERYTHING, after=after, deliver=messages.put)
-
-    def following(seconds: float) -> WatchMessage | None:
-        try:
-            return messages.get(timeout=seconds)
-        except queue.Empty:
-            watch.ask_progress()
-            return None
-
-    try:
-        watch.ask_progress()
-        yield following
-    finally:
-        watch.close()
 
 
 def _verdict(checker: Checker, first: int, found: list[Violation]) -> Verdict:

@@ -153,6 +153,7 @@ class EmbeddedEtcd:
         max_txn_ops: Operations in one request; None = etcd's default.
         unsafe_no_fsync: Don't wait for the disk: for state that may be thrown away.
         detached: Whether it stays when this process, or its terminal, goes.
+        flags: More of etcd's own, as they stand on its command line; the last one counts.
     """
 
     data_dir: Path
@@ -162,6 +163,7 @@ class EmbeddedEtcd:
     max_txn_ops: int | None = OPERATIONS_MAX
     unsafe_no_fsync: bool = False
     detached: bool = False
+    flags: tuple[str, ...] = ()
     _running: Description | None = field(default=None, init=False, repr=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
@@ -301,8 +303,9 @@ class EmbeddedEtcd:
         }
         if self.max_txn_ops is not None:
             flags["max-txn-ops"] = self.max_txn_ops
-        command = [str(program), *(f"--{name}={value}" for name, value in flags.items())]
-        return [*command, "--unsafe-no-fsync"] if self.unsafe_no_fsync else command
+        if self.unsafe_no_fsync:
+            flags["unsafe-no-fsync"] = "true"
+        return [str(program), *(f"--{name}={value}" for name, value in flags.items()), *self.flags]
 
     def _ports(self) -> tuple[int, int]:
         """Return the wanted ports, else last time's where they are free, else free ones."""

@@ -66,5 +66,7 @@ def judge(version: Version, *, auth: bool = False) -> Verdict:
         )
     advised = ADVISED_SINCE_3_6 if on_3_6 else ADVISED_SINCE
     if version < advised:
-        return Verdict(advice=f"shows who may watch one key all that follow: {shown(advised)} or newer is better")
+        return Verdict(
+            advice=f"shows who may watch one key all that follow: {shown(advised)} or newer is better"
+        )
     return Verdict()

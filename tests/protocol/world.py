@@ -48,6 +48,7 @@ HEARD: Final = (
 DONE: Final = Ending(Phase.DONE)
 CANCELLED: Final = Ending(Phase.CANCELLED)
 AGAIN: Final = Ending(Phase.PENDING)
+TAKING: Final = ("commit", "grow")
 ROUNDS_MAX: Final = 60
 
 
@@ -319,11 +320,11 @@ class Control:
     # -- asking
 
     def ask(self, *proposals: Any) -> Request | None:
-        """Take steps on: they count as done in this view until the answer comes."""
+        """Take steps on: what they take counts as taken in this view until the answer comes."""
         if not proposals or any(p is None for p in proposals):
             return None
         for proposal in proposals:
-            if proposal.placement is not None:
+            if proposal.step in TAKING:
                 self.view.assume(proposal.identifier, proposal.placement)
         request = Request(self, proposals)
         self.requests.append(request)
@@ -340,12 +341,12 @@ class Control:
         except TransactionTooLarge:
             outcomes = [Conflicted(0)] * len(request.proposals)
         for proposal, outcome in zip(request.proposals, outcomes, strict=True):
-            if isinstance(outcome, Committed):
+            if proposal.step in TAKING and isinstance(outcome, Committed):
                 self.view.settle(proposal.identifier, outcome.revision, proposal.guards)
-                if proposal.step == "fence grant":
-                    self.fenced_grants[proposal.identifier] = outcome.revision
-            else:
+            elif proposal.step in TAKING:
                 self.view.retract(proposal.identifier)
+            elif proposal.step == "fence grant" and isinstance(outcome, Committed):
+                self.fenced_grants[proposal.identifier] = outcome.revision
         return all(isinstance(outcome, Committed) for outcome in outcomes)
 
     def do(self, *proposals: Any) -> bool:
@@ -356,7 +357,8 @@ class Control:
         """The request was never sent."""
         self.requests.remove(request)
         for proposal in request.proposals:
-            self.view.retract(proposal.identifier)
+            if proposal.step in TAKING:
+                self.view.retract(proposal.identifier)
 
     def lose(self, request: Request | None) -> Request:
         """The request is on the network and its answer will not come."""
@@ -378,13 +380,14 @@ class Control:
         self.fence = answers.fenced(self.fence, outcome)
         found = []
         for request in lost:
-            for proposal in request.proposals:
-                reading = self.world.store.read((keys.placement(proposal.identifier),))
-                attempt = proposal.placement.attempt if proposal.placement else ""
-                happened = answers.decide(reading, proposal.identifier, attempt)
+            # Other steps than commits are decided anew, from what the view says after the fence.
+            for proposal in [p for p in request.proposals if p.step in TAKING]:
+                name = proposal.identifier
+                reading = self.world.store.read((keys.placement(name),))
+                happened = answers.decide(reading, name, proposal.placement.attempt)
                 if not happened:
-                    self.view.retract(proposal.identifier)
-                    request.given_up = proposal.step == "commit"
+                    self.view.retract(name)
+                    request.given_up = True
                 found.append(happened)
         return found
 

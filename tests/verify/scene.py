@@ -15,8 +15,19 @@ from dataclasses import replace
 from typing import Any
 
 from flowos.model import keys
-from flowos.model.cell import FAMILY_OF, Bitstream, Cell, Domain, Engine, Link, Node, Switch, Watts
-from flowos.model.cell import Tenant, name_of
+from flowos.model.cell import (
+    FAMILY_OF,
+    Bitstream,
+    Cell,
+    Domain,
+    Engine,
+    Link,
+    Node,
+    Switch,
+    Tenant,
+    Watts,
+    name_of,
+)
 from flowos.model.codec import decode, encode
 from flowos.model.placement import (
     Arc,
@@ -115,9 +126,7 @@ TREE = decide(
     "n2/z",
     circuits=(across("n1/x", "n2/y", "n2/z"),),
 )
-HALF = decide(
-    {"share/n1/f": (500,), "host/n1": (1000, 1000)}, "n1/f", bitstreams={"n1/f": SUM}
-)
+HALF = decide({"share/n1/f": (500,), "host/n1": (1000, 1000)}, "n1/f", bitstreams={"n1/f": SUM})
 HOST = decide({"host/n2": (1000, 500)}, hosts={"driver": ("n2",)})
 
 
