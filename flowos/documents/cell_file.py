@@ -57,6 +57,7 @@ from flowos.model.errors import FileError, SpecError
 
 API_VERSION: Final = "flowos/v1"
 DEFAULT_TENANT: Final = "default"
+NODE_ENGINES_MAX: Final = 1024  # no machine holds more
 LANES_MAX: Final = 4096  # a link's lanes are one bitmap
 PORT_MAX: Final = 65_535
 CANDIDATES_MAX: Final = 2000  # names that a mistyped one is compared with: 20 ms
@@ -217,14 +218,14 @@ class _Reader:
                 raise template.fail(field, problem, hint)
         return template
 
-    def names(self, fields: Fields, binding: Binding) -> list[str]:
+    def names(self, fields: Fields, binding: Binding, most: int = THINGS_MAX) -> list[str]:
         pattern = fields.text("name")
         try:
             names = spread(fill(pattern, binding))
         except SpecError as error:
             raise fields.fail("name", error.problem, error.hint) from None
         if fields.has("count"):
-            count = fields.whole("count", None, 1, THINGS_MAX)
+            count = fields.whole("count", None, 1, most)
             if len(names) > 1:
                 problem = "has a count, and its name a range"
                 raise fields.fail("count", problem, "write one of the two")
@@ -402,7 +403,10 @@ class _Reader:
             attributes = self.attributes(fields)
             shareable = fields.flag("shareable", default=False)
             loads = fields.flag("loads_bitstreams", default=False)
-            for name in self.names(fields, NO_BINDING):
+            for name in self.names(fields, NO_BINDING, NODE_ENGINES_MAX):
+                if len(taken) >= NODE_ENGINES_MAX:
+                    problem = f"the node has more than {NODE_ENGINES_MAX} engines"
+                    raise fields.fail("name", problem, "write several nodes")
                 if name in taken:
                     problem = f"the node has two engines {shown(name)}"
                     raise fields.fail("name", problem, "name them differently, or use count")

@@ -6,7 +6,7 @@ from typing import Final
 
 from flowos.model.cell import Cell, Link, Switch
 
-LANES_PER_ENGINE: Final = 4  # a port of 400 Gb/s is four lanes of 100
+LANES_PER_ENGINE: Final = 8  # a port of 800 Gb/s is eight lanes of 100; eight can be all to all
 LANE_GBPS: Final = 100.0
 SWITCH_LATENCY_NS: Final = 100  # a circuit through an FPGA or optical crossbar, not a packet switch
 NEAR_NS: Final = 10  # two metres of cable

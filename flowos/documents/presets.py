@@ -301,7 +301,7 @@ def _torus(parameter: str) -> Cell:
         for engine in _add_engines(cell, node, [(_A100, _ENGINES_PER_VERTEX)]):
             cables.join(engine, switch, LANES_PER_ENGINE, NEAR_NS)
         cables.join(node, switch, 1, NEAR_NS)
-    _join_torus(cables, tuple(sides), lambda x, y, z: f"sw{x}-{y}-{z}", lanes=16)
+    _join_torus(cables, tuple(sides), lambda x, y, z: f"sw{x}-{y}-{z}", lanes=32)
     return cell
 
 

@@ -382,9 +382,10 @@ class _Reader:
                 raise self.document.error(place, problem, hint)
             if flow:
                 shape = Shape.FLOW
-                # A host's attachment port can be where a flow comes from.
-                source = self.role(fields.place_of("from"), fields.text("from"), {*engines, *hosts})
-                target = self.role(fields.place_of("to"), fields.text("to"), engines)
+                # A host joins in by its attachment port.
+                known = {*engines, *hosts}
+                source = self.role(fields.place_of("from"), fields.text("from"), known)
+                target = self.role(fields.place_of("to"), fields.text("to"), known)
                 roles: tuple[str, ...] = (source, target)
                 if source == target:
                     problem = f"a flow leads from {source} to itself"

@@ -42,26 +42,29 @@ class Life:
         self.born = 0
         for role in ("scheduler", "scheduler", "controller", "controller"):
             self._start(role)
+        # Each life has its own character: what happens often in one is unheard of in another.
+        self.wanted = self.random.sample([*DECISIONS], 5)
+        self.preempting = self.random.choice((0.0, 0.5, 1.0))
         self.moves: list[tuple[int, Callable[[], object]]] = [
             (3, self.submit),
-            (1, self.wish),
-            (10, self.hear),
-            (6, self.hear_all),
-            (12, self.plan_commits),
-            (14, self.send),
-            (1, self.drop),
-            (2, self.lose),
-            (2, self.late),
-            (2, self.find_out),
-            (12, self.look_after),
-            (25, self.agent_moves),
-            (8, self.agent_works),
-            (1, self.agent_stops),
-            (2, self.agent_returns),
-            (3, self.operate),
-            (3, self.grants if self.budget is not None else self.look_after),
-            (1, self.restart),
+            (20, self.hear),
+            (12, self.hear_all),
+            (24, self.plan_commits),
+            (40, self.send),
+            (4, self.find_out),
+            (24, self.look_after),
+            (50, self.agent_moves),
+            (16, self.agent_works),
+            (3, self.agent_returns),
             (1, self.forget),
+            (self._often(1), self.wish),
+            (self._often(1), self.drop),
+            (self._often(3), self.lose),
+            (self._often(3), self.late),
+            (self._often(1), self.agent_stops),
+            (self._often(1), self.operate),
+            (self._often(1), self.restart),
+            (3 if self.budget is not None else 0, self.grants),
         ]
 
     def live(self, steps: int = STEPS) -> None:
@@ -81,6 +84,9 @@ class Life:
         self.world.come_to_rest(fairly)
 
     # -- moves
+
+    def _often(self, weight: int) -> int:
+        return weight * self.random.choice((0, 1, 1, 3))
 
     def _start(self, role: str) -> None:
         self.born += 1
@@ -108,7 +114,7 @@ class Life:
         control = self._who("scheduler")
         view = control.view
         free = [n for n in NAMES if n in view.slices and view.now(n) is None]
-        choice = [(name, DECISIONS[self.random.choice([*DECISIONS])]) for name in free]
+        choice = [(name, DECISIONS[self.random.choice(self.wanted)]) for name in free]
         self.random.shuffle(choice)
         under_way = [p.step for r in (*control.requests, *control.unsure) for p in r.proposals]
         if not choice or "give back" in under_way:
@@ -122,8 +128,12 @@ class Life:
             if self.random.random() < 0.1:
                 name = self.random.choice(NAMES)
                 control.ask(control.commit(name, what, embedded=True))
-            else:
-                control.ask(control.commit(name, what, preempt=self.random.random() < 0.4))
+                return
+            preempt = self.random.random() < self.preempting
+            control.ask(control.commit(name, what, preempt=preempt))
+            if control.view.now(name) is None:  # then something else, perhaps
+                what = DECISIONS[self.random.choice(self.wanted)]
+                control.ask(control.commit(name, what, preempt=preempt))
 
     def _group(self, control: Control, choice: list[tuple[str, Any]]) -> None:
         request = control.group(*choice)
@@ -174,7 +184,7 @@ class Life:
         if name.startswith("~drain/") and entry.value.wanted:
             return control.drain(name.partition("/")[2], take=chance < 0.5)
         if name.startswith("~"):
-            return system(control, name, entry) if chance < 0.6 else None
+            return system(control, name, entry) if chance < 0.3 else None
         silent = [p for p in self.world.agents if f"agent/{p}" not in view.sessions]
         if silent and chance < 0.6:
             place = self.random.choice(silent)

@@ -383,6 +383,10 @@ class Control:
             # Other steps than commits are decided anew, from what the view says after the fence.
             for proposal in [p for p in request.proposals if p.step in TAKING]:
                 name = proposal.identifier
+                if proposal.step == "grow":  # its attempt is not its own: the view must tell
+                    self.hear()
+                    self.view.retract(name)
+                    continue
                 reading = self.world.store.read((keys.placement(name),))
                 happened = answers.decide(reading, name, proposal.placement.attempt)
                 if not happened:

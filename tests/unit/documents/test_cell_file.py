@@ -247,16 +247,16 @@ switches: [{name: sw0, ports: 2}]
         ('nodes: [{name: "n{0..2999999}"}]', 1, "stands for 3000000 names", "smaller"),
         ("nodes:\n - {for: {i: 0..1999, j: 0..1999}, name: n}", 2, "stands for 4000000", "smaller"),
         (
-            'nodes:\n - {name: "a{0..1999999}"}\n - {name: "b{0..9}"}',
-            3,
-            "2000010 nodes or more",
-            "the most is 2000000",
+            "nodes: [{name: n, engines: [{name: g, kind: gpu, count: 2000}]}]",
+            1,
+            "2000 is out of range",
+            "1 to 1024",
         ),
         (
-            'nodes: [{name: "a{0..9}", engines: [{name: g, kind: gpu, count: 2000000}]}]',
+            'nodes: [{name: n, engines: [{name: "g{0..1999}", kind: gpu}]}]',
             1,
-            "engines or more",
-            "the most is 2000000",
+            "has more than 1024 engines",
+            "several nodes",
         ),
         ('nodes: [{name: "n{0..3}", count: 3}]', 1, "its name a range", "one of the two"),
         ('nodes: [{name: "n{3..0}"}]', 1, "the range 3..0 is empty", "smaller end first"),
@@ -305,6 +305,21 @@ def test_a_cell_that_cannot_be_is_refused_with_its_line(text, line, words, way_o
     error = refused(text)
     assert (error.line, words in error.problem, way_out in error.hint) == (line, True, True), error
     assert str(error).startswith(f"c.yaml:{line}: " if line else "c.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('nodes:\n - {name: "a{0..9}"}\n - {name: "b{0..9}"}', "has 20 nodes or more"),
+        ('nodes:\n - name: "a{0..3}"\n   engines: [{name: g, kind: gpu, count: 4}]', "16 engines"),
+        ("switches:\n - {name: s, count: 4}\nlinks:\n - {a: s0, b: s1, count: 20}", "20 links"),
+    ],
+)
+def test_a_cell_with_too_many_things_is_refused(text, words, monkeypatch):
+    monkeypatch.setattr("flowos.documents.cell_file.THINGS_MAX", 12)
+    error = refused(text)
+    assert words in error.problem or "out of range" in error.problem
+    assert "12" in error.hint
 
 
 def test_a_budget_below_the_idle_draw_names_both_and_the_line():

@@ -111,6 +111,16 @@ run: {for: 10s}
     assert spec.run == Run(for_seconds=10.0)
 
 
+def test_a_host_is_attached_to_devices_by_flows_both_ways():
+    spec = one("""
+name: a
+engines: {devices: {kind: gpu, count: 2}}
+hosts: {driver: {count: 1, cpu: 4}}
+circuits: [{from: driver, to: devices}, {from: devices, to: driver}]
+""")
+    assert [wish.roles for wish in spec.circuits] == [("driver", "devices"), ("devices", "driver")]
+
+
 def test_a_file_may_hold_several_slices():
     specs = parse_slice(
         "name: a\nengines: {w: {kind: gpu}}\n---\nname: b\nhosts: {d: {count: 1, cpu: 1}}", "-"
@@ -257,6 +267,12 @@ def test_a_dump_reads_back_equal_as_json_and_as_yaml():
             5,
             "must have one of",
             "ring",
+        ),
+        (
+            with_workers("hosts: {d: {count: 1, cpu: 1}}\ncircuits:\n  - {ring: d}"),
+            6,
+            'no role "d"',
+            "workers",
         ),
         (with_workers("circuits:\n  - {from: workers}"), 5, "both from and to", "write such as"),
         (with_workers("circuits:\n  - {lanes: 2}"), 5, "must have one of", "write such as"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowos.model.cell import Engine, Switch
+from flowos.model.cell import Engine, Link, Switch
 from flowos.model.codec import encode
 from flowos.model.placement import Placement
 from flowos.model.transaction import Change
@@ -96,17 +96,20 @@ def test_host_resources_are_what_nobody_holds():
 
 
 def test_leaf_is_the_tier_0_switch_of_an_engines_port():
-    engines = gpus("n0", 2)
-    upper = ports(engines[:1], "s0")
+    both, upper, none = gpus("n0", 3)
     view = view_of(
-        Switch("l0"), Switch("s0", tier=1), node("n0", *engines, *gpus("n1", 1)), upper[:0]
+        Switch("l0"),
+        Switch("s0", tier=1),
+        node("n0", both, upper, none),
+        Link("low", f"{both.id}:0", "l0:0", lanes=2),
+        Link("high", "s0:0", f"{both.id}:1"),
+        Link("only", f"{upper.id}:0", "s0:1"),
     )
-    for link in [*ports(engines[:1], "l0"), *upper]:
-        view.cell.add(link)
-    site = Pool(view).sites[0]
+    pool = Pool(view)
+    site = pool.sites[0]
     assert site is not None
-    # The second engine has no port at all.
-    assert dict(site.leaves) == {"s0": 0b01, NOWHERE: 0b10}
+    assert dict(site.leaves) == {"l0": 0b001, "s0": 0b010, NOWHERE: 0b100}
+    assert [pool.makes[make].port_lanes for make in site.makes] == [3, 1, 0]
 
 
 def test_bitstreams_are_found_by_what_agents_observe():

@@ -1,0 +1,133 @@
+"""What every benchmark shares: options, figures with their baselines, a table, a plot."""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PLOTS = Path("benchmarks/plots")
+
+
+@dataclass
+class Figure:
+    """One measured value beside its baseline of the same run.
+
+    Attributes:
+        ratio: value / baseline.
+        goal: In words, e.g. "<= 10 s".
+        ok: Whether the goal is met; None = there is none.
+    """
+
+    value: float
+    unit: str
+    baseline: float | None = None
+    goal: str = ""
+    ok: bool | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times the baseline the value is."""
+        return self.value / self.baseline if self.baseline else None
+
+
+@dataclass
+class Report:
+    """Collects figures and prints them."""
+
+    title: str
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        baseline: float | None = None,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> None:
+        """Add a figure, with its goal as a bound on the value."""
+        goal, ok = "", None
+        if at_most is not None:
+            goal, ok = f"<= {at_most:g} {unit}", value <= at_most
+        if at_least is not None:
+            goal, ok = f">= {at_least:g} {unit}", value >= at_least
+        self.figures[name] = Figure(value, unit, baseline, goal, ok)
+
+    def print(self, *, as_json: bool) -> None:
+        """Print all figures, as JSON or as a table with a plot beside it."""
+        if as_json:
+            shown = {
+                name: {
+                    "value": round(f.value, 4),
+                    "unit": f.unit,
+                    "baseline": None if f.baseline is None else round(f.baseline, 4),
+                    "ratio": None if f.ratio is None else round(f.ratio, 4),
+                    "goal": f.goal,
+                    "ok": f.ok,
+                }
+                for name, f in self.figures.items()
+            }
+            print(json.dumps({"figures": shown}))
+            return
+        load = os.getloadavg()[0]
+        print(f"{self.title}  (load average {load:.2f}, {os.cpu_count()} cores)")
+        width = max(len(name) for name in self.figures)
+        for name, f in self.figures.items():
+            baseline = "" if f.baseline is None else f"baseline {f.baseline:,.4g}"
+            ratio = "" if f.ratio is None else f"x{f.ratio:.2f}"
+            verdict = {True: "ok", False: "MISSED", None: ""}[f.ok]
+            print(
+                f"  {name:<{width}}  {f.value:>12,.4g} {f.unit:<9} {baseline:<22} {ratio:<8} "
+                f"{f.goal:<18} {verdict}".rstrip()
+            )
+
+    def plot(self, name: str, draw: "Callable[[object], None]") -> None:
+        """Write a picture, where matplotlib is installed (extra `bench`)."""
+        try:
+            import matplotlib as mpl
+
+            mpl.use("Agg")
+            from matplotlib import pyplot as plt
+        except ImportError:
+            print("  no picture: pip install 'flowos[bench]'", file=sys.stderr)
+            return
+        PLOTS.mkdir(parents=True, exist_ok=True)
+        figure, axes = plt.subplots(figsize=(7, 4))
+        draw(axes)
+        axes.set_title(self.title)
+        figure.tight_layout()
+        path = PLOTS / f"{name}.png"
+        figure.savefig(path, dpi=120)
+        plt.close(figure)
+        print(f"  picture: {path}")
+
+
+def options(description: str) -> argparse.Namespace:
+    """Parse --quick and --json."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="under 50 s")
+    parser.add_argument("--json", action="store_true", help="print figures as JSON, no plots")
+    return parser.parse_args()
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Return how long a call took."""
+    before = time.perf_counter()
+    call()
+    return time.perf_counter() - before
+
+
+def interleaved(calls: Sequence[Callable[[], float]], rounds: int) -> list[float]:
+    """Return each call's median over rounds that take turns, so that drift hits all alike."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, found in zip(calls, samples, strict=True):
+            found.append(call())
+    return [statistics.median(found) for found in samples]

@@ -1,0 +1,376 @@
+"""In which form is data written? The options of every list and show, and the one way out."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from flowos.model.errors import SpecError
+from flowos_cli import render
+from flowos_cli.render import Column, Item
+
+if TYPE_CHECKING:
+    from flowos.model.view import CellView
+    from flowos_cli.wiring import Where
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+API_VERSION: Final = "flowos/v1"
+FORMS: Final = ("table", "wide", "json", "jsonl", "yaml", "name")
+DRAW_SECONDS: Final = 0.25  # a screen is drawn four times a second at most
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How one kind of thing is listed.
+
+    Attributes:
+        columns: Of its table.
+        name: The field that names an item.
+        empty: What people are told where there are none, with the next useful command.
+    """
+
+    columns: tuple[Column, ...]
+    name: str = "name"
+    empty: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the options say.
+
+    Attributes:
+        form: One of `FORMS`.
+        columns: Those asked for; empty = the usual ones.
+        headers: Whether a table has titles.
+        watch: Whether to go on and tell what changes.
+    """
+
+    form: str = "table"
+    columns: tuple[str, ...] = ()
+    headers: bool = True
+    watch: bool = False
+
+    @property
+    def draws(self) -> bool:
+        """Whether people read it."""
+        return self.form in ("table", "wide")
+
+    # -- lists
+
+    def lines(self, listing: Listing, items: Sequence[Item]) -> list[str]:
+        """Return the lines that a list takes in this form."""
+        if self.form == "name":
+            return [name_of(listing, item) for item in items]
+        if self.form == "jsonl":
+            return [compact(self._picked(listing, item)) for item in items]
+        if self.form in ("json", "yaml"):
+            picked = [self._picked(listing, item) for item in items]
+            return self._document({"apiVersion": API_VERSION, "items": picked})
+        return render.table(
+            self._columns(listing, items),
+            items,
+            headers=self.headers,
+            colour=render.has_colour(),
+            width=render.terminal_width(),
+        )
+
+    def put(self, listing: Listing, items: Sequence[Item]) -> None:
+        """Write a list; say on stderr where there is nothing in it."""
+        if not items and self.form in ("table", "wide", "name"):
+            if listing.empty:
+                click.echo(listing.empty, err=True)
+            return
+        write(self.lines(listing, items))
+
+    # -- one thing
+
+    def one_lines(
+        self, listing: Listing, item: Item, details: Callable[[Item], list[str]]
+    ) -> list[str]:
+        """Return the lines that one thing takes in this form; `details` draws it for people."""
+        if self.form == "name":
+            return [name_of(listing, item)]
+        if self.form == "jsonl":
+            return [compact(self._picked(listing, item))]
+        if self.form in ("json", "yaml"):
+            return self._document(self._picked(listing, item))
+        if self.columns:
+            return self.lines(listing, [item])
+        return details(item)
+
+    def put_one(self, listing: Listing, item: Item, details: Callable[[Item], list[str]]) -> None:
+        """Write one thing."""
+        write(self.one_lines(listing, item, details))
+
+    # -- parts
+
+    def _document(self, value: object) -> list[str]:
+        if self.form == "yaml":
+            return to_yaml(value).rstrip("\n").split("\n")
+        # Piped, a list takes one line an item less than it could: people look at it all the same.
+        return json.dumps(value, indent=2, ensure_ascii=False).split("\n")
+
+    def _picked(self, listing: Listing, item: Item) -> Item:
+        if not self.columns:
+            return item
+        self._check_columns(listing, [item])
+        known = {column.name: column for column in listing.columns}
+        return {
+            name: item[name] if name in item else known[name].text(item) for name in self.columns
+        }
+
+    def _columns(self, listing: Listing, items: Sequence[Item]) -> list[Column]:
+        if not self.columns:
+            return [c for c in listing.columns if self.form == "wide" or not c.wide]
+        self._check_columns(listing, items)
+        known = {column.name: column for column in listing.columns}
+        return [known.get(name) or Column(name, _of_field(name)) for name in self.columns]
+
+    def _check_columns(self, listing: Listing, items: Sequence[Item]) -> None:
+        names = {column.name for column in listing.columns}.union(*(items[:1]))
+        for name in self.columns:
+            if items and name not in names:
+                raise SpecError(
+                    f"there is no column '{name}'",
+                    where="--columns",
+                    hint=f"choose from {', '.join(sorted(names - {'apiVersion'}))}",
+                )
+
+
+def _of_field(name: str) -> Callable[[Item], str]:
+    def text(item: Item) -> str:
+        value = item.get(name)
+        if value is None or value in ("", [], {}):
+            return "-"
+        return value if isinstance(value, str) else compact(value)
+
+    return text
+
+
+def name_of(listing: Listing, item: Item) -> str:
+    """Return how a thing is called on the command line.
+
+    Slices of another tenant than the default one carry the tenant.
+    """
+    name = str(item[listing.name])
+    tenant = item.get("tenant", "default")
+    return name if tenant == "default" or "/" in name else f"{tenant}/{name}"
+
+
+def compact(value: object) -> str:
+    """Return JSON on one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def to_yaml(value: object) -> str:
+    """Return YAML, in the order of the fields."""
+    import yaml
+
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump(  # type: ignore[no-any-return]
+        value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+
+
+def write(lines: Iterable[str]) -> None:
+    """Write lines to stdout."""
+    text = "\n".join(lines)
+    if text:
+        click.echo(text, color=render.has_colour())
+
+
+def say(text: str) -> None:
+    """Tell people something, on stderr."""
+    click.echo(text, err=True)
+
+
+def now() -> float:
+    """Return wall-clock seconds, for ages."""
+    from flowos.runtime.clock import SystemClock
+
+    return SystemClock().wall()
+
+
+# ------------------------------------------------------------------------------------- options
+
+
+def output_options(*, watch: bool = True, form: str = "table") -> Callable[[F], F]:
+    """Add -o, --columns, --no-headers, -w and -q, and pass them as one `out`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:  # click passes what it parsed
+            columns = tuple(
+                c.strip().lower() for c in kwargs.pop("columns").split(",") if c.strip()
+            )
+            chosen = kwargs.pop("form")
+            if kwargs.pop("quiet"):
+                if chosen not in (None, "name"):
+                    raise click.UsageError(f"-q prints names alone: leave -o {chosen} or -q out")
+                chosen = "name"
+            out = Output(
+                form=chosen or form,
+                columns=columns,
+                headers=not kwargs.pop("no_headers"),
+                watch=kwargs.pop("watch", False),
+            )
+            return function(*args, out=out, **kwargs)
+
+        options = [
+            click.option(
+                "-o", "--output", "form", type=click.Choice(FORMS), default=None,
+                help=f"Form of the data; default {form}.",
+            ),
+            click.option(
+                "--columns", default="", metavar="A,B", help="Only these columns or fields.",
+            ),
+            click.option("--no-headers", is_flag=True, help="Tables without titles."),
+            click.option("-q", "--quiet", is_flag=True, help="Names alone."),
+        ]  # fmt: skip
+        if watch:
+            options.append(
+                click.option("-w", "--watch", is_flag=True, help="Go on and tell what changes.")
+            )
+        decorated: Any = wrapped
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+# --------------------------------------------------------------------------------------- watch
+
+
+def show_list(
+    where: "Where",
+    out: Output,
+    listing: Listing,
+    prefixes: Sequence[str],
+    make: "Callable[[CellView], Sequence[Item]]",
+) -> int:
+    """Write a list that follows from a view, once or again with each change.
+
+    Args:
+        where: Which store.
+        out: The form.
+        listing: What is listed.
+        prefixes: What the view must follow.
+        make: Returns the items; called once for each look.
+    """
+
+    def lines(view: "CellView") -> list[str]:
+        return out.lines(listing, make(view))
+
+    def rows(view: "CellView") -> dict[str, Item]:
+        return {name_of(listing, item): item for item in make(view)}
+
+    if out.watch:
+        return _watch(where, out, listing, prefixes, lines, rows)
+    from flowos.runtime.shown import view_of
+
+    store = where.store()
+    try:
+        out.put(listing, make(view_of(store, prefixes)))
+    finally:
+        store.close()
+    return 0
+
+
+def show_one(
+    where: "Where",
+    out: Output,
+    listing: Listing,
+    prefixes: Sequence[str],
+    make: "Callable[[CellView], Item]",
+    details: Callable[[Item], list[str]],
+) -> int:
+    """Write one thing that follows from a view, once or again with each change; see `show_list`."""
+
+    def lines(view: "CellView") -> list[str]:
+        return out.one_lines(listing, make(view), details)
+
+    def rows(view: "CellView") -> dict[str, Item]:
+        return {"": make(view)}
+
+    if out.watch:
+        return _watch(where, out, listing, prefixes, lines, rows)
+    from flowos.runtime.shown import view_of
+
+    store = where.store()
+    try:
+        write(lines(view_of(store, prefixes)))
+    finally:
+        store.close()
+    return 0
+
+
+def _watch(
+    where: "Where",
+    out: Output,
+    listing: Listing,
+    prefixes: Sequence[str],
+    lines: "Callable[[CellView], list[str]]",
+    rows: "Callable[[CellView], dict[str, Item]]",
+) -> int:
+    """Draw in place on a terminal; else write what is new or changed. Ctrl-C ends it well."""
+    on_screen = out.draws and sys.stdout.isatty()
+    known: dict[str, Item] = {}
+    drawn: list[str] | None = None
+    try:
+        with where.client() as client:
+            client.view(())  # says that there is no cell, where there is none
+            if on_screen:
+                with render.Screen() as screen:
+                    for view in paced(client.follow(prefixes), DRAW_SECONDS):
+                        screen.draw(lines(view) or [listing.empty])
+                return 0
+            for view in paced(client.follow(prefixes), DRAW_SECONDS):
+                if out.form in ("json", "yaml"):
+                    new = lines(view)
+                    if new != drawn:
+                        drawn = new
+                        write(["---", *new] if out.form == "yaml" else [_one_line(new)])
+                else:
+                    found = rows(view)
+                    changed = [item for name, item in found.items() if known.get(name) != item]
+                    if changed:
+                        headers = out.headers and not known
+                        write(replace(out, headers=headers).lines(listing, changed))
+                    known = found
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _one_line(document: Sequence[str]) -> str:
+    return compact(json.loads("\n".join(document)))
+
+
+def paced(views: "Iterable[CellView]", seconds: float) -> "Iterable[CellView]":
+    """Pass views on, not more often than this; the last one of a burst always.
+
+    `views` must repeat its view now and then, as `CellClient.follow` does. Where the receiver takes
+    long over one, it gets fewer.
+    """
+    from flowos.runtime.clock import SystemClock
+
+    clock = SystemClock()
+    due, seen = 0.0, -1
+    for view in views:
+        start = clock.monotonic()
+        if start < due:
+            seen = -1  # something came that is not passed on yet
+            continue
+        if seen == view.placed_at == view.revision:
+            continue
+        yield view
+        spent = clock.monotonic() - start
+        due = start + max(seconds, 3 * spent)
+        seen = -2

@@ -1,0 +1,314 @@
+"""How does it look to people? Tables, colours, ages and amounts, bars; the only place that draws.
+
+Off a terminal nothing is cut or coloured, so that what scripts cut out of a table stays whole.
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+import click
+
+Item = Mapping[str, Any]
+
+STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    # phases
+    "pending": {"fg": "yellow"},
+    "committed": {"fg": "cyan"},
+    "provisioning": {"fg": "cyan"},
+    "running": {"fg": "green"},
+    "degraded": {"fg": "magenta"},
+    "repairing": {"fg": "magenta"},
+    "draining": {"fg": "blue"},
+    "cleaning": {"fg": "blue"},
+    "done": {"dim": True},
+    "failed": {"fg": "red"},
+    "cancelled": {"dim": True},
+    # states of things
+    "free": {"fg": "green"},
+    "up": {"fg": "green"},
+    "held": {"fg": "cyan"},
+    "shared": {"fg": "cyan"},
+    "off": {"dim": True},
+    "drained": {"fg": "yellow"},
+    "quarantined": {"fg": "red"},
+    # parts of a screen
+    "title": {"bold": True},
+    "quiet": {"dim": True},
+    "bad": {"fg": "red"},
+    "good": {"fg": "green"},
+}
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+WIDTH_LEAST: Final = 6  # a column is never cut below this
+GAP: Final = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: What `--columns` calls it; its title is the same in capitals.
+        text: What stands in it for an item.
+        wide: Shown by `-o wide` and when it is named, not otherwise.
+        right: Numbers stand at the right.
+        styled: Coloured by the style of this name; "" = none, "=" = that of its own text.
+    """
+
+    name: str
+    text: Callable[[Item], str]
+    wide: bool = False
+    right: bool = False
+    styled: str = ""
+
+
+def has_colour(stream: TextIO | None = None) -> bool:
+    """Whether colours may be written to a stream, stdout by default."""
+    stream = stream or sys.stdout
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, style: str, *, colour: bool) -> str:
+    """Return the text in a style, if there is one of this name."""
+    known = STYLES.get(style)
+    return click.style(text, **known) if colour and known else text
+
+
+def width_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes; colours take none."""
+    return len(_ANSI.sub("", text))
+
+
+def plain(text: str) -> str:
+    """Return the text without what would move a terminal's cursor."""
+    return _UNPRINTABLE.sub("?", text)
+
+
+def terminal_width() -> int:
+    """Return the width to cut tables to; a very large one off a terminal."""
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 1_000_000
+
+
+def table(
+    columns: Sequence[Column],
+    items: Sequence[Item],
+    *,
+    headers: bool = True,
+    colour: bool = False,
+    width: int = 1_000_000,
+    indent: str = "",
+) -> list[str]:
+    """Return the lines of a table, its widest columns cut until it fits the width."""
+    cells = [[plain(column.text(item)) for column in columns] for item in items]
+    titles = [column.name.upper().replace("_", " ") for column in columns]
+    widths = [
+        max([len(title) if headers else 0, *(len(row[i]) for row in cells)])
+        for i, title in enumerate(titles)
+    ]
+    room = width - len(indent) - len(GAP) * (len(columns) - 1)
+    _narrow(widths, room, [max(WIDTH_LEAST, len(t) if headers else 0) for t in titles])
+    lines = []
+    if headers:
+        row = [_fit(t, w, right=c.right) for t, w, c in zip(titles, widths, columns, strict=True)]
+        lines.append(indent + paint(GAP.join(row).rstrip(), "title", colour=colour))
+    for texts in cells:
+        row = []
+        for text, wide, column in zip(texts, widths, columns, strict=True):
+            fitted = _fit(text, wide, right=column.right)
+            style = text if column.styled == "=" else column.styled
+            # The padding stays outside, else underlines and reverse styles would show it.
+            bare = fitted.strip()
+            row.append(
+                fitted.replace(bare, paint(bare, style, colour=colour), 1) if bare else fitted
+            )
+        lines.append((indent + GAP.join(row)).rstrip())
+    return lines
+
+
+def _narrow(widths: list[int], room: int, least: Sequence[int]) -> None:
+    """Take from the widest column until all fit, but not below what each needs."""
+    while sum(widths) > room:
+        spare = [
+            (w - max(1, low), w, i) for i, (w, low) in enumerate(zip(widths, least, strict=True))
+        ]
+        candidates = [(w, i) for over, w, i in spare if over > 0]
+        if not candidates:
+            return
+        widest, index = max(candidates)
+        second = max((w for w, i in candidates if i != index), default=0)
+        excess = sum(widths) - room
+        step = max(1, min(excess, widest - max(second, least[index])))
+        widths[index] = max(least[index], widest - step)
+
+
+def _fit(text: str, width: int, *, right: bool) -> str:
+    if len(text) > width:
+        text = text[: width - 1] + "…"
+    return text.rjust(width) if right else text.ljust(width)
+
+
+def pairs(
+    rows: Sequence[tuple[str, str]], *, colour: bool = False, width: int = 1_000_000
+) -> list[str]:
+    """Return lines "name:  value", aligned; values that are empty are left out."""
+    shown = [(name, value) for name, value in rows if value != ""]
+    wide = max((len(name) for name, _ in shown), default=0) + 1
+    lines = []
+    for name, value in shown:
+        label = paint(f"{name}:", "quiet", colour=colour) + " " * (wide - len(name) - 1)
+        lines += _wrapped(label, value, wide + len(GAP), width)
+    return lines
+
+
+def _wrapped(label: str, value: str, indent: int, width: int) -> list[str]:
+    """Break a long value at blanks, below where it begins."""
+    room = max(20, width - indent)
+    parts: list[str] = []
+    line = ""
+    for word in value.split(" "):
+        if line and width_of(line) + 1 + width_of(word) > room:
+            parts.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    parts.append(line)
+    return [f"{label}{GAP}{parts[0]}", *(" " * indent + part for part in parts[1:])]
+
+
+def wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """Break a sentence at blanks."""
+    import textwrap
+
+    return textwrap.wrap(
+        text, min(width, 100), initial_indent=indent, subsequent_indent=indent
+    ) or [""]
+
+
+# ------------------------------------------------------------------------------------- amounts
+
+
+def age(seconds: float | None) -> str:
+    """Return how long something took or is ago: "42s", "3m", "5h", "12d"."""
+    if seconds is None:
+        return "-"
+    whole = max(0, int(seconds))
+    for unit, size, least in (("d", 86_400, 172_800), ("h", 3_600, 7_200), ("m", 60, 120)):
+        if whole >= least:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def amount(count: int) -> str:
+    """Return bytes for people: "40 GiB"."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if size >= 10 or size == int(size) else f"{size:.1f} {unit}"
+
+
+def watts(count: int | None) -> str:
+    """Return a power for people: "800 W", "12.5 kW"."""
+    if count is None:
+        return "-"
+    if abs(count) < 10_000:
+        return f"{count} W"
+    return f"{count / 1000:.1f} kW" if abs(count) < 10_000_000 else f"{count / 1e6:.1f} MW"
+
+
+def nanoseconds(count: int) -> str:
+    """Return a latency for people: "450 ns", "1.5 µs"."""
+    return f"{count} ns" if count < 1000 else f"{count / 1000:.1f} µs"
+
+
+def percent(fraction: float) -> str:
+    """Return "12.5%", without the part behind the point where there is none."""
+    return f"{100 * fraction:.1f}%".replace(".0%", "%")
+
+
+def cut(parts: Sequence[str], most: int = 3) -> str:
+    """Return the first of several names and how many more there are: "a, b, +5"."""
+    shown = ", ".join(parts[:most])
+    return f"{shown}, +{len(parts) - most}" if len(parts) > most else shown
+
+
+def bar(parts: Sequence[tuple[int, str]], of: int, width: int, *, colour: bool) -> str:
+    """Return a bar of parts of a whole, each (size, style); what is left stays light.
+
+    Any part that is not nothing is seen.
+    """
+    signs = ("█", "▓", "▒", "▒")
+    cells = ""
+    left = width
+    for (size, style), sign in zip(parts, signs, strict=False):
+        if size <= 0 or of <= 0 or left <= 0:
+            continue
+        cell_count = min(left, max(1, round(width * size / of)))
+        cells += paint(sign * cell_count, style, colour=colour)
+        left -= cell_count
+    return cells + paint("░" * left, "quiet", colour=colour)
+
+
+# ------------------------------------------------------------------------------------ moving
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that takes (done, of) and draws it, on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _of: None
+        return
+    # Only here: importing it costs a short command 50 ms.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+class Screen:
+    """Redraws lines in place on a terminal; on the way out the last ones stay."""
+
+    def __init__(self) -> None:
+        self._drawn = 0
+
+    def __enter__(self) -> "Screen":
+        """Hide the cursor."""
+        click.echo("\x1b[?25l", nl=False, color=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Show it again."""
+        click.echo("\x1b[?25h", nl=False, color=True)
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Put these lines where the last ones were; what does not fit the height is left out."""
+        height = max(2, shutil.get_terminal_size((80, 24)).lines - 1)
+        if len(lines) > height:
+            lines = [*lines[: height - 1], f"... {len(lines) - height + 1} more"]
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        text = "".join(f"{line}\x1b[K\n" for line in lines)
+        click.echo(f"\r{up}{text}\x1b[J", nl=False, color=True)
+        self._drawn = len(lines)
