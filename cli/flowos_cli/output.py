@@ -3,17 +3,18 @@
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from flowos.model.errors import SpecError
+from flowos.model.errors import SpecError, UnknownName
 from flowos_cli import render
 from flowos_cli.render import Column, Item
 
 if TYPE_CHECKING:
+    from flowos.model.protocols import CellStore
     from flowos.model.view import CellView
     from flowos_cli.wiring import Where
 
@@ -172,9 +173,8 @@ def to_yaml(value: object) -> str:
     import yaml
 
     dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return yaml.dump(  # type: ignore[no-any-return]
-        value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100
-    )
+    text: str = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def write(lines: Iterable[str]) -> None:
@@ -197,6 +197,52 @@ def now() -> float:
 
 
 # ------------------------------------------------------------------------------------- options
+
+
+def seconds(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """Read an option that is a duration, such as 10s, 5m or 1h30m; a bare number is seconds."""
+    from flowos.documents.quantities import seconds_of
+
+    try:
+        return None if value is None else seconds_of(value)
+    except SpecError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+tenant_option = click.option(
+    "--tenant", envvar="FLOWOS_TENANT", default="", metavar="T", help="Whose slices."
+)
+
+
+def named(store: "CellStore", family: str, text: str, hint: str) -> str:
+    """Return the name of the one thing of a key family that a text is, or is the start of.
+
+    Raises:
+        UnknownName: There is none.
+        SpecError: There are several.
+    """
+    start = f"{family}/{text}"
+    names = [record.key[len(family) + 1 :] for record in store.read([start]).records]
+    return one_of(text, names, family, hint) if text else unknown(family, text, hint)
+
+
+def one_of(text: str, names: Sequence[str], what: str, hint: str) -> str:
+    """Return the name that a text is, or is the only start of; see `named`."""
+    if text in names:
+        return text
+    if not names:
+        return unknown(what, text, hint)
+    if len(names) > 1:
+        raise SpecError(
+            f"'{text}' can be any of {len(names)}: {render.cut(sorted(names), 6)}",
+            hint="write more of the name",
+        )
+    return names[0]
+
+
+def unknown(what: str, text: str, hint: str) -> NoReturn:
+    """Refuse a name."""
+    raise UnknownName(f"there is no {what} '{text}': {hint}")
 
 
 def output_options(*, watch: bool = True, form: str = "table") -> Callable[[F], F]:
@@ -252,7 +298,7 @@ def show_list(
     out: Output,
     listing: Listing,
     prefixes: Sequence[str],
-    make: "Callable[[CellView], Sequence[Item]]",
+    make: "Callable[[CellView, CellStore], Sequence[Item]]",
 ) -> int:
     """Write a list that follows from a view, once or again with each change.
 
@@ -264,11 +310,11 @@ def show_list(
         make: Returns the items; called once for each look.
     """
 
-    def lines(view: "CellView") -> list[str]:
-        return out.lines(listing, make(view))
+    def lines(view: "CellView", store: "CellStore") -> list[str]:
+        return out.lines(listing, make(view, store))
 
-    def rows(view: "CellView") -> dict[str, Item]:
-        return {name_of(listing, item): item for item in make(view)}
+    def rows(view: "CellView", store: "CellStore") -> dict[str, Item]:
+        return {name_of(listing, item): item for item in make(view, store)}
 
     if out.watch:
         return _watch(where, out, listing, prefixes, lines, rows)
@@ -276,7 +322,7 @@ def show_list(
 
     store = where.store()
     try:
-        out.put(listing, make(view_of(store, prefixes)))
+        out.put(listing, make(view_of(store, prefixes), store))
     finally:
         store.close()
     return 0
@@ -287,16 +333,16 @@ def show_one(
     out: Output,
     listing: Listing,
     prefixes: Sequence[str],
-    make: "Callable[[CellView], Item]",
+    make: "Callable[[CellView, CellStore], Item]",
     details: Callable[[Item], list[str]],
 ) -> int:
     """Write one thing that follows from a view, once or again with each change; see `show_list`."""
 
-    def lines(view: "CellView") -> list[str]:
-        return out.one_lines(listing, make(view), details)
+    def lines(view: "CellView", store: "CellStore") -> list[str]:
+        return out.one_lines(listing, make(view, store), details)
 
-    def rows(view: "CellView") -> dict[str, Item]:
-        return {"": make(view)}
+    def rows(view: "CellView", store: "CellStore") -> dict[str, Item]:
+        return {"": make(view, store)}
 
     if out.watch:
         return _watch(where, out, listing, prefixes, lines, rows)
@@ -304,7 +350,7 @@ def show_one(
 
     store = where.store()
     try:
-        write(lines(view_of(store, prefixes)))
+        write(lines(view_of(store, prefixes), store))
     finally:
         store.close()
     return 0
@@ -315,8 +361,8 @@ def _watch(
     out: Output,
     listing: Listing,
     prefixes: Sequence[str],
-    lines: "Callable[[CellView], list[str]]",
-    rows: "Callable[[CellView], dict[str, Item]]",
+    lines: "Callable[[CellView, CellStore], list[str]]",
+    rows: "Callable[[CellView, CellStore], dict[str, Item]]",
 ) -> int:
     """Draw in place on a terminal; else write what is new or changed. Ctrl-C ends it well."""
     on_screen = out.draws and sys.stdout.isatty()
@@ -328,16 +374,16 @@ def _watch(
             if on_screen:
                 with render.Screen() as screen:
                     for view in paced(client.follow(prefixes), DRAW_SECONDS):
-                        screen.draw(lines(view) or [listing.empty])
+                        screen.draw(lines(view, client.store) or [listing.empty])
                 return 0
             for view in paced(client.follow(prefixes), DRAW_SECONDS):
                 if out.form in ("json", "yaml"):
-                    new = lines(view)
+                    new = lines(view, client.store)
                     if new != drawn:
                         drawn = new
                         write(["---", *new] if out.form == "yaml" else [_one_line(new)])
                 else:
-                    found = rows(view)
+                    found = rows(view, client.store)
                     changed = [item for name, item in found.items() if known.get(name) != item]
                     if changed:
                         headers = out.headers and not known
@@ -353,24 +399,19 @@ def _one_line(document: Sequence[str]) -> str:
     return compact(json.loads("\n".join(document)))
 
 
-def paced(views: "Iterable[CellView]", seconds: float) -> "Iterable[CellView]":
-    """Pass views on, not more often than this; the last one of a burst always.
+def paced(views: "Iterable[CellView]", seconds: float) -> "Iterator[CellView]":
+    """Pass views on, not more often than this, and less often where the receiver takes long.
 
-    `views` must repeat its view now and then, as `CellClient.follow` does. Where the receiver takes
-    long over one, it gets fewer.
+    `views` must repeat its view now and then, as `CellClient.follow` does: so the last change of a
+    burst is passed on too.
     """
     from flowos.runtime.clock import SystemClock
 
     clock = SystemClock()
-    due, seen = 0.0, -1
+    due = 0.0
     for view in views:
         start = clock.monotonic()
-        if start < due:
-            seen = -1  # something came that is not passed on yet
-            continue
-        if seen == view.placed_at == view.revision:
-            continue
-        yield view
-        spent = clock.monotonic() - start
-        due = start + max(seconds, 3 * spent)
-        seen = -2
+        if start >= due:
+            yield view
+            end = clock.monotonic()
+            due = end + max(seconds, 2 * (end - start))

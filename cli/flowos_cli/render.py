@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final, Self, TextIO
 
 import click
 
@@ -294,7 +294,7 @@ class Screen:
     def __init__(self) -> None:
         self._drawn = 0
 
-    def __enter__(self) -> "Screen":
+    def __enter__(self) -> Self:
         """Hide the cursor."""
         click.echo("\x1b[?25l", nl=False, color=True)
         return self
@@ -305,10 +305,25 @@ class Screen:
 
     def draw(self, lines: Sequence[str]) -> None:
         """Put these lines where the last ones were; what does not fit the height is left out."""
-        height = max(2, shutil.get_terminal_size((80, 24)).lines - 1)
+        size = shutil.get_terminal_size((80, 24))
+        height = max(2, size.lines - 1)
         if len(lines) > height:
             lines = [*lines[: height - 1], f"... {len(lines) - height + 1} more"]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        text = "".join(f"{line}\x1b[K\n" for line in lines)
+        text = "".join(f"{shortened(line, size.columns)}\x1b[K\n" for line in lines)
         click.echo(f"\r{up}{text}\x1b[J", nl=False, color=True)
         self._drawn = len(lines)
+
+
+def shortened(line: str, width: int) -> str:
+    """Cut a line, which may have colours, to a width."""
+    if width_of(line) <= width:
+        return line
+    kept, left = "", width - 1
+    for part in re.split(f"({_ANSI.pattern})", line):
+        if _ANSI.fullmatch(part):
+            kept += part
+        else:
+            kept += part[:left]
+            left -= min(left, len(part))
+    return f"{kept}…"

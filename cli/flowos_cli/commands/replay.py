@@ -87,7 +87,7 @@ def replay(
             from flowos.runtime.loading import load_cell_into
 
             with progress_bar("loading the cell") as tell:
-                load_cell_into(store, cell, progress=lambda done, of: tell(done, of, ""))
+                load_cell_into(store, cell, progress=tell)
             with progress_bar("replaying") as tell:
                 result = _play(store, chosen, jobs, speed=speed, load=load, seed=seed, tell=tell)
             violations: list[Any] = []
@@ -95,7 +95,9 @@ def replay(
                 from flowos.verify.history import verify_history
 
                 with progress_bar("verifying every revision") as tell:
-                    found = verify_history(store, progress=lambda done, of: tell(done, of, ""))
+                    found = verify_history(
+                        store, progress=lambda at, first, last: tell(at - first, last - first)
+                    )
                 violations = list(found.violations)
                 result.violations = len(violations)
         finally:
@@ -118,10 +120,13 @@ def _play(
     from flowos.runtime.clock import SystemClock
     from flowos.simulation import replay as replays
 
+    def progress(done: int, of: int, _said: str) -> None:
+        tell(done, of)
+
     if load is None:
-        return replays.replay(store, policy, jobs, speed=speed, seed=seed, progress=tell)
+        return replays.replay(store, policy, jobs, speed=speed, seed=seed, progress=progress)
     client = CellClient(store, SystemClock())
-    return replays.fill_up(client, policy, jobs, load=load, seed=seed, progress=tell)
+    return replays.fill_up(client, policy, jobs, load=load, seed=seed, progress=progress)
 
 
 def _print(result: "Result", violations: list[Any], output: str) -> None:

@@ -223,6 +223,7 @@ class _Keeper:
         """Load the cell where there is none; return where it came from."""
         from flowos.model import keys
         from flowos.runtime.loading import load_cell_into
+        from flowos_cli.render import progress_bar
 
         info = [r for r in store.read([keys.INFO]).records if r.key == keys.INFO]
         if info:
@@ -235,7 +236,8 @@ class _Keeper:
                 )
             return known or "main"
         source = source or PRESET_DEFAULT
-        load_cell_into(store, cell or _cell(source), source=source, progress=_progress())
+        with progress_bar("loading the cell") as tell:
+            load_cell_into(store, cell or _cell(source), source=source, progress=tell)
         return source
 
     def _start(self, process: _Process) -> None:
@@ -286,7 +288,7 @@ class _Keeper:
         while not self.stopping:
             time.sleep(0.1)
             for process in self.processes:
-                if self.stopping or process.running is None or process.running.poll() is None:
+                if process.running is None or process.running.poll() is None:
                     continue
                 if time.monotonic() - process.started_at < RESTART_SECONDS:
                     continue
@@ -297,7 +299,7 @@ class _Keeper:
                 )
                 self._start(process)
                 self._write(ready=True)
-            if self.store is not None and not self.store.is_running() and not self.stopping:
+            if self.store is not None and not self.store.is_running():
                 click.echo("the store ended: starting it again", err=True)
                 try:
                     self.store.start()
@@ -336,19 +338,6 @@ class _Keeper:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(state))
         part.replace(path)
-
-
-def _progress() -> Any:  # a callable with state
-    """Return a callback that draws the loading of a large cell on a terminal."""
-    if not sys.stderr.isatty():
-        return lambda _done, _total: None
-
-    def draw(done: int, total: int) -> None:
-        end = "\n" if done == total else ""
-        click.echo(f"\rloading the cell: {done:,} of {total:,}", nl=False, err=True)
-        click.echo(end, nl=False, err=True)
-
-    return draw
 
 
 def _lock(folder: Path) -> int:

@@ -51,7 +51,14 @@ def ports(
 ) -> list[Thing]:
     """One link from each engine to a switch, as "fwd"."""
     return [
-        Link(f"{e.node}-{e.name}", f"{e.id}:0", f"{switch}:{e.node}{e.name}", lanes, 100.0, latency_ns)
+        Link(
+            f"{e.node}-{e.name}",
+            f"{e.id}:0",
+            f"{switch}:{e.node}{e.name}",
+            lanes,
+            100.0,
+            latency_ns,
+        )
         for e in engines
     ]
 

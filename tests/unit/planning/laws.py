@@ -116,7 +116,9 @@ def together_faults(
 
 def leaves_of(view: CellView, engine: str) -> set[str]:
     links = [view.cell.links[name] for name in view.cell.links_at.get(engine, ())]
-    above = {end for link in links for end in (link.a_thing, link.b_thing)} & set(view.cell.switches)
+    above = {end for link in links for end in (link.a_thing, link.b_thing)} & set(
+        view.cell.switches
+    )
     return {switch for switch in above if view.cell.switches[switch].tier == 0} or above
 
 

@@ -50,7 +50,9 @@ def picture(pool: Pool, of: Pool | None = None) -> dict[str, object]:
         },
         "counts": {m: n for m, n in zip(pool.makes, pool.counts, strict=True) if n},
         "leaves": {
-            leaf: sorted(names[n] for n in there) for leaf, there in pool.leaf_sites.items() if there
+            leaf: sorted(names[n] for n in there)
+            for leaf, there in pool.leaf_sites.items()
+            if there
         },
         "hosts": (ladder(pool, pool.hosts), pool.cpu_millis, pool.memory_bytes),
         "loaded": {

@@ -57,7 +57,9 @@ def test_node_without_enough_host_memory_is_passed_over():
         node("n0", *gpus("n0", 1), cpu=4, memory=1),
         node("n1", *gpus("n1", 1), cpu=8, memory=8),
     )
-    assert nodes_of(placed(view, request(w=want(1), hosts={"w": HostRole(1000, 4 * GIB)}))) == {"n1"}
+    assert nodes_of(placed(view, request(w=want(1), hosts={"w": HostRole(1000, 4 * GIB)}))) == {
+        "n1"
+    }
 
 
 def test_gang_that_no_node_holds_stays_on_one_switch():
@@ -128,7 +130,7 @@ def test_units_to_avoid_are_left_alone():
     spec = request(w=want(1))
     assert nodes_of(placed(view, spec, avoid={"engine/n0/gpu0"})) == {"n1"}
     assert nodes_of(placed(view, spec, avoid={"node/n0"})) == {"n1"}
-    assert refused(view, spec, avoid={"node/n0", "engine/n1/gpu0"})
+    assert refused(view, spec, avoid={"node/n0", "engine/n1/gpu0"}).sentence
     hosted = request(w=want(1), hosts={"w": HostRole(0, 0)})
     assert nodes_of(placed(view, hosted, avoid={"host/n0"})) == {"n0"}
 
@@ -170,27 +172,24 @@ def test_as_few_engines_as_possible_are_woken():
 def test_together_on_one_node_is_kept():
     view = leaves(2, nodes_each=2, gpus_each=2)
     assert len(nodes_of(placed(view, request(w=want(2), together="node")))) == 1
-    assert refused(view, request(w=want(3), together="node"))
+    assert refused(view, request(w=want(3), together="node")).sentence
 
 
 def test_together_on_one_switch_is_kept():
     view = leaves(2, nodes_each=2, gpus_each=2)
     assert nodes_of(placed(view, request(w=want(3), together="switch"))) == {"n0", "n1"}
-    assert refused(view, request(w=want(5), together="switch"))
+    assert refused(view, request(w=want(5), together="switch")).sentence
 
 
 def test_node_with_ports_on_two_switches_is_no_single_switch():
-    engines = gpus("n0", 2)
     view = leaves(2, gpus_each=1)
-    for thing in [*node("rail", *gpus("rail", 2)), *ports(gpus("rail", 1), "l0")]:
+    first, second = gpus("rail", 2)
+    for thing in [*node("rail", first, second), *ports([first], "l0"), *ports([second], "l1")]:
         view.cell.add(thing)
-    second = Engine("rail", "gpu1", "gpu", "A100", 40 * GIB)
-    for thing in ports([second], "l1"):
-        view.cell.add(thing)
-    assert len(engines) == 2
-    decision = placed(view, request(w=want(2), together="switch"))
+    spec = request(w=want(2), together="switch")
+    decision = placed(view, spec)
     assert len(nodes_of(decision)) == 2
-    assert faults(view, request(w=want(2), together="switch"), decision) == []
+    assert faults(view, spec, decision) == []
 
 
 def test_spread_uses_as_many_nodes_as_it_can():
@@ -246,7 +245,7 @@ def test_two_parts_of_one_slice_may_share_an_engine_but_not_overfill_it():
 
 
 def test_engine_that_is_not_shareable_is_not_divided():
-    assert refused(view_of(node("n0", *gpus("n0", 1))), request(w=want(1, share=500)))
+    assert refused(view_of(node("n0", *gpus("n0", 1))), request(w=want(1, share=500))).sentence
 
 
 def test_part_of_an_engine_needs_the_bitstream_of_its_other_holders():
@@ -286,8 +285,8 @@ def test_node_with_the_bitstream_wins_over_the_better_fit():
 
 def test_bitstream_may_be_asked_for_by_its_digest():
     view = view_of(BITSTREAM, node("n0", *fpgas("n0", 1)))
-    assert placed(view, request(w=want(1, "fpga", bitstream="sum@sha256:aa")))
-    assert refused(view, request(w=want(1, "fpga", bitstream="sum@sha256:ab")))
+    assert placed(view, request(w=want(1, "fpga", bitstream="sum@sha256:aa"))).bitstreams
+    assert refused(view, request(w=want(1, "fpga", bitstream="sum@sha256:ab"))).sentence
 
 
 # -- hosts
@@ -301,7 +300,7 @@ def test_work_without_engines_strands_no_engines():
     )
     hold(view, "engine/busy/gpu0")
     pool = Pool(view)
-    order = []
+    order: list[str] = []
     for turn in range(4):
         decision = plan(pool, request(hosts={"d": HostRole(8000, 8 * GIB, 1)}))
         assert isinstance(decision, Decision)
@@ -314,7 +313,7 @@ def test_several_hosts_are_several_nodes():
     view = view_of(*(node(f"n{n}", cpu=8, memory=8) for n in range(3)))
     decision = placed(view, request(hosts={"d": HostRole(1000, GIB, 3)}))
     assert sorted(decision.hosts["d"]) == ["n0", "n1", "n2"]
-    assert refused(view, request(hosts={"d": HostRole(1000, GIB, 4)}))
+    assert refused(view, request(hosts={"d": HostRole(1000, GIB, 4)})).sentence
 
 
 def test_host_amounts_of_all_roles_on_a_node_are_added():
@@ -324,7 +323,7 @@ def test_host_amounts_of_all_roles_on_a_node_are_added():
     assert decision.units["host/n0"] == (8000, 3 * GIB)
     assert decision.hosts == {"w": ("n0", "n0"), "d": ("n0",)}
     too_much = request(w=want(2), hosts={"w": HostRole(2000, GIB), "d": HostRole(4001, GIB, 1)})
-    assert refused(view, too_much)
+    assert refused(view, too_much).sentence
 
 
 # -- several roles

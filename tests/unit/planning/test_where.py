@@ -38,7 +38,7 @@ def test_absent_attribute_is_certainly_not_x():
 
 @pytest.mark.parametrize("text", ["", ">=", "!= ", ">=fast"])
 def test_condition_that_compares_with_nothing_names_its_key(text):
-    with pytest.raises(SpecError, match="^memory: "):
+    with pytest.raises(SpecError, match=r"^memory: "):
         parse_condition("memory", text)
 
 
