@@ -289,19 +289,25 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class Screen:
-    """Redraws lines in place on a terminal; on the way out the last ones stay."""
+    """Redraws lines in place on a terminal; on the way out the last ones stay.
 
-    def __init__(self) -> None:
+    With `whole`, it takes the whole terminal and gives it back as it was.
+    """
+
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
         self._drawn = 0
 
     def __enter__(self) -> Self:
         """Hide the cursor."""
-        click.echo("\x1b[?25l", nl=False, color=True)
+        alternate = "\x1b[?1049h" if self._whole else ""
+        click.echo(f"{alternate}\x1b[?25l", nl=False, color=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Show it again."""
-        click.echo("\x1b[?25h", nl=False, color=True)
+        alternate = "\x1b[?1049l" if self._whole else ""
+        click.echo(f"\x1b[?25h{alternate}", nl=False, color=True)
 
     def draw(self, lines: Sequence[str]) -> None:
         """Put these lines where the last ones were; what does not fit the height is left out."""
@@ -309,9 +315,9 @@ class Screen:
         height = max(2, size.lines - 1)
         if len(lines) > height:
             lines = [*lines[: height - 1], f"... {len(lines) - height + 1} more"]
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
         text = "".join(f"{shortened(line, size.columns)}\x1b[K\n" for line in lines)
-        click.echo(f"\r{up}{text}\x1b[J", nl=False, color=True)
+        back = "\x1b[H" if self._whole else f"\x1b[{self._drawn}A" if self._drawn else ""
+        click.echo(f"\r{back}{text}\x1b[J", nl=False, color=True)
         self._drawn = len(lines)
 
 

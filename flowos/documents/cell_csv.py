@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from flowos.documents.accelerators import known_model
-from flowos.documents.fabrics import add_leaf_and_spine
-from flowos.documents.fields import SLICE_NAME, THING_NAME, did_you_mean, text_problem
+from flowos.documents.fabrics import LEAF_ENGINES_MAX, PORTS_MAX, add_leaf_and_spine
+from flowos.documents.fields import (
+    LABEL,
+    LABEL_FORMS,
+    SLICE_NAME,
+    THING_NAME,
+    did_you_mean,
+    text_problem,
+)
 from flowos.documents.patterns import THINGS_MAX
 from flowos.documents.quantities import BYTES_MAX, CPUS_MAX, shown
 from flowos.model.cell import Attribute, Cell, Engine, Node
@@ -99,6 +106,12 @@ class _Row:
             raise self.fail(f"{column} {problem[0]}", problem[1])
         return found
 
+    def label(self, column: str) -> str:
+        found = self.text(column)
+        if found and LABEL.fullmatch(found) is None:
+            raise self.fail(f"{column} {shown(found)} is not possible here", LABEL_FORMS)
+        return found
+
     def amount(self, column: str, scale: int, most: int) -> int:
         """Read a number, nothing as 0, in units `scale` times smaller; rounded to a whole one."""
         written = self.text(column)
@@ -144,8 +157,8 @@ def _add_node(cell: Cell, row: _Row) -> None:
             name=name,
             cpu_millis=row.amount("cpu_cores", 1000, CPUS_MAX * 1000),
             memory_bytes=row.amount("mem_gib", _GIB, BYTES_MAX),
-            rack=row.text("rack"),
-            pod=row.text("pod"),
+            rack=row.label("rack"),
+            pod=row.label("pod"),
         )
     )
     known = known_model(model)
@@ -188,6 +201,15 @@ def _lay(cell: Cell, group_size: int, path: str) -> None:
         groups.setdefault(str(number // group_size) if group_size else rack, []).append(node)
     for number, nodes in enumerate(groups.values()):
         leaves[f"leaf{number}"] = nodes
+        engines = sum(len(cell.engines_of[node]) for node in nodes)
+        if engines > LEAF_ENGINES_MAX:
+            problem = f"a leaf switch over {nodes[0]} and others would have {engines} engines"
+            hint = f"the most is {LEAF_ENGINES_MAX}: use nodes:K with a smaller K"
+            raise SpecError(problem, where=path, hint=hint)
+    if len(leaves) > PORTS_MAX:
+        problem = f"the spine would have {len(leaves)} leaf switches"
+        hint = f"the most is {PORTS_MAX}: use nodes:K with a larger K"
+        raise SpecError(problem, where=path, hint=hint)
     taken = [name for name in (*leaves, "spine0") if name in cell.nodes]
     if taken:
         problem = f"a node is called {taken[0]}, which a switch would be"

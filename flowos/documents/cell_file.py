@@ -31,8 +31,11 @@ from typing import Any, Final, NamedTuple
 
 from flowos.documents import quantities as amounts
 from flowos.documents.cell_csv import is_csv, read_csv
+from flowos.documents.fabrics import LANES_MAX, PORTS_MAX
 from flowos.documents.fields import (
     DIGEST,
+    LABEL,
+    LABEL_FORMS,
     SLICE_NAME,
     THING_NAME,
     Fields,
@@ -58,8 +61,6 @@ from flowos.model.errors import FileError, SpecError
 API_VERSION: Final = "flowos/v1"
 DEFAULT_TENANT: Final = "default"
 NODE_ENGINES_MAX: Final = 1024  # no machine holds more
-LANES_MAX: Final = 4096  # a link's lanes are one bitmap
-PORT_MAX: Final = 65_535
 CANDIDATES_MAX: Final = 2000  # names that a mistyped one is compared with: 20 ms
 
 
@@ -263,6 +264,12 @@ class _Reader:
         except SpecError as error:
             raise fields.fail(name, error.problem, error.hint) from None
 
+    def label(self, fields: Fields, name: str, binding: Binding) -> str:
+        label = self.text(fields, name, binding)
+        if label and LABEL.fullmatch(label) is None:
+            raise fields.fail(name, f"{shown(label)} is not possible here", LABEL_FORMS)
+        return label
+
     def domain(self, fields: Fields, name: str, binding: Binding) -> str:
         domain = self.text(fields, name, binding)
         if domain and domain not in self.cell.domains:
@@ -338,13 +345,13 @@ class _Reader:
             self.cell.add(
                 Switch(
                     name=name,
-                    ports=fields.whole("ports", 0, 0, PORT_MAX + 1),
+                    ports=fields.whole("ports", 0, 0, PORTS_MAX),
                     aggregators=fields.whole("aggregators", 0, 0, LANES_MAX),
                     functions=fields.texts("functions"),
                     latency_ns=fields.amount("latency", amounts.nanoseconds_of, 0),
                     domain=self.domain(fields, "domain", binding),
-                    rack=self.text(fields, "rack", binding),
-                    pod=self.text(fields, "pod", binding),
+                    rack=self.label(fields, "rack", binding),
+                    pod=self.label(fields, "pod", binding),
                     tier=fields.whole("tier", 0, 0, 100),
                 )
             )
@@ -359,8 +366,8 @@ class _Reader:
                     cpu_millis=fields.amount("cpu", amounts.cpu_millis_of, 0),
                     memory_bytes=fields.amount("memory", amounts.bytes_of, 0),
                     domain=domain,
-                    rack=self.text(fields, "rack", binding),
-                    pod=self.text(fields, "pod", binding),
+                    rack=self.label(fields, "rack", binding),
+                    pod=self.label(fields, "pod", binding),
                     attributes=self.attributes(fields),
                 )
             )
@@ -534,7 +541,7 @@ class _Reader:
 
     def check_port(self, thing: str, port: int, place: Place) -> None:
         switch = self.cell.switches.get(thing)
-        ports = switch.ports if switch and switch.ports else PORT_MAX + 1
+        ports = switch.ports if switch and switch.ports else PORTS_MAX
         if port >= ports:
             problem = f"{thing} has {ports} ports, this link needs port {port}"
             hint = f"use ports 0 to {ports - 1}, or give it more ports"

@@ -6,7 +6,12 @@ from typing import Final
 
 from flowos.model.cell import Cell, Link, Switch
 
+LANES_MAX: Final = 4096  # of a link: its lanes are one bitmap
+PORTS_MAX: Final = 65_536  # of a switch
+NAME_MAX: Final = 63  # characters, as in every name of a thing
+
 LANES_PER_ENGINE: Final = 8  # a port of 800 Gb/s is eight lanes of 100; eight can be all to all
+LEAF_ENGINES_MAX: Final = LANES_MAX // LANES_PER_ENGINE  # what one link to a spine can carry
 LANE_GBPS: Final = 100.0
 SWITCH_LATENCY_NS: Final = 100  # a circuit through an FPGA or optical crossbar, not a packet switch
 NEAR_NS: Final = 10  # two metres of cable
@@ -27,6 +32,8 @@ class Cables:
         self._ports[a] += 1
         self._ports[b] += 1
         name = f"{a}-{b}".replace("/", ".")
+        if len(name) > NAME_MAX:
+            name = f"link-{len(self.cell.links)}"
         self.cell.add(Link(name, f"{a}:{a_port}", f"{b}:{b_port}", lanes, gbps, latency_ns))
 
 
@@ -35,7 +42,8 @@ def add_leaf_and_spine(cell: Cell, leaves: Mapping[str, Sequence[str]]) -> None:
 
     Args:
         cell: Has the nodes and their engines; none of its things has a leaf's name or "spine0".
-        leaves: Leaf -> its nodes, at least one.
+        leaves: Leaf -> its nodes, at least one; no more leaves than a switch has ports, and no
+            more engines on one than `LEAF_ENGINES_MAX`.
     """
     cables = Cables(cell)
     lanes_below: dict[str, int] = {}

@@ -18,11 +18,12 @@ T = TypeVar("T")
 THING_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # nodes, engines, links, ...
 SLICE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # slices, tenants, roles
 REFERENCE: Final = re.compile(rf"{THING_NAME.pattern}(@sha256:[0-9a-f]{{64}})?")
+LABEL: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")  # racks, attributes
+LABEL_FORMS: Final = "use up to 63 letters, digits and . _ / - between them"
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 TEXT_MAX: Final = 4096  # characters; a record's value must stay far below etcd's 1.5 MiB
 _UNFIT: Final = re.compile("[\x00\ud800-\udfff]")
-_ATTRIBUTE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
 
 _FORMS: Final[Mapping[str, str]] = {
     THING_NAME.pattern: "use up to 63 small letters, digits, dots and dashes, such as n0 or rack-a.n0",
@@ -249,9 +250,9 @@ class Fields:
         return {key: self._attribute(key, place, v) for key, place, v in self.pairs(name)}
 
     def _attribute(self, key: str, place: Place, value: object) -> Attribute:
-        if _ATTRIBUTE_NAME.fullmatch(key) is None:
-            hint = "use up to 63 letters, digits and . _ / -"
-            raise self.document.error(place, f"{shown(key)} cannot name an attribute", hint)
+        if LABEL.fullmatch(key) is None:
+            unnamed = f"{shown(key)} cannot name an attribute"
+            raise self.document.error(place, unnamed, LABEL_FORMS)
         if isinstance(value, bool):
             return value
         if isinstance(value, str):

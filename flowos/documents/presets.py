@@ -9,7 +9,14 @@ from typing import Final, NamedTuple
 
 from flowos.documents.accelerators import GIB, known_model
 from flowos.documents.cell_file import DEFAULT_TENANT, collection_paused, load_cell
-from flowos.documents.fabrics import FAR_NS, LANES_PER_ENGINE, NEAR_NS, SWITCH_LATENCY_NS, Cables
+from flowos.documents.fabrics import (
+    FAR_NS,
+    LANES_PER_ENGINE,
+    NEAR_NS,
+    PORTS_MAX,
+    SWITCH_LATENCY_NS,
+    Cables,
+)
 from flowos.documents.fields import did_you_mean
 from flowos.documents.quantities import shown
 from flowos.model.cell import Bitstream, Cell, Domain, Engine, Node, Switch, Tenant, Watts
@@ -306,7 +313,7 @@ def _torus(parameter: str) -> Cell:
 
 
 def _gpu_islands(parameter: str) -> Cell:
-    islands = _number(parameter, ENGINES_MAX // 8, "islands") if parameter else 8
+    islands = _number(parameter, PORTS_MAX, "islands") if parameter else 8
     cell = _new_cell(bitstreams=False)
     cables = Cables(cell)
     for number in range(islands):

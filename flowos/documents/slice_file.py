@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowos.documents import quantities as amounts
+from flowos.documents.fabrics import LANES_MAX
 from flowos.documents.fields import (
     REFERENCE,
     SLICE_NAME,
@@ -57,7 +58,6 @@ from flowos.model.slice import (
 API_VERSION: Final = "flowos/v1"
 COUNT_MAX: Final = 1_000_000  # engines of a role: as many as the largest cell has
 PRIORITY_MAX: Final = 1_000_000_000
-LANES_MAX: Final = 4096  # as a link may have
 HOPS_MAX: Final = 1_000
 TOGETHER: Final = ("node", "switch", "any")
 SPREAD: Final = ("pack", "spread", "rack")

@@ -18,6 +18,7 @@ from flowos.model.errors import FileError
 Place: TypeAlias = tuple[str | int, ...]
 
 DEPTH_MAX: Final = 40  # no document of ours nests deeper than 10; beyond, parsers run out of stack
+EXPONENT_DIGITS: Final = 4  # of a number such as 1e300; Python's decimals end at 18
 STDIN: Final = "-"
 
 
@@ -129,7 +130,8 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _decimal(text: str) -> Decimal:
-    if len(text) > _NUMBER_MAX:
+    exponent = re.split("[eE][-+]?", text)[1:]
+    if len(text) > _NUMBER_MAX or (exponent and len(exponent[0]) > EXPONENT_DIGITS):
         raise _Refused(text)
     return Decimal(text)
 

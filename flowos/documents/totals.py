@@ -4,18 +4,17 @@ The totals are kept at `cell/totals`, so that `submit` need not list the cell. T
 what no state of the cell could hold; whether the rest fits now is the planners' matter.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from flowos.documents import quantities as amounts
-from flowos.model.cell import WHOLE_MILLIS, Cell, Engine
+from flowos.model.cell import WHOLE_MILLIS, Cell, Engine, Node
 from flowos.model.errors import SpecError
 from flowos.model.slice import EngineChoice, EngineRole, HostRole, SliceSpec
 
 VERSION: Final = "flowos/v1"
-_NOWHERE: Final[frozenset[str]] = frozenset()
+_NO_NODE: Final = Node("")
 
 
 def totals(cell: Cell) -> dict[str, Any]:
@@ -33,27 +32,31 @@ def totals(cell: Cell) -> dict[str, Any]:
         bitstreams: name -> digest, kind and models.
         tenants: their names.
     """
-    leaves_of = _leaves(cell)
-    by_kind: dict[str, list[Engine]] = defaultdict(list)
+    kinds: dict[str, _Sum] = {}
+    models: dict[str, dict[str, _Sum]] = {}
+    beside: dict[str, set[str]] = {}
     for engine in cell.engines.values():
-        by_kind[engine.kind].append(engine)
-    kinds: dict[str, dict[str, Any]] = {}
-    for kind, engines in sorted(by_kind.items()):
-        by_model: dict[str, list[Engine]] = defaultdict(list)
-        for engine in engines:
-            by_model[engine.model].append(engine)
-        kinds[kind] = _figures(cell, engines, leaves_of)
-        kinds[kind]["models"] = {
-            model: _figures(cell, of_model, leaves_of)
-            for model, of_model in sorted(by_model.items())
-        }
+        node = engine.node
+        if node not in beside:
+            beside[node] = _switches_at(cell, node)
+        # An engine without a port of its own is where its node is.
+        switches = _switches_at(cell, engine.id) | beside[node]
+        of_kind = models.setdefault(engine.kind, {})
+        for table, key in ((kinds, engine.kind), (of_kind, engine.model)):
+            if key not in table:
+                table[key] = _Sum()
+            table[key].add(engine, cell.nodes.get(node, _NO_NODE), switches)
     return {
         "apiVersion": VERSION,
         "engines": len(cell.engines),
         "nodes": len(cell.nodes),
         "switches": len(cell.switches),
         "links": len(cell.links),
-        "kinds": kinds,
+        "kinds": {
+            kind: kinds[kind].figures()
+            | {"models": {model: known.figures() for model, known in sorted(of_kind.items())}}
+            for kind, of_kind in sorted(models.items())
+        },
         "host_cpu_millis_most": max((n.cpu_millis for n in cell.nodes.values()), default=0),
         "host_memory_bytes_most": max((n.memory_bytes for n in cell.nodes.values()), default=0),
         "bitstreams": {
@@ -64,37 +67,51 @@ def totals(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _leaves(cell: Cell) -> dict[str, set[str]]:
-    """Return the switches at which an engine or a node has a link, whatever their tier."""
-    leaves_of: dict[str, set[str]] = defaultdict(set)
-    for link in cell.links.values():
-        for thing, other in ((link.a_thing, link.b_thing), (link.b_thing, link.a_thing)):
-            if other in cell.switches:
-                leaves_of[thing].add(other)
-    return leaves_of
+def _switches_at(cell: Cell, thing: str) -> set[str]:
+    """Return the switches that an engine or a node has a link to, whatever their tier."""
+    found = set()
+    for name in cell.links_at.get(thing, ()):
+        link = cell.links[name]
+        a, b = link.a_thing, link.b_thing
+        found.add(b if a == thing else a)
+    return found & cell.switches.keys() if found else found
 
 
-def _figures(
-    cell: Cell, engines: list[Engine], leaves_of: Mapping[str, AbstractSet[str]]
-) -> dict[str, Any]:
-    on_node: Counter[str] = Counter()
-    on_leaf: Counter[str] = Counter()
-    for engine in engines:
-        on_node[engine.node] += 1
-        # An engine without a port of its own is where its node is.
-        for leaf in leaves_of.get(engine.id, _NOWHERE) | leaves_of.get(engine.node, _NOWHERE):
-            on_leaf[leaf] += 1
-    hosts = [cell.nodes[node] for node in on_node if node in cell.nodes]
-    return {
-        "engines": len(engines),
-        "shareable": sum(engine.shareable for engine in engines),
-        "loads_bitstreams": sum(engine.loads_bitstreams for engine in engines),
-        "on_one_node": max(on_node.values(), default=0),
-        "on_one_leaf": max(on_leaf.values(), default=0),
-        "memory_bytes_most": max((engine.memory_bytes for engine in engines), default=0),
-        "host_cpu_millis_most": max((node.cpu_millis for node in hosts), default=0),
-        "host_memory_bytes_most": max((node.memory_bytes for node in hosts), default=0),
-    }
+class _Sum:
+    """The figures of one kind or model, as engine after engine is counted."""
+
+    def __init__(self) -> None:
+        self.sums = Counter(engines=0, shareable=0, loads_bitstreams=0)
+        self.most = {
+            "memory_bytes_most": 0,
+            "host_cpu_millis_most": 0,
+            "host_memory_bytes_most": 0,
+        }
+        self.on_node: Counter[str] = Counter()
+        self.on_leaf: Counter[str] = Counter()
+
+    def add(self, engine: Engine, node: Node, switches: Iterable[str]) -> None:
+        self.sums["engines"] += 1
+        self.sums["shareable"] += engine.shareable
+        self.sums["loads_bitstreams"] += engine.loads_bitstreams
+        self.on_node[engine.node] += 1
+        for switch in switches:
+            self.on_leaf[switch] += 1
+        for name, amount in (
+            ("memory_bytes_most", engine.memory_bytes),
+            ("host_cpu_millis_most", node.cpu_millis),
+            ("host_memory_bytes_most", node.memory_bytes),
+        ):
+            if amount > self.most[name]:
+                self.most[name] = amount
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            **self.sums,
+            "on_one_node": max(self.on_node.values(), default=0),
+            "on_one_leaf": max(self.on_leaf.values(), default=0),
+            **self.most,
+        }
 
 
 # ------------------------------------------------------------------------------------------ never

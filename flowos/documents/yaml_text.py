@@ -16,14 +16,16 @@ import yaml
 from yaml import events
 
 from flowos.documents.quantities import DIGITS_MAX, shown
-from flowos.documents.text import DEPTH_MAX, Document, Place
+from flowos.documents.text import DEPTH_MAX, EXPONENT_DIGITS, Document, Place
 from flowos.model.errors import FileError
 
 # Built with libyaml it is five times as fast; without, all answers are the same.
 FASTEST: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _WHOLE: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_DECIMAL: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+_DECIMAL: Final = re.compile(
+    r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?(?P<exponent>[0-9]+))?"
+)
 _CONSTANTS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -164,8 +166,11 @@ class _Building:
             return _CONSTANTS[text]
         if text[0] not in _TRAP_STARTS:
             return text
-        if _WHOLE.fullmatch(text) or (_DECIMAL.fullmatch(text) and text.strip("+-.eE")):
-            return self.number(event, text)
+        if _WHOLE.fullmatch(text):
+            return int(text) if len(text) <= DIGITS_MAX else self.too_long(event)
+        if found := _DECIMAL.fullmatch(text):
+            fits = len(text) <= 2 * DIGITS_MAX and len(found["exponent"] or "") <= EXPONENT_DIGITS
+            return Decimal(text) if fits else self.too_long(event)
         if self.expects_key and _WORDS.fullmatch(text):
             return text
         for trap, way_out in _TRAPS:
@@ -173,10 +178,9 @@ class _Building:
                 self.fail(event, f"plain {text[:DIGITS_MAX]} can mean two things", way_out)
         return text
 
-    def number(self, event: events.ScalarEvent, text: str) -> int | Decimal:
-        if len(text) > 2 * DIGITS_MAX:
-            self.fail(event, f"{shown(text)} is too long for a number", "write fewer digits")
-        return int(text) if _WHOLE.fullmatch(text) else Decimal(text)
+    def too_long(self, event: events.ScalarEvent) -> NoReturn:
+        problem = f"{shown(event.value)} is too long for a number"
+        self.fail(event, problem, "write fewer digits, or put it in quotes")
 
     def refuse_tag(self, event: events.Event, tag: str) -> NoReturn:
         self.fail(event, f"the tag {tag[:DIGITS_MAX]} is not read here", "leave it out")

@@ -604,7 +604,7 @@ def _parts(
         left_cpu, left_memory = draft.host(number)
         if not (cpu or memory) or (left_cpu >= cpu and left_memory >= memory):
             for position, rest in _broken(draft, number, stock):
-                if rest >= want.millis and _agrees(draft, want, number, position):
+                if rest >= want.millis and _suits(draft, want, number, position):
                     yield rest, left_cpu, number, 1 << position
     states = draft.pool.free
     fresh = 0
@@ -616,7 +616,7 @@ def _parts(
             continue
         mask = stock.mask(draft.site(number))
         for position, left in free.parts:
-            if left == rest and mask >> position & 1 and _agrees(draft, want, number, position):
+            if left == rest and mask >> position & 1 and _suits(draft, want, number, position):
                 yield rest, free.cpu_millis, number, 1 << position
                 fresh += 1
                 break
@@ -639,8 +639,10 @@ def _broken(draft: Draft, number: int, stock: Stock) -> Iterator[tuple[int, int]
             yield position, rest - draft.parts.get((number, position), 0)
 
 
-def _agrees(draft: Draft, want: Want, number: int, position: int) -> bool:
-    """Whether the other holders of an engine need the same bitstream on it."""
+def _suits(draft: Draft, want: Want, number: int, position: int) -> bool:
+    """Whether a part of an engine will do: on a switch if so asked, loaded as its others need it."""
+    if want.together == "switch" and _leaf_mask(draft.site(number), 1 << position, 1) is None:
+        return False
     if not want.bitstream:
         return True
     if draft.loads.get((number, position), want.bitstream) != want.bitstream:

@@ -135,6 +135,12 @@ class Ladder:
             for index in range(bisect_left(bucket, floor), len(bucket)):
                 yield rung, bucket[index] & _NUMBER_MASK
 
+    def descend(self) -> Iterator[tuple[int, int]]:
+        """Yield (rung, node) from the highest rung downwards."""
+        for rung in reversed(self.order):
+            for key in self.rungs[rung]:
+                yield rung, key & _NUMBER_MASK
+
 
 def _key(free: Free, number: int) -> int:
     return max(free.cpu_millis, 0) << _NUMBER_BITS | number

@@ -1,6 +1,7 @@
 """Why can a request not be placed: never in this cell, or not now, and by how much?"""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
 from typing import Final
 
 from flowos.model.placement import Unplaceable
@@ -137,8 +138,8 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
         rest = f"{held} of {stock.existing} {_are(held)} held or out of service"
         return Unplaceable(reason, f"{asked}, {verb}: {rest}", tuple(funnel))
     place = _PLACE_OF.get(want.together, "")
-    if place:
-        best, gathered = _gathered(stock, want)
+    if place and not want.shared:
+        best, gathered = _gathered(draft, want, stock)
         funnel.append((_STEP_OF[want.together], gathered))
         if best < want.count:
             sentence = f"{asked}{place}, {free} {_are(free)} free but at most {best}{place}"
@@ -178,17 +179,43 @@ def _free_now(draft: Draft, want: Want, stock: Stock) -> int:
     return free
 
 
-def _gathered(stock: Stock, want: Want) -> tuple[int, int]:
+def _gathered(draft: Draft, want: Want, stock: Stock) -> tuple[int, int]:
     """Return the most free engines of any place, and how many are in places with enough."""
-    if want.together == "node":
-        tops = [ladder.order[-1] for ladder in (stock.on, stock.every) if ladder.order]
-        return max(tops, default=0), _above(stock.on, want.count) + _above(stock.every, want.count)
-    totals = [both[1] for leaf, both in stock.leaves.items() if leaf != NOWHERE]
-    return max(totals, default=0), sum(total for total in totals if total >= want.count)
+    sizes = _on_nodes(draft, stock) if want.together == "node" else _on_leaves(draft, stock)
+    most = enough = 0
+    for size in sizes:
+        most = max(most, size)
+        if size < want.count:
+            break
+        enough += size
+    return most, enough
 
 
-def _above(ladder: Ladder, count: int) -> int:
-    return sum(rung * len(nodes) for rung, nodes in ladder.rungs.items() if rung >= count)
+def _on_nodes(draft: Draft, stock: Stock) -> Iterator[int]:
+    """Yield how many engines are free on each node, the most first."""
+    states = draft.pool.free
+    ours = sorted((draft.engines(n, stock).bit_count() for n in draft.touched), reverse=True)
+
+    def theirs(ladder: Ladder) -> Iterator[int]:
+        for rung, number in ladder.descend():
+            # Nodes where some are off stand on both ladders, and count on that of them all.
+            asleep = ladder is stock.on and states[number].off & stock.mask(draft.site(number))
+            if not asleep and number not in draft.touched:
+                yield rung
+
+    return merge(ours, theirs(stock.on), theirs(stock.every), reverse=True)
+
+
+def _on_leaves(draft: Draft, stock: Stock) -> Iterator[int]:
+    """Yield how many engines are free on each leaf switch, the most first."""
+    totals = {leaf: both[1] for leaf, both in stock.leaves.items() if leaf != NOWHERE}
+    for number in draft.touched:
+        site, free = draft.site(number), draft.pool.free[number]
+        gone = (free.on | free.off) & stock.mask(site) & ~draft.engines(number, stock)
+        for leaf, ports in site.leaves:
+            if leaf in totals:
+                totals[leaf] -= (gone & ports).bit_count()
+    return iter(sorted(totals.values(), reverse=True))
 
 
 # -- hosts

@@ -7,6 +7,7 @@ offer; two of these machines on one queue only ever cost each other a conflict.
 
 import bisect
 import hashlib
+import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,11 @@ from math import inf
 from typing import Final, Protocol
 
 from flowos.model import keys
+from flowos.model.errors import TransactionTooLarge
 from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import Reason, SliceSpec, Waiting
-from flowos.model.transaction import Committed, Conflicted
+from flowos.model.transaction import Committed, Conflicted, Seen
+from flowos.model.units import is_divisible, kind_of, subject_of
 from flowos.model.view import Applied, CellView
 from flowos.planning.pool import Pool
 from flowos.protocol.commit import commit
@@ -25,11 +28,14 @@ from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view
 from flowos.runtime.purses import Purses
 
+LOG = logging.getLogger("flowos")
+
 SCHEDULER_FOLLOWS: Final = (
     *keys.INVENTORY, "rule/", "slice/", "placement/", "session/", "grant/", "observed/", "reason/",
 )  # fmt: skip
 GROUP_MAX: Final = 16  # more in one request gains little and makes rivals wait longer
 PLAN_SECONDS: Final = 0.02  # the longest time at planning before events are looked at again
+PASS_SECONDS: Final = 1.0  # the queue is gone through to its end this often at least
 OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody's
 BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
 REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
@@ -71,6 +77,8 @@ class _Pending:
     not_before: float = 0.0
     tried_at: int = -1  # the `_freed` count at the last fruitless plan
     told_at: float = -inf
+    avoid: frozenset[str] = frozenset()  # units that somebody has and the view does not show
+    alone: bool = False  # a group with it was refused
 
 
 class Scheduling:
@@ -118,12 +126,16 @@ class Scheduling:
         self._freed = 0
         self._shapes_at = 0
         self._pass: list[tuple[tuple[int, ...], str]] = []
+        self._pass_freed = 0
+        self._passed_at = 0.0
         self._next = 0
+        self._used: dict[str, tuple[int, ...]] = {}
         self._in_flight: list[tuple[str, ...]] = []
         self._sent_at = 0.0
         self._reasons_due: dict[str, Waiting] = {}
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
+        self._paused_until = -inf
         self._wake_at = inf
         self._peers: list[str] = []
         view.listeners.append(self._unit_changed)
@@ -163,16 +175,24 @@ class Scheduling:
         for proposal, answer in zip(commit.proposals, answers, strict=True):
             match proposal.step:
                 case "commit":
-                    self._commit_answered(proposal, answer, now)
+                    self._commit_answered(proposal, answer, now, alone=len(names) == 1)
                     self.figures.commits_ms.append(took_ms)
                 case "reason":
-                    pass
+                    pending = self._queue.get(proposal.identifier)
+                    if pending and not isinstance(answer, Committed):
+                        # The slice or its placement has changed; then it is thought over again.
+                        pending.tried_at = -1
+                        pending.not_before = now + BACKOFF_SECONDS[1]
                 case _:
                     self._freed += 1
-                    if not isinstance(answer, Committed):
+                    if isinstance(answer, Refused):
+                        self._paused_until = now + BACKOFF_SECONDS[1]
+                    elif not isinstance(answer, Committed):
                         self._wait_for(answer)
 
-    def _commit_answered(self, proposal: Proposal, answer: Answer, now: float) -> None:
+    def _commit_answered(
+        self, proposal: Proposal, answer: Answer, now: float, *, alone: bool
+    ) -> None:
         name = proposal.identifier
         pending = self._queue.get(name)
         if isinstance(answer, Committed):
@@ -182,16 +202,22 @@ class Scheduling:
             return
         if isinstance(answer, Refused):
             self.figures.refused += 1
-            if pending:
-                pending.tried_at = self._freed
+            if pending and alone:
                 pending.not_before = now + BACKOFF_SECONDS[1]
-                self._tell(name, Unplaceable(Reason.INFEASIBLE, str(answer.error)), pending, now)
+                reason = Reason.CONFLICTED  # rights or space: the store may take it another time
+                if isinstance(answer.error, TransactionTooLarge):
+                    reason, pending.tried_at = Reason.INFEASIBLE, self._freed
+                self._tell(name, Unplaceable(reason, str(answer.error)), pending, now)
+            elif pending:
+                pending.alone = True  # nobody knows which of the group it was
             return
         self.figures.conflicts += 1
         self._wait_for(answer)
         if pending:
             pending.losses += 1
             pending.tried_at = -1
+            if isinstance(answer, Conflicted):
+                pending.avoid |= _lost(proposal, answer)
             first, longest = BACKOFF_SECONDS
             pause = min(longest, first * 2 ** min(pending.losses, 10))
             pending.not_before = now + pause * self._random.random()
@@ -201,8 +227,22 @@ class Scheduling:
             self._behind_until = max(self._behind_until, answer.revision)
 
     def _unit_changed(self, unit: str) -> None:
-        if unit not in self.view.holders:
+        if is_divisible(unit):
+            before, now = self._used.get(unit, ()), self._used_of(unit)
+            self._used[unit] = now
+            # Only what is given back may help a slice that waits.
+            if any(was > is_ for was, is_ in zip(before, now, strict=False)):
+                self._freed += 1
+        elif unit not in self.view.holders:
             self._freed += 1
+
+    def _used_of(self, unit: str) -> tuple[int, ...]:
+        """Return how much of a divisible unit all its holders have together."""
+        subject = subject_of(unit)
+        if kind_of(unit) == "share":
+            return (sum(self.view.shares.get(subject, {}).values()),)
+        held = self.view.hosts.get(subject, {}).values()
+        return sum(cpu for cpu, _ in held), sum(memory for _, memory in held)
 
     def _inventory_changed(self, _family: str, _name: str) -> None:
         self._freed += 1
@@ -242,6 +282,9 @@ class Scheduling:
             return []
         if self._behind_until > self.view.revision:
             return []
+        if now < self._paused_until:
+            self._wake_at = self._paused_until
+            return []
         started = self._stopwatch()
         proposals = self._plan_group(now, started) or self._purses.raises() or self._reasons(now)
         if not proposals:
@@ -257,9 +300,7 @@ class Scheduling:
     def _plan_group(self, now: float, started: float) -> list[Proposal]:
         group: list[Proposal] = []
         written: set[str] = set()
-        if self._next >= len(self._pass) and self._stale():
-            self._pass = sorted((p.order, name) for name, p in self._queue.items())
-            self._next = 0
+        self._begin_pass(started)
         while self._next < len(self._pass) and len(group) < GROUP_MAX:
             name = self._pass[self._next][1]
             if self._stopwatch() - started > PLAN_SECONDS:
@@ -268,14 +309,34 @@ class Scheduling:
             proposal = self._plan_one(name, now)
             if proposal is not None:
                 mine = writes([proposal])
+                alone = self._queue[name].alone
                 # One that is too large alone goes alone: the store splits it or refuses it.
-                if group and (mine & written or not self._fits([*group, proposal])):
+                if group and (alone or mine & written or not self._fits([*group, proposal])):
                     break
                 self.view.assume(name, proposal.placement)  # type: ignore[arg-type]
                 group.append(proposal)
                 written |= mine
+                if alone:
+                    self._next += 1
+                    break
             self._next += 1
+        if self._next >= len(self._pass) and self._pass_freed != self._freed:
+            self._wake_at = now  # something was freed behind the pass
         return group
+
+    def _begin_pass(self, started: float) -> None:
+        """Start at the head of the queue again, where that may place anything."""
+        over = self._next >= len(self._pass)
+        if over:
+            self._passed_at = started
+        # What is freed in the middle of a pass is for those who come first, not for those who
+        # happen to be looked at next. But a long queue must be gone through now and then.
+        elif self._pass_freed == self._freed or started - self._passed_at > PASS_SECONDS:
+            return
+        self._pass_freed = self._freed
+        if self._stale():
+            self._pass = sorted((p.order, name) for name, p in self._queue.items())
+            self._next = 0
 
     def _stale(self) -> bool:
         """Whether something happened that may let a waiting slice be placed."""
@@ -294,16 +355,23 @@ class Scheduling:
         if now < not_before:
             self._wake_at = min(self._wake_at, not_before)
             return None
-        spec = entry.value.spec
-        result = self._decide(spec)
+        if pending.avoid:
+            # What a rival has is in the view by now. What is not there is somebody's all the same,
+            # by a record that cannot be read, and would be lost again and again.
+            pending.avoid = frozenset(u for u in pending.avoid if u not in self.view.holders)
+        result = self._decide(entry.value.spec, pending.avoid)
         if isinstance(result, Decision):
             result = self._purses.afford(result, now) or result
         if isinstance(result, Unplaceable):
             pending.tried_at = self._freed
+            if pending.avoid:
+                pending.avoid, pending.tried_at = frozenset(), -1
+                pending.not_before = now + BACKOFF_SECONDS[1]
+                self._wake_at = min(self._wake_at, pending.not_before)
             if not self._purses.asking:
                 self._tell(name, result, pending, now)
             return None
-        return commit(
+        proposal = commit(
             self.view,
             name,
             result,
@@ -311,21 +379,35 @@ class Scheduling:
             attempt=self._new_attempt(),
             scheduler=self._session,
         )
+        if proposal is None:
+            unclear = next(iter(self.view.unreadable), "")
+            why = f"{unclear} cannot be read" if unclear else "the view has changed"
+            sentence = f"what was planned cannot be committed: {why}"
+            self._tell(name, Unplaceable(Reason.CONFLICTED, sentence), pending, now)
+        return proposal
 
-    def _decide(self, spec: SliceSpec) -> Decision | Unplaceable:
+    def _decide(self, spec: SliceSpec, avoid: frozenset[str]) -> Decision | Unplaceable:
         if self._shapes_at != self._freed:
             self._shapes.clear()
             self._shapes_at = self._freed
         shape = _shape(spec)
         known = self._shapes.get(shape)
-        if known is not None:  # the same request found no place since anything was freed
+        if (
+            known is not None and not avoid
+        ):  # the same request found no place since anything was freed
             return known
         before = self._stopwatch()
         seed = 0 if self._alone or len(self._peers) < 2 else self._random.getrandbits(32) | 1
-        result = self.policy.plan(self.pool, spec, seed=seed, avoid=frozenset())
+        try:
+            result = self.policy.plan(self.pool, spec, seed=seed, avoid=avoid)
+        except Exception as bug:  # a plug-in that fails for one slice serves the others
+            LOG.exception("policy %s failed for slice %s", self.policy.name, spec.id)
+            result = Unplaceable(
+                Reason.INFEASIBLE, f"policy {self.policy.name} failed: {type(bug).__name__}: {bug}"
+            )
         self.figures.plans += 1
         self.figures.decisions_ms.append(1000 * (self._stopwatch() - before))
-        if isinstance(result, Unplaceable):
+        if isinstance(result, Unplaceable) and not avoid:
             self._shapes[shape] = result
         return result
 
@@ -385,6 +467,15 @@ class Scheduling:
             "busy": round(figures.busy_seconds / elapsed_seconds, 4) if elapsed_seconds else 0.0,
             "queue": len(self._queue),
         }
+
+
+def _lost(proposal: Proposal, answer: Conflicted) -> frozenset[str]:
+    """Return the whole units that a proposal did not get because they are claimed."""
+    return frozenset(
+        compare.key.partition("/")[2]
+        for compare in answer.broken(proposal.transaction.compares)
+        if isinstance(compare, Seen) and compare.key.startswith("claim/") and not compare.revision
+    )
 
 
 def quantiles(samples: Sequence[float]) -> dict[str, float]:

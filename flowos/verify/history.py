@@ -254,6 +254,6 @@ def _verdict(checker: Checker, first: int, found: list[Violation]) -> Verdict:
         first=first,
         last=checker.state.revision,
         engines=len(checker.facts.cell.engines),
-        slices=checker.lives,
+        slices=checker.phases.lives,
         violations=tuple(found),
     )

@@ -19,6 +19,7 @@ class Checker:
     Attributes:
         state: As it is now.
         facts: What its records say.
+        phases: Where each slice is in its life.
     """
 
     def __init__(self, state: State) -> None:
@@ -26,18 +27,13 @@ class Checker:
         self.state = state
         self.facts = Facts()
         self._faults: dict[tuple[str, Any], list[Violation]] = {}
-        self._phases = steps.Phases()
+        self.phases = steps.Phases()
         self._limits = steps.Limits()
         touched = Touched()
         for change in state.changes():
             self.facts.apply(change, touched)
         self._look(touched)
-        self._phases.begin(self.facts)
-
-    @property
-    def lives(self) -> int:
-        """How many slices were seen so far; a name that is used again counts again."""
-        return self._phases.lives
+        self.phases.begin(self.facts)
 
     def standing(self) -> list[Violation]:
         """Return how the state breaks the laws now, each with the revision since when."""
@@ -63,7 +59,7 @@ class Checker:
         found += self._noted("committed", steps.committed(facts, placed))
         found += self._noted("in service", steps.in_service(facts, placed))
         for identifier in sorted(touched.slices):
-            found += self._noted("phases", self._phases.move(facts, identifier))
+            found += self._noted("phases", self.phases.move(facts, identifier))
         return found
 
     def _look(self, touched: Touched) -> list[Violation]:
@@ -75,14 +71,13 @@ class Checker:
                 known = self._faults.pop((name, subject), None)
                 if not faults:
                     continue
-                since = {(v.where, v.sentence): v for v in known or ()}
+                since = {(v.where, v.sentence): v.revision for v in known or ()}
                 broken = []
-                for found in faults:
-                    violation = since.get((found.where, found.sentence))
-                    if violation is None:
-                        violation = Violation(name, *found[:2], self.state.revision, found.details)
-                        new.append(violation)
-                    broken.append(violation)
+                for where, sentence, details in faults:
+                    revision = since.get((where, sentence), self.state.revision)
+                    broken.append(Violation(name, where, sentence, revision, details))
+                    if (where, sentence) not in since:
+                        new.append(broken[-1])
                 self._faults[name, subject] = broken
         return sorted(new, key=lambda v: (v.law, v.where, v.sentence))
 

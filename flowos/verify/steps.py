@@ -183,11 +183,18 @@ def in_service(facts: Facts, before: Mapping[str, Placement | None]) -> Iterator
 
 
 class Phases:
-    """The phase of each slice, followed."""
+    """The phase of each slice, followed.
+
+    Attributes:
+        now: Identifier -> uid -> phase; more than one only while an earlier slice of that name
+            has left a placement.
+        lives: How many slices were seen so far; a name that is used again counts again.
+    """
 
     def __init__(self) -> None:
-        self.lives = 0  # slices seen so far, one for each time that a name was used
-        self._phases: dict[str, dict[int, Phase]] = {}  # identifier -> uid -> phase
+        """Start with no slice."""
+        self.now: dict[str, dict[int, Phase]] = {}
+        self.lives = 0
 
     def begin(self, facts: Facts) -> None:
         """Take all phases as they are."""
@@ -205,14 +212,14 @@ class Phases:
         """
         if identifier.startswith("~"):
             return
-        before = self._phases.get(identifier, {})
+        before = self.now.get(identifier, {})
         after = phases_of(facts, identifier)
         if after == before:
             return
         if after:
-            self._phases[identifier] = after
+            self.now[identifier] = after
         else:
-            del self._phases[identifier]
+            del self.now[identifier]
         self.lives += len(after.keys() - before.keys())
         if anew:
             return

@@ -1,17 +1,20 @@
 """How is etcd reached, and who are we there? One channel inside an unmodified etcd3 client."""
 
 import contextlib
+import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
 
-from flowos.model.errors import SpecError, StoreUnreachable
+from flowos.model.errors import SpecError, StoreRefused, StoreUnreachable
 from flowos_store.failures import is_closed_channel, is_stale_token, meaning
 from flowos_store.wire import etcd3, etcdrpc, rpc
 
@@ -70,6 +73,13 @@ class Tls:
             raise SpecError(f"cannot read {error.filename}: {error.strerror}") from error
         return grpc.ssl_channel_credentials(ca, key, cert)
 
+    def context(self) -> ssl.SSLContext:
+        """Return the same for Python's own HTTP client."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key)
+        return context
+
 
 class Etcd3Client(etcd3.Etcd3Client):  # type: ignore[misc]  # etcd3 has no types
     """etcd3's client on a channel of ours: its own constructor knows one endpoint and no token."""
@@ -117,6 +127,7 @@ class Connection:
         self._user, self._password = user, password
         self._logging_in = threading.Lock()
         secured, target, name = _target(endpoints)
+        self._http = [_http(endpoint, tls, secured=secured) for endpoint in endpoints]
         options = list(CHANNEL_OPTIONS)
         credentials = (tls or Tls()).credentials() if tls or secured else None
         if credentials:
@@ -143,8 +154,12 @@ class Connection:
         """Whether there is somebody to log in as."""
         return bool(self._user)
 
-    def log_in(self, stale: Metadata = ()) -> None:
+    def log_in(self, stale: Metadata = (), *, patience_seconds: float = 0.0) -> None:
         """Get a token, unless another thread has replaced the stale one meanwhile.
+
+        Args:
+            stale: The metadata that did not do.
+            patience_seconds: How long a server that is just starting is waited for.
 
         Raises:
             StoreRefused: The password is wrong, or the server knows no users.
@@ -155,7 +170,11 @@ class Connection:
                 return
             request = rpc.AuthenticateRequest(name=self._user, password=self._password)
             try:
-                answer = self._authstub.Authenticate(request, self.client.timeout)
+                answer = self._authstub.Authenticate(
+                    request,
+                    patience_seconds or self.client.timeout,
+                    wait_for_ready=patience_seconds > 0,
+                )
             except (grpc.RpcError, ValueError) as error:
                 raise self._meaning(error, wrote=False) from error
             self.client.metadata = (("token", answer.token),)
@@ -190,6 +209,43 @@ class Connection:
         if isinstance(failed, ValueError) and not is_closed_channel(failed):
             return failed  # a bug of ours, not of the connection
         return meaning(failed, wrote=wrote, endpoints=self.endpoints)
+
+    def version(self, timeout_seconds: float) -> str:
+        """Return the server's version; empty where it does not tell.
+
+        Args:
+            timeout_seconds: How long a server that is just starting is waited for.
+
+        Raises:
+            StoreRefused: Nobody is logged in, and the server asks for that.
+            StoreUnreachable: No answer.
+        """
+        request = rpc.StatusRequest()
+        status = self.client.maintenancestub.Status
+        try:
+            answer = self.ask(
+                lambda: status(
+                    request, timeout_seconds, metadata=self.metadata, wait_for_ready=True
+                )
+            )
+        except StoreRefused as error:
+            # For some releases since 3.5.28 and 3.6.0, status is for users with the role root.
+            if "permission denied" not in str(error):
+                raise
+            return self._version_by_http(timeout_seconds)
+        return str(answer.version)
+
+    def _version_by_http(self, timeout_seconds: float) -> str:
+        for open_http in self._http:
+            connection = open_http(timeout_seconds)
+            try:
+                connection.request("GET", "/version")
+                return str(json.loads(connection.getresponse().read())["etcdserver"])
+            except (OSError, HTTPException, ValueError, KeyError):
+                continue  # it may be served at another address, where --listen-client-http-urls is set
+            finally:
+                connection.close()
+        return ""
 
     def auth_is_on(self) -> bool:
         """Tell whether the server checks users and roles."""
@@ -250,6 +306,15 @@ def _target(endpoints: Sequence[str]) -> tuple[bool, str, str]:
     if len(families) > 1:
         raise SpecError(f"endpoints {list(endpoints)} mix IPv4 and IPv6", hint="give one kind")
     return secured, f"{families.pop()}:" + ",".join(address for _, address in found), name
+
+
+def _http(endpoint: str, tls: Tls | None, *, secured: bool) -> Callable[[float], HTTPConnection]:
+    url = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
+    host, port = url.hostname or "", url.port or PORT_DEFAULT
+    if secured or tls:
+        context = (tls or Tls()).context
+        return lambda timeout: HTTPSConnection(host, port, timeout=timeout, context=context())
+    return lambda timeout: HTTPConnection(host, port, timeout=timeout)
 
 
 def _address(host: str, port: int) -> tuple[str, str]:

@@ -130,23 +130,18 @@ class EtcdStore:
 
     def _connect(self, timeout_seconds: float, *, allow_unsafe: bool) -> None:
         connection = self._connection
-        status = partial(
-            self._maintenance.Status,
-            rpc.StatusRequest(),
-            timeout_seconds,
-            # A server that is just starting is waited for.
-            wait_for_ready=True,
-        )
         try:
-            version = versions.parse(connection.ask(status).version)
+            # With auth on, not even the version is told to strangers.
+            if connection.has_user:
+                connection.log_in(patience_seconds=timeout_seconds)
+            told = connection.version(timeout_seconds)
         except StoreUnreachable as error:
             raise StoreUnreachable(
                 f"no etcd answered at {connection.endpoints} in {timeout_seconds:g} s: is it "
                 "running, and are addresses and certificates right?"
             ) from error
-        if connection.has_user:
-            connection.log_in()
-        if not allow_unsafe:
+        if told and not allow_unsafe:
+            version = versions.parse(told)
             refusal = versions.judge(version).refusal
             # Asking costs a write, so only servers are asked where the answer matters.
             if not refusal and versions.judge(version, auth=True).refusal:

@@ -22,6 +22,7 @@ REFUSALS: Final = frozenset(
 )
 WAYS_OUT: Final = {
     "database space exceeded": "compact, defragment and disarm the alarm",
+    "user name is empty": "log in with a user and password, or a client certificate",
     "permission denied": "this user's roles do not cover the key",
     "request is too large": "raise --max-request-bytes on every etcd member",
     "received message larger than max": "raise --max-request-bytes on every etcd member",

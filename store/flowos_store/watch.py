@@ -33,6 +33,11 @@ DELETE: Final = 1  # mvccpb.Event.DELETE
 EVERY_WATCH: Final = -1  # the watch id of a progress answer
 
 
+def pause_seconds(failures: int) -> float:
+    """Return how long to wait before a stream is opened again, without jitter."""
+    return min(REOPEN_SECONDS_MAX, 0.05 * 2.0 ** min(failures, 10))
+
+
 class Span(NamedTuple):
     """A prefix as etcd takes it: from `first` on, to before `end`."""
 
@@ -48,13 +53,24 @@ class Newest(NamedTuple):
 
 
 class _Stream:
-    """One opening of the stream: what it still owes us."""
+    """One opening of the stream: what it still owes us.
 
-    def __init__(self) -> None:
+    Answers to progress requests carry no name, and some requests get none. But they come in order,
+    so the nth answer is to the nth request or a later one: an ask is answered for certain by the
+    answer with the number of the next request.
+    """
+
+    def __init__(self, *, asked: bool) -> None:
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.call: Any = None
         self.announced = 0  # watches that the server has said to have created
         self.heard = time.monotonic()  # when anything came
+        self.sent = 0  # progress requests
+        self.answered = 0  # of these
+        self.due = 1 if asked else 0  # which answer is waited for
+
+    def is_asked(self) -> bool:
+        return self.answered < self.due
 
 
 class EtcdWatch:
@@ -97,16 +113,18 @@ class EtcdWatch:
         self._delivered = [after] * len(spans)  # per span, the revision up to which all was told
         self._first = [max(1, after)] * len(spans)  # per span, where the next stream starts
         self._cluster = 0  # which store this is, once heard
-        self._asked = threading.Event()
         self._closed = threading.Event()
-        self._stream = _Stream()
+        self._counting = threading.Lock()  # of requests and answers
+        self._stream = _Stream(asked=False)
         self._thread = threading.Thread(target=self._run, name="flowos-watch", daemon=True)
         self._thread.start()
 
     def ask_progress(self) -> None:
         """Ask for a `Progress` message; it comes after every change that precedes it."""
-        self._asked.set()
-        self._stream.requests.put(_AGAIN)
+        with self._counting:
+            stream = self._stream
+            stream.due = stream.sent + 1
+        stream.requests.put(_AGAIN)
 
     def is_over(self) -> bool:
         """Tell whether it will never deliver anything again."""
@@ -129,8 +147,8 @@ class EtcdWatch:
                 lost = self._follow()
                 if lost is None:
                     failures = 0 if self._delivered != before else failures + 1
-                    pause = min(REOPEN_SECONDS_MAX, 0.05 * 2**failures)
-                    self._closed.wait(pause * self._jitter.uniform(0.5, 1.0))
+                    pause = pause_seconds(failures) * self._jitter.uniform(0.5, 1.0)
+                    self._closed.wait(pause)
                     lost = None if self._closed.is_set() else self._went_back()
                 if lost is not None:
                     self._tell(lost)
@@ -168,7 +186,8 @@ class EtcdWatch:
 
     def _follow(self) -> Lost | None:
         """Follow one stream to its end; return why there can be no next, or None."""
-        self._stream = stream = _Stream()
+        with self._counting:
+            self._stream = stream = _Stream(asked=self._stream.is_asked())
         token = self._connection.metadata
         stream.call = self._connection.watchstub.Watch(
             self._requests(stream),
@@ -186,10 +205,10 @@ class EtcdWatch:
                 if response.created:
                     self._cluster = self._cluster or response.header.cluster_id
                     stream.announced += 1
-                    if stream.announced == len(self._spans) and self._asked.is_set():
+                    if stream.announced == len(self._spans):
                         stream.requests.put(_AGAIN)
                 elif response.watch_id == EVERY_WATCH:
-                    self._progressed(response.header.revision)
+                    self._progressed(stream, response.header.revision)
                 else:
                     parts.setdefault(response.watch_id, []).extend(response.events)
                     if not response.fragment:
@@ -220,7 +239,7 @@ class EtcdWatch:
         asked, asked_at = 0, time.monotonic()
         while True:
             ready = stream.announced == len(self._spans)
-            waiting = self._asked.is_set() or not ready
+            waiting = stream.is_asked() or not ready
             pause = REASK_SECONDS[min(asked, len(REASK_SECONDS) - 1)] if waiting else None
             try:
                 wanted = stream.requests.get(timeout=pause)
@@ -234,14 +253,18 @@ class EtcdWatch:
             if time.monotonic() - max(asked_at, stream.heard) > self._silent_seconds:
                 stream.call.cancel()
                 return
-            if self._asked.is_set() and stream.announced == len(self._spans):
+            with self._counting:
+                ask_now = stream.is_asked() and stream.announced == len(self._spans)
+                stream.sent += ask_now
+            if ask_now:
                 asked += 1
                 yield ask
 
     # ------------------------------------------------------------------------------- answers
 
-    def _progressed(self, revision: int) -> None:
-        self._asked.clear()
+    def _progressed(self, stream: _Stream, revision: int) -> None:
+        with self._counting:
+            stream.answered += 1
         for at, delivered in enumerate(self._delivered):
             self._known(at, max(delivered, revision))
         self._tell(Progress(revision))

@@ -3,6 +3,10 @@
 A machine without a safe etcd fails these tests: `make setup` gets one.
 """
 
+import contextlib
+import os
+import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +27,14 @@ def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEt
 
 @pytest.fixture(scope="session")
 def etcd_default_flags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEtcd]:
-    """An etcd as somebody else runs it: 128 operations a request."""
-    folder = tmp_path_factory.mktemp("etcd-default")
-    with EmbeddedEtcd(folder, unsafe_no_fsync=True, max_txn_ops=None) as server:
+    """An etcd as somebody else runs it: 128 operations and 1.5 MiB a request."""
+    server = EmbeddedEtcd(
+        tmp_path_factory.mktemp("etcd-default"),
+        unsafe_no_fsync=True,
+        max_txn_ops=None,
+        flags=("--max-request-bytes=1572864",),
+    )
+    with server:
         yield server
 
 
@@ -53,3 +62,16 @@ def etcd_store(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     yield open_store
     for store in opened:
         store.close()
+
+
+@contextlib.contextmanager
+def paused(server: EmbeddedEtcd) -> Iterator[None]:
+    """Let the server hang: it is there, and answers nothing."""
+    stat = Path(f"/proc/{server.pid}/stat")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":  # it stops when it next can
+            time.sleep(0.01)
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)

@@ -160,6 +160,7 @@ class Laws:
                 waits = [a for a in placement.waits if carriers.get(a)]
                 law(not waits, f"{attempt} has orders at {place} but waits for {waits}")
             for unit in order.units:
+                self._belongs(unit, place)
                 if _divisible(unit):
                     law(f"{unit}/{attempt}" in claims, f"{unit} is up for {attempt} unclaimed")
                     continue
@@ -167,6 +168,31 @@ class Laws:
                 law(owner == attempt, f"{unit} is up for {attempt} but claimed by {owner}")
                 other = up.setdefault(unit, attempt)
                 law(other == attempt, f"{unit} is up in two orders: {other} and {attempt}")
+
+        for name, placement in placements.items():
+            if not placement.waits and not name.startswith("~"):
+                self._everything_ordered(name, placement, orders)
+
+    def _belongs(self, unit: str, place: str) -> None:
+        ends = {thing.partition("/")[2] for thing in self._things(unit)}
+        law(place in ends, f"{unit} is ordered at {place}, which cannot build it")
+
+    def _everything_ordered(
+        self, name: str, placement: Placement, orders: Mapping[tuple[str, ...], Order]
+    ) -> None:
+        """Units at their place, and every lane of a circuit at both of its ends."""
+        units = [unit for unit in placement.held if not unit.startswith("lane/")]
+        for circuit in placement.circuits if placement.held else ():
+            for arc in circuit.arcs:
+                units += [f"lane/{arc.link}/{arc.direction}/{n}" for n in arc.lanes]
+        for unit in units:
+            for place in {thing.partition("/")[2] for thing in self._things(unit)}:
+                order = orders.get((place, placement.attempt))
+                there = place not in self.cell.links
+                law(
+                    not there or (order is not None and unit in order.units),
+                    f"{unit} of {name} is not ordered at {place}",
+                )
 
     def _devices(
         self,
@@ -288,7 +314,10 @@ class Laws:
         if earlier is not None and same:
             grown = placement.held.keys() - earlier.held.keys()
             law(not grown or not earlier.ending, f"{name} grows while it ends")
-        for unit in placement.held.keys() - old.keys():
+        known = earlier.circuits if earlier is not None and same else ()
+        crossed = [a for c in placement.circuits if c not in known for a in c.arcs]
+        lanes = [f"lane/{arc.link}/{arc.direction}/0" for arc in crossed if placement.held]
+        for unit in [*(placement.held.keys() - old.keys()), *lanes]:
             for thing in self._things(unit):
                 law(
                     f"claim/{thing}" not in state, f"{name} takes {unit}, {thing} is out of service"

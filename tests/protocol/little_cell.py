@@ -97,6 +97,20 @@ F_FAR: Final = decision(  # f whole: its port's lanes come with it
     "n2/y",
     circuits=(across("n1/f", "n2/y"),),
 )
+F_NEAR: Final = decision(  # f whole, with a circuit that never leaves s1
+    whole("n1/f", "n1/x"),
+    "n1/f",
+    "n1/x",
+    circuits=(
+        Circuit(
+            id="t/c",
+            source="n1/f",
+            targets=("n1/x",),
+            path=("n1/f", "s1", "n1/x"),
+            arcs=(Arc("pf", "fwd", (0,)), Arc("px", "rev", (0,))),
+        ),
+    ),
+)
 HALF: Final = decision({"share/n1/f": (500,), "host/n1": (1000, 1000)}, "n1/f")
 HALF_FAR: Final = decision(  # half of f: its port's lane is claimed
     {"share/n1/f": (500,), "lane/pf/fwd/0": (), TRUNK: (), **whole("n2/z")},
@@ -119,6 +133,7 @@ DECISIONS: Final[Mapping[str, Decision]] = MappingProxyType(
         "sum": SUM,
         "f": F,
         "f far": F_FAR,
+        "f near": F_NEAR,
         "half": HALF,
         "half far": HALF_FAR,
         "host small": HOST_SMALL,

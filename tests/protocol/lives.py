@@ -37,7 +37,7 @@ class Life:
     def __init__(self, seed: int, rules: Rules | None = None) -> None:
         self.random = random.Random(seed)
         self.budget = self.random.choice((None, None, 250, 400))
-        operations_max = self.random.choice((128, 128, 14))  # few: commits are guarded by ranges
+        operations_max = self.random.choice((128, 128, 10))  # few: commits are guarded by ranges
         self.world = World(rules, budget=self.budget, operations_max=operations_max)
         self.born = 0
         for role in ("scheduler", "scheduler", "controller", "controller"):
@@ -189,13 +189,14 @@ class Life:
         if silent and chance < 0.6:
             place = self.random.choice(silent)
             return control.quarantine(place, name) or control.take_out(place)
-        if chance < 0.15:
+        if chance < 0.04:
             return control.release(name, self.random.choice((AGAIN, CANCELLED, DONE)))
-        if chance < 0.3 and entry.value.held:
+        if chance < 0.15 and entry.value.held:
             return self._resize(control, name, entry.value)
-        if chance < 0.35:
+        if chance < 0.17:
             return control.rules.release.mark_started(view, name, 1.0, fence=control.fence)
-        return slice_(control, name, entry)
+        runs = entry.value.held and not entry.value.waits
+        return None if runs and chance < 0.9 else slice_(control, name, entry)
 
     def _resize(self, control: Control, name: str, placement: Any) -> Any:
         held = placement.held.keys()

@@ -117,7 +117,7 @@ class World:
 
     def check(self) -> None:
         """Look whether the laws hold now."""
-        built = [b for agent in self.agents.values() for b in agent.built]
+        built = sorted(b for agent in self.agents.values() for b in agent.built)
         try:
             self.laws.look(self.state(), built)
         except LawBroken as error:

@@ -4,6 +4,7 @@
 """
 
 import queue
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_a_request_that_writes_a_key_twice_is_refused_as_a_whole(store, second):
     assert newest(store) == before
 
 
-def test_a_conflict_after_a_refusal_that_is_no_bug_is_answered_as_ever(store):
+def test_a_refusal_leaves_nothing_behind(store):
     with pytest.raises(StoreRefused):
         store.commit([take("a"), take("a")])
     assert isinstance(store.commit([take("a")])[0], Committed)
@@ -304,7 +305,7 @@ class Listener:
     """What a watch said."""
 
     def __init__(self, store, prefixes, after):
-        self.messages: queue.SimpleQueue = queue.SimpleQueue()
+        self.messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.watch = store.watch(prefixes, after=after, deliver=self.messages.put)
 
     def next(self):
@@ -312,7 +313,7 @@ class Listener:
 
     def up_to(self, revision):
         """All changes before the progress that says this revision."""
-        changes = []
+        changes: list[Any] = []
         self.watch.ask_progress()
         while (message := self.next()) != Progress(revision):
             changes += message.changes if isinstance(message, Changes) else []

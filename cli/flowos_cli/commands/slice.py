@@ -13,10 +13,8 @@ from flowos_cli import render
 from flowos_cli.commands.completion import live
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.output import (
-    API_VERSION,
     Listing,
     Output,
-    compact,
     now,
     one_of,
     output_options,
@@ -113,7 +111,11 @@ class _WithCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command(cls=_WithCommand, options_metavar="[OPTIONS]", epilog="A command behind -- runs once per engine.")
+@click.command(
+    cls=_WithCommand,
+    options_metavar="[OPTIONS]",
+    epilog="A command behind -- runs once per engine.",
+)
 @click.argument("file", required=False, metavar="[FILE|-]")
 @click.option("--engines", default="", metavar="gpu=8,fpga=2", help="Engines by kind.")
 @click.option(
@@ -125,7 +127,11 @@ class _WithCommand(click.Command):
 @click.option("--name", default="", help="Default: the kind and five letters.")
 @click.option("--policy", default="", metavar="P", help="Who schedules it; default batch.")
 @click.option(
-    "--tenant", envvar="FLOWOS_TENANT", default="", metavar="T", help="Whose it is; default 'default'."
+    "--tenant",
+    envvar="FLOWOS_TENANT",
+    default="",
+    metavar="T",
+    help="Whose it is; default 'default'.",
 )
 @click.option("--priority", type=int, default=None, metavar="N", help="Higher goes first.")
 @click.option(
@@ -159,12 +165,13 @@ def submit(
     flowos submit train.yaml
     flowos submit --engines gpu=8 --circuits ring --run-for 10s --wait done
     flowos submit --engines gpu=2 -- python train.py
-    """
+    """  # noqa: D301  # click's mark for lines that stay as they are
     wishes = _Wishes(
         name=name,
         policy=policy,
         tenant=tenant,
-        tenant_said=context.get_parameter_source("tenant") is click.core.ParameterSource.COMMANDLINE,
+        tenant_said=context.get_parameter_source("tenant")
+        is click.core.ParameterSource.COMMANDLINE,
         priority=priority,
         run=_run_of(run_for, context.meta.get("flowos.command")),
     )
@@ -236,22 +243,27 @@ def _specs(file: str | None, engines: str, circuits: str, wishes: _Wishes) -> "l
         if not engines:
             raise click.UsageError("say what for: a FILE, - for standard input, or --engines gpu=8")
         rng = random.SystemRandom()
-        return [
-            slice_from_options(engines, circuits, name=wishes.name, defaults=defaults, rng=rng)
-        ]
+        return [slice_from_options(engines, circuits, name=wishes.name, defaults=defaults, rng=rng)]
     if engines or circuits:
         raise click.UsageError("a slice comes from a FILE or from --engines, not from both")
-    text = click.get_text_stream("stdin").read() if file == "-" else read_text(file)
+    text = _standard_input() if file == "-" else read_text(file)
     specs = parse_slice(text, file, defaults)
     if wishes.name and len(specs) > 1:
         raise click.UsageError(f"--name names one slice, {file} describes {len(specs)}")
     # What is said on the command line goes before what the file says.
     said: dict[str, Any] = {"name": wishes.name, "policy": wishes.policy, "run": wishes.run}
     said |= {"tenant": wishes.tenant if wishes.tenant_said else ""}
-    changes = {field: value for field, value in said.items() if value}
+    changes: dict[str, Any] = {field: value for field, value in said.items() if value}
     if wishes.priority is not None:
         changes["priority"] = wishes.priority
     return [replace(spec, **changes) for spec in specs]
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"byte {error.start} is not UTF-8", where="standard input") from None
 
 
 # ------------------------------------------------------------------------------------------ ls
@@ -284,15 +296,16 @@ def ls(
     from flowos.runtime.shown import in_queue_order
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:
-        names = [
-            identifier
-            for identifier in in_queue_order(view)
-            if (spec := view.slices[identifier].value.spec)
-            and (not tenant or spec.tenant == tenant)
-            and (not policy or spec.policy == policy)
-        ]
-        if not (everything or any(phase in ENDED for phase in phases)):
-            names = [n for n in names if view.slices[n].value.end is None]
+        ended_too = everything or any(phase in ENDED for phase in phases)
+        names = []
+        for identifier in in_queue_order(view):
+            slice_ = view.slices[identifier].value
+            if (
+                slice_.spec.tenant == (tenant or slice_.spec.tenant)
+                and slice_.spec.policy == (policy or slice_.spec.policy)
+                and (ended_too or slice_.end is None)
+            ):
+                names.append(identifier)
         # Kind and model are in the inventory; tables do without.
         items = _items(view, store if not out.draws and out.form != "name" else None, names)
         return [item for item in items if not phases or item["phase"] in phases]
@@ -331,30 +344,433 @@ def find(store: "CellStore", text: str, tenant: str = "", *, living: bool = Fals
 
     A plain name is looked for in the tenant that options name, else in `default`, else in all.
 
+    Args:
+        store: Where.
+        text: "name", "tenant/name", or the start of one.
+        tenant: "" = not said.
+        living: Whether, of several that it begins, those that ended don't count.
+
     Raises:
         UnknownName: There is none.
         SpecError: There are several.
     """
-    within = tenant or TENANT_DEFAULT
     if not text:
-        raise UnknownName(f"there is no slice without a name: {HINT}")
-    start = text if "/" in text else f"{within}/{text}"
-    found = _names(store, f"slice/{start}", living=False)
+        raise UnknownName(f"a slice without a name there is not: {HINT}")
+    start = text if "/" in text else f"{tenant or TENANT_DEFAULT}/{text}"
+    found = _ended_by_name(store, start)
     if start in found:
         return start
-    if not found and not tenant and "/" not in text:
-        everywhere = _names(store, "slice/", living=False)
-        exact = [n for n in everywhere if n.partition("/")[2] == text]
-        found = exact or [n for n in everywhere if n.partition("/")[2].startswith(text)]
+    if not tenant and "/" not in text:
+        # A whole name elsewhere is meant rather than the start of one here.
+        everywhere = _ended_by_name(store, "")
+        plain = {n: n.partition("/")[2] for n in everywhere}
+        whole = {n: ended for n, ended in everywhere.items() if plain[n] == text}
+        begun = {n: ended for n, ended in everywhere.items() if plain[n].startswith(text)}
+        found = whole or found or begun
     if living and len(found) > 1:
-        found = {n: ended for n, ended in found.items() if not ended} or found  # type: ignore[union-attr]
-    return one_of(start, list(found), "slice", HINT)
+        found = {n: ended for n, ended in found.items() if not ended} or found
+    return one_of(text, list(found), "slice", HINT)
 
 
-def _names(store: "CellStore", prefix: str, *, living: bool) -> dict[str, bool]:
-    """Return the slices under a prefix and whether each has ended."""
-    found = {
+def _ended_by_name(store: "CellStore", start: str) -> dict[str, bool]:
+    """Return the slices whose "tenant/name" starts so, and whether each has ended."""
+    return {
         record.key.partition("/")[2]: b'"end":{' in record.value
-        for record in store.read([prefix]).records
+        for record in store.read([f"slice/{start}"]).records
     }
-    return {n: ended for n, ended in found.items() if not (living and ended)}
+
+
+def slice_arguments(*, several: bool = False) -> Callable[[Any], Any]:
+    """Add the argument that names a slice, or several."""
+    if several:
+        return click.argument("names", nargs=-1, metavar="NAME...", shell_complete=live("slice"))
+    return click.argument("name", metavar="NAME", shell_complete=live("slice"))
+
+
+@click.command()
+@slice_arguments()
+@tenant_option
+@output_options()
+@where_options
+def show(name: str, tenant: str, out: Output, where: Where) -> int:
+    """Everything about a slice."""
+    from flowos.runtime.shown import SLICES as FOLLOWED
+
+    known: list[str] = []
+
+    def make(view: "CellView", store: "CellStore") -> Item:
+        if not known:
+            known.append(find(store, name, tenant))
+        if known[0] not in view.slices:
+            raise UnknownName(f"there is no slice {known[0]}: {HINT}")
+        return _items(view, store, known, circuits=True)[0]
+
+    return show_one(where, out, SLICES, FOLLOWED, make, _details)
+
+
+def _details(item: Item) -> list[str]:
+    """Draw a slice for people."""
+    colour, width = render.has_colour(), render.terminal_width()
+    phase = render.paint(item["phase"], item["phase"], colour=colour)
+    if item["reason"]:
+        phase += f", {item['reason']}"
+    code = item["exit_code"]
+    lines = render.pairs(
+        [
+            ("slice", f"{item['tenant']}/{item['name']}"),
+            ("phase", phase),
+            ("message", item["message"]),
+            ("exit code", "" if code is None else str(code)),
+            ("policy", f"{item['policy']}, priority {item['priority']}"),
+            ("asked", item["asked"]),
+            ("submitted", _ago(item["submitted_at"])),
+            ("started", _ago(item["started_at"])),
+            ("ended", _ago(item["ended_at"])),
+            (
+                "attempts",
+                f"{item['attempts']}" + (f", by {item['scheduler']}" if item["scheduler"] else ""),
+            ),
+            ("watts", render.watts(item["watts"]) if item["watts"] else ""),
+            ("revision", str(item["revision"])),
+        ],
+        colour=colour,
+        width=width,
+    )
+    for title, columns, rows in (
+        ("engines", _ENGINES, item["engines"]),
+        ("hosts", _HOSTS, item["hosts"]),
+        ("circuits", _CIRCUITS, item.get("circuits", ())),
+    ):
+        if rows:
+            table = render.table(columns, rows, colour=colour, width=width, indent="  ")
+            lines += ["", render.paint(f"{title} ({len(rows)})", "title", colour=colour), *table]
+    return lines
+
+
+def _ago(at: float | None) -> str:
+    return f"{render.age(now() - at)} ago" if at else ""
+
+
+_ENGINES: Final = (
+    Column("id", lambda e: e["id"]),
+    Column("kind", lambda e: e["kind"] or "-"),
+    Column("model", lambda e: e["model"] or "-"),
+    Column("role", lambda e: e["role"]),
+    Column("share", lambda e: f"{e['share']:g}", right=True),
+    Column("bitstream", lambda e: (e["bitstream"] or "-").partition("@")[0]),
+)
+_HOSTS: Final = (
+    Column("node", lambda h: h["node"]),
+    Column("role", lambda h: h["role"]),
+    Column("cpu", lambda h: f"{h['cpu_millis'] / 1000:g}", right=True),
+    Column("memory", lambda h: render.amount(h["memory_bytes"]), right=True),
+)
+_CIRCUITS: Final = (
+    Column("id", lambda c: c["id"].rpartition("/")[2]),
+    Column("from", lambda c: c["from"]),
+    Column("to", lambda c: render.cut(c["to"])),
+    Column("hops", lambda c: str(c["hops"]), right=True),
+    Column("lanes", lambda c: str(c["lanes"]), right=True),
+    Column("latency", lambda c: render.nanoseconds(c["latency_ns"]), right=True),
+    Column("over", lambda c: " ".join(t for t in c["path"] if t not in (c["from"], *c["to"]))),
+)
+
+
+# ----------------------------------------------------------------------------------------- wait
+
+
+@click.command()
+@slice_arguments()
+@click.option(
+    "--for", "until", type=click.Choice(WAITS), default="done", show_default=True, help="What for."
+)
+@click.option("--timeout", callback=seconds, default=None, metavar="S", help="Give up after this.")
+@tenant_option
+@where_options
+def wait(name: str, until: str, timeout: float | None, tenant: str, where: Where) -> int:
+    """Wait until a slice is allocated, running, or done; status 1 if it failed or was cancelled."""
+    with where.client() as client:
+        return _wait_all(client, [find(client.store, name, tenant)], until, timeout)
+
+
+def _wait_all(
+    client: "CellClient", identifiers: Sequence[str], until: str, timeout: float | None
+) -> int:
+    """Wait for each, within one time in all; return the status to end with."""
+    import time
+
+    start = time.monotonic()
+    code = 0
+    for identifier in identifiers:
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
+        view = client.wait(identifier, until, timeout_seconds=left, changed=_teller(identifier))
+        end = view.slices[identifier].value.end
+        if end is not None and end.phase != "done":
+            said = f": {end.message}" if end.message else ""
+            say(f"slice {identifier} {_PAST[end.phase]}{said}")
+            code = 1
+    return code
+
+
+_PAST: Final[Mapping[str, str]] = {"failed": "failed", "cancelled": "was cancelled"}
+
+
+def _teller(identifier: str) -> "Callable[[CellView], None]":
+    """Return what tells people how far a slice is, on a terminal."""
+    if not sys.stderr.isatty():
+        return lambda _view: None
+    told = ""
+
+    def tell(view: "CellView") -> None:
+        nonlocal told
+        sentence = _how_far(view, identifier)
+        if sentence and sentence != told:
+            say(f"{identifier}: {sentence}")
+            told = sentence
+
+    return tell
+
+
+def _how_far(view: "CellView", identifier: str) -> str:
+    """Return how far a slice is, without its orders and reports."""
+    entry, placed = view.slices.get(identifier), view.placements.get(identifier)
+    waiting = view.reasons.get(identifier)
+    if entry is None or entry.value.end is not None:
+        return ""
+    if placed is None:
+        return f"waits, {waiting.value.sentence}" if waiting else "waits"
+    if placed.value.ending is not None:
+        return "is being given back"
+    count = sum(map(len, placed.value.engines.values()))
+    what = f"{count} {'engine' if count == 1 else 'engines'}"
+    if placed.value.started_at is not None:
+        return f"runs on {what}"
+    return f"has {what}, which are being made ready"
+
+
+# --------------------------------------------------------------------------------------- events
+
+_EVENTS: Final = Listing(
+    columns=(
+        Column("revision", lambda e: str(e["revision"]), right=True),
+        Column("time", lambda e: _clock(e["at"])),
+        Column("phase", lambda e: e["phase"], styled="="),
+        Column("reason", lambda e: e["reason"] or "-"),
+        Column("what", lambda e: e["what"]),
+    ),
+    name="revision",
+    empty="nothing is kept of what happened to it",
+)
+_EVENT_WIDTHS: Final = (8, 8, 12, 24)
+
+
+def _clock(at: float | None) -> str:
+    from datetime import datetime
+
+    return datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S") if at else "-"
+
+
+@click.command()
+@slice_arguments()
+@click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
+@tenant_option
+@output_options(watch=False)
+@where_options
+def events(name: str, follow: bool, tenant: str, out: Output, where: Where) -> int:
+    """What happened to a slice, as far as the store's history is kept."""
+    from flowos.runtime.story import told
+
+    store = where.store()
+    try:
+        identifier = find(store, name, tenant)
+        story = told(store, identifier, follow=follow)
+        if not follow:
+            out.put(_EVENTS, list(story))
+            return 0
+        first = True
+        for event in story:
+            _put_event(out, event, first=first)
+            first = False
+    except KeyboardInterrupt:
+        pass
+    finally:
+        store.close()
+    return 0
+
+
+def _put_event(out: Output, event: Item, *, first: bool) -> None:
+    """Write one event of a story that goes on: columns have their widths beforehand."""
+    if not out.draws:
+        lines = replace(out, form="jsonl" if out.form == "json" else out.form)
+        text = lines.lines(_EVENTS, [event])
+        write(["---", *text] if out.form == "yaml" else text)
+    else:
+        columns = list(_EVENTS.columns)
+        if first and out.headers:
+            titles = [c.name.upper() for c in columns]
+            write([_padded(titles, titles)])
+        texts = [column.text(event) for column in columns]
+        colour = render.has_colour()
+        texts[2] = render.paint(texts[2], texts[2], colour=colour)
+        write([_padded(texts, [column.text(event) for column in columns])])
+    sys.stdout.flush()
+
+
+def _padded(texts: Sequence[str], bare: Sequence[str]) -> str:
+    widths = (*_EVENT_WIDTHS, 0)
+    padded = [
+        " " * (w - len(b)) + t if i == 0 else t + " " * (w - len(b))
+        for i, (t, b, w) in enumerate(zip(texts, bare, widths, strict=True))
+    ]
+    return "  ".join(padded).rstrip()
+
+
+# ------------------------------------------------------------------------------- user's wishes
+
+
+@click.command()
+@slice_arguments(several=True)
+@click.option(
+    "--all", "everything", is_flag=True, help="All that live; of --tenant, if one is said."
+)
+@tenant_option
+@where_options
+def cancel(names: tuple[str, ...], everything: bool, tenant: str, where: Where) -> int:
+    """End slices: what they hold is given back, and they never come back."""
+    if bool(names) == everything:
+        raise click.UsageError("name the slices to cancel, or say --all")
+    with where.client() as client:
+        if everything:
+            known = _ended_by_name(client.store, f"{tenant}/" if tenant else "")
+            found = [n for n, ended in known.items() if not ended]
+            if not found:
+                say("no slice lives: nothing to cancel")
+        else:
+            # All names first: where one is wrong, nothing is cancelled.
+            found = [find(client.store, name, tenant, living=True) for name in names]
+        for identifier in dict.fromkeys(found):
+            if not client.cancel(identifier):
+                say(f"slice {identifier} has ended already")
+    return 0
+
+
+@click.command()
+@slice_arguments(several=True)
+@tenant_option
+@where_options
+def hold(names: tuple[str, ...], tenant: str, where: Where) -> int:
+    """Keep pending slices from being placed; those that are placed go on."""
+    return _wish(names, tenant, where, held=True)
+
+
+@click.command()
+@slice_arguments(several=True)
+@tenant_option
+@where_options
+def release(names: tuple[str, ...], tenant: str, where: Where) -> int:
+    """Let held slices be placed again."""
+    return _wish(names, tenant, where, held=False)
+
+
+def _wish(names: tuple[str, ...], tenant: str, where: Where, *, held: bool) -> int:
+    if not names:
+        raise click.UsageError("name at least one slice")
+    with where.client() as client:
+        found = [find(client.store, name, tenant, living=True) for name in names]
+        gone = [n for n in found if _ended_by_name(client.store, n).get(n)]
+        if gone:
+            raise SpecError(f"slice {gone[0]} has ended", hint="only slices that live can be held")
+        for identifier in dict.fromkeys(found):
+            (client.hold if held else client.unhold)(identifier)
+            if held and any(
+                record.key == f"placement/{identifier}"
+                for record in client.store.read([f"placement/{identifier}"]).records
+            ):
+                say(f"slice {identifier} is placed: it would be held when it is queued again")
+    return 0
+
+
+# -------------------------------------------------------------------------------------- explain
+
+
+@click.command()
+@slice_arguments()
+@click.option(
+    "--why-not",
+    "engine",
+    default="",
+    metavar="ENGINE",
+    help="Why this engine is not used.",
+    shell_complete=live("engine"),
+)
+@tenant_option
+@output_options(watch=False)
+@where_options
+def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> int:
+    """Why a slice waits, what is left after each step of the search, and who is in the way."""
+    from flowos.model import keys
+    from flowos.runtime.explained import explained
+    from flowos.runtime.shown import SLICES as FOLLOWED
+    from flowos.runtime.shown import view_of
+
+    store = where.store()
+    try:
+        identifier = find(store, name, tenant)
+        view = view_of(store, [*keys.INVENTORY, *FOLLOWED, "grant/", "observed/"])
+        if engine and engine not in view.cell.engines:
+            near = [e for e in view.cell.engines if e.startswith(engine)]
+            engine = one_of(engine, near, "engine", "'flowos engine ls' lists all")
+        shown = explained(view, identifier, now=now(), why_not_engine=engine)
+    finally:
+        store.close()
+    out.put_one(_EXPLAINED, shown, _explanation)
+    return 0
+
+
+_EXPLAINED: Final = Listing(
+    columns=(
+        Column("name", lambda e: e["name"]),
+        Column("phase", lambda e: e["phase"], styled="="),
+        Column("reason", lambda e: e["reason"] or "-"),
+        Column("sentence", lambda e: e["sentence"]),
+    )
+)
+
+
+def _explanation(item: Item) -> list[str]:
+    colour, width = render.has_colour(), render.terminal_width()
+    title = f"{item['tenant']}/{item['name']} is {item['phase']}"
+    if item["reason"]:
+        title += f": {item['reason']}"
+    lines = [render.paint(title, "title", colour=colour)]
+    if item["sentence"]:
+        lines += render.wrap(item["sentence"], width, "  ")
+    if item["funnel"]:
+        lines += ["", render.paint("engines left after each step", "title", colour=colour)]
+        most = max(step["engines"] for step in item["funnel"]) or 1
+        rows = [
+            {**step, "bar": render.bar([(step["engines"], "held")], most, 20, colour=False)}
+            for step in item["funnel"]
+        ]
+        lines += render.table(_FUNNEL, rows, headers=False, colour=colour, width=width, indent="  ")
+    if item["unblock"]:
+        lines += ["", render.paint("what would help", "title", colour=colour)]
+        lines += render.table(
+            _UNBLOCK, item["unblock"], headers=False, colour=colour, width=width, indent="  "
+        )
+    if item.get("why_not"):
+        engine, why = item["why_not"]["engine"], item["why_not"]["sentence"]
+        lines += ["", render.paint(f"why not {engine}", "title", colour=colour)]
+        lines += render.wrap(why, width, "  ")
+    return lines
+
+
+_FUNNEL: Final = (
+    Column("step", lambda f: f["step"]),
+    Column("engines", lambda f: f"{f['engines']:,}", right=True),
+    Column("bar", lambda f: f["bar"], styled="held"),
+)
+_UNBLOCK: Final = (
+    Column("do", lambda u: u["do"]),
+    Column("eta", lambda u: "" if u["eta_s"] is None else f"in about {render.age(u['eta_s'])}"),
+)

@@ -69,6 +69,8 @@ def test_one_group_needs_no_spine():
         (HEADER + "n0,gpu,T4,99999,1,1,,,\n", 2, "the most is 1024"),
         (HEADER + "n0,gpu,T4,1,-4,1,,,\n", 2, 'cpu_cores is "-4"'),
         (HEADER + "n0,gpu,T4,1,99999999999,1,,,\n", 2, "the most is"),
+        # Braces would be a pattern once the cell is exported.
+        (HEADER + "n0,gpu,T4,1,1,1,,r{0},\n", 2, 'rack "r{0}" is not possible'),
         (HEADER + 'n0,gpu,"T4,1,1,1,,,\n', 2, "is not CSV"),
         (HEADER, 0, "has no nodes"),
         ("", 1, "has no column node_id"),
@@ -96,3 +98,17 @@ def test_an_unknown_fabric_names_the_known_ones():
 def test_a_node_cannot_be_called_like_a_switch_of_the_fabric():
     with pytest.raises(SpecError, match="a node is called leaf0"):
         load_cell("x.csv", text=HEADER + "leaf0,gpu,T4,1,1,1,,,\n", fabric="nodes:1")
+
+
+def test_a_leaf_is_never_wider_than_a_link_to_its_spine():
+    text = HEADER + "".join(f"n{number},gpu,T4,300,1,1,,r,\n" for number in range(2))
+    with pytest.raises(SpecError, match="would have 600 engines: the most is 512: use nodes:K"):
+        load_cell("x.csv", text=text, fabric="rack")
+    assert len(load_cell("x.csv", text=text, fabric="nodes:1").switches) == 3
+
+
+def test_links_of_nodes_with_long_names_are_numbered():
+    text = HEADER + f"{'n' * 63},gpu,T4,2,1,1,,r,\n"
+    found = load_cell("x.csv", text=text, fabric="rack")
+    assert list(found.links) == ["link-0", "link-1"]
+    assert load_cell("x.json", text=cell_json(found)) == found

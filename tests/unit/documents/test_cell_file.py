@@ -1,5 +1,6 @@
 """A cell file gives the cell that it describes, or says on which line it cannot be one."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -267,6 +268,7 @@ switches: [{name: sw0, ports: 2}]
         ('nodes: [{for: {i: 4}, name: "n{i}"}]', 1, "4 is no range", "i: 0..15"),
         ('nodes: [{for: {I: 0..3}, name: "n{I}"}]', 1, "cannot name a variable", "small letters"),
         ('nodes: [{name: "n{0..3"}]', 1, "has no partner", "{0..15}"),
+        ("nodes: [{name: n, rack: 'r 1'}]", 1, 'rack: "r 1" is not possible', "letters"),
         ("bitstreams: [{name: b, digest: abc}]", 1, '"abc" is not possible', "64 hexadecimal"),
         ("bitstreams: [{name: b}]", 1, "digest is missing", "add digest"),
         ("tenants: [{name: t, quota: {gpu: -1}}]", 1, "-1 is no number of engines", "0 or more"),
@@ -339,6 +341,12 @@ nodes: [{name: "n{0..1}", domain: rack, engines: [{name: g, kind: gpu, count: 4,
 def test_a_json_cell_is_refused_with_its_line():
     error = refused('{"nodes": [\n {"name": "n0",\n  "cpu": -1}]}', "c.json")
     assert str(error).startswith("c.json:3: nodes[0].cpu: -1 is not an amount of CPU")
+
+
+def test_the_garbage_collector_runs_again_after_an_error():
+    assert gc.isenabled()
+    refused("nodes: 1")
+    assert gc.isenabled()
 
 
 def test_a_mistake_in_a_template_is_told_where_the_template_is():

@@ -69,6 +69,12 @@ def test_a_word_that_means_one_thing_is_text(word):
     assert document.value == {"a": word, "b": word}
 
 
+@pytest.mark.parametrize("word", ["+e5", ".e5", "-", "..", "1e", "+", "e5", "1.2.3"])
+def test_a_word_that_only_looks_like_a_number_is_text(word):
+    (document,) = parse(f"a: [{word}]" if word != "-" else "a: ['-']", "a.yaml")
+    assert document.value == {"a": [word]}
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_double_key_names_the_line_of_the_second(loader):
     with pytest.raises(FileError, match=r'a\.yaml:3: the key "x" stands twice here: keep one'):
@@ -86,6 +92,7 @@ def test_a_double_key_names_the_line_of_the_second(loader):
         ("a: 1\nb: [1, 2\nc: 3\n", 3, "is not YAML"),
         ("a: 1\n\tb: 2\n", 2, "is not YAML"),
         ("a: " + "9" * 100, 1, "too long"),
+        ("a: 1\nb: 1e99999999999999999999", 2, "too long"),
         ("[" * 100_000, 1, "too deeply"),
         ("- " * 100_000, 1, "too deeply"),
         ("a: \x07", 0, "is not YAML"),
@@ -143,6 +150,7 @@ def test_every_place_of_a_json_document_knows_its_line():
         ('{"a": {"c": 1},\n "c": {"x": ":{"},\n "c": 2}', 3, 'key "c" stands twice'),
         ('{"a": 1,\n "b": NaN}', 2, "NaN is no number"),
         ('{"a": 1,\n "b": 1' + "0" * 200 + ".5}", 2, "is no number"),
+        ('{"a": 1,\n "b": 1e99999999999999999999}', 2, "is no number"),
         ('{"a": 1' + "0" * 5000 + "}", 0, "thousands of digits"),
         ('{"a": 1,\n "b" 2}', 2, "is not JSON"),
         ('{"a": 1,}', 1, "is not JSON"),

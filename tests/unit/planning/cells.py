@@ -1,6 +1,6 @@
 """Small cells and requests for planner tests, and what to hold in them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from flowos.model.cell import Bitstream, Cell, Engine, Link, Node, Switch, Thing
 from flowos.model.placement import Decision, Observed, Placement, Unplaceable
@@ -24,10 +24,10 @@ GIB = 2**30
 # -- cells
 
 
-def view_of(*things: Thing | Iterable[Thing]) -> CellView:
+def view_of(*things: Thing | Sequence[Thing]) -> CellView:
     cell = Cell()
     for thing in things:
-        for part in thing if isinstance(thing, list | tuple) else [thing]:
+        for part in thing if isinstance(thing, Sequence) else [thing]:
             cell.add(part)
     return CellView(cell=cell)
 

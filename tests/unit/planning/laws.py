@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from flowos.model.cell import Engine
 from flowos.model.placement import Circuit, Decision
@@ -12,18 +13,26 @@ from flowos.planning.where import parse_where
 
 
 def faults(view: CellView, spec: SliceSpec, decision: Decision) -> list[str]:
-    """Return a sentence for each law that a decision breaks on a view that does not hold it yet."""
-    choices = {role: choice_of(view, spec, role, decision) for role in spec.engines}
-    if None in choices.values():
-        return [f"no choice of {role} is met" for role, choice in choices.items() if choice is None]
-    known = {role: choice for role, choice in choices.items() if choice is not None}
-    return [
-        *engine_faults(view, spec, decision, known),
-        *host_faults(view, spec, decision),
-        *circuit_faults(view, spec, decision, known),
-        *lane_faults(view, decision, whole_engines(decision, known)),
-        *unit_faults(decision, known),
-    ]
+    """Return a sentence for each law that a decision breaks on a view that does not hold it yet.
+
+    Several choices of a role may explain its engines: one of them must explain everything.
+    """
+    choices = {role: choices_of(view, spec, role, decision) for role in spec.engines}
+    found = [f"no choice of {role} is met" for role, fitting in choices.items() if not fitting]
+    if found:
+        return found
+    for picked in product(*choices.values()):
+        known = dict(zip(choices, picked, strict=True))
+        found = [
+            *engine_faults(view, spec, decision, known),
+            *host_faults(view, spec, decision),
+            *circuit_faults(view, spec, decision),
+            *lane_faults(view, decision, whole_engines(decision, known)),
+            *unit_faults(decision, known),
+        ]
+        if not found:
+            break
+    return found
 
 
 def whole_engines(decision: Decision, choices: Mapping[str, EngineChoice]) -> set[str]:
@@ -38,14 +47,15 @@ def whole_engines(decision: Decision, choices: Mapping[str, EngineChoice]) -> se
 # -- engines
 
 
-def choice_of(
+def choices_of(
     view: CellView, spec: SliceSpec, role: str, decision: Decision
-) -> EngineChoice | None:
+) -> list[EngineChoice]:
     engines = [view.cell.engines[name] for name in decision.engines[role]]
-    for choice in spec.engines[role].choices:
-        if len(engines) == choice.count and all(meets(view, choice, e) for e in engines):
-            return choice
-    return None
+    return [
+        choice
+        for choice in spec.engines[role].choices
+        if len(engines) == choice.count and all(meets(view, choice, e) for e in engines)
+    ]
 
 
 def meets(view: CellView, choice: EngineChoice, engine: Engine) -> bool:
@@ -179,9 +189,7 @@ def expected(spec: SliceSpec, decision: Decision) -> Counter[tuple[str, frozense
     return found
 
 
-def circuit_faults(
-    view: CellView, spec: SliceSpec, decision: Decision, choices: Mapping[str, EngineChoice]
-) -> Iterator[str]:
+def circuit_faults(view: CellView, spec: SliceSpec, decision: Decision) -> Iterator[str]:
     got = Counter((c.source, frozenset(c.targets), c.lanes) for c in decision.circuits)
     if got != expected(spec, decision):
         yield f"circuits {got} instead of {expected(spec, decision)}"

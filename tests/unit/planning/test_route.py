@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowos.model.cell import Link, Switch
+from flowos.model.cell import Link, Switch, Thing
 from flowos.model.placement import Placement
 from flowos.model.slice import CircuitWish, HostRole, Reason, Shape
 from flowos.planning.pool import Pool
@@ -245,7 +245,7 @@ def test_engines_that_are_cabled_directly_need_no_switch():
 
 def test_unlucky_order_is_mended_by_letting_the_failed_one_go_first():
     # a to c goes over b first, since that is quicker; but from b there is no other way to c.
-    things = [Switch(name) for name in ("a", "b", "c", "d")]
+    things: list[Thing] = [Switch(name) for name in ("a", "b", "c", "d")]
     for n, switch in enumerate(("a", "c", "b")):
         things += [*node(f"n{n}", *gpus(f"n{n}", 1)), *ports(gpus(f"n{n}", 1), switch, lanes=2)]
     trunks = [trunk("a", "b"), trunk("b", "c"), trunk("a", "d", latency_ns=20), trunk("d", "c")]
@@ -273,7 +273,7 @@ def test_tree_grows_to_the_nearest_target_first():
 
 def bow():
     """From a to z: two short arms over b and c, or one long arm that passes both targets."""
-    things = [Switch(name) for name in ("a", "b", "c", "m")]
+    things: list[Thing] = [Switch(name) for name in ("a", "b", "c", "m")]
     for n, switch in enumerate(("a", "b", "c")):
         things += [*node(f"n{n}", *gpus(f"n{n}", 1)), *ports(gpus(f"n{n}", 1), switch)]
     return view_of(things, [trunk("a", "b"), trunk("b", "c"), trunk("a", "m"), trunk("m", "c")])

@@ -1,0 +1,126 @@
+"""`flowos scheduler ls|stats`: which schedulers live, and what each has done."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from flowos_cli import render
+from flowos_cli.output import API_VERSION, Listing, Output, now, output_options, show_list
+from flowos_cli.render import Column, Item
+from flowos_cli.wiring import Where, where_options
+
+if TYPE_CHECKING:
+    from flowos.model.protocols import CellStore
+    from flowos.model.view import CellView
+
+EMPTY: Final = "no scheduler runs: 'flowos scheduler run batch' starts one"
+NOTHING_DONE: Final[Mapping[str, Any]] = {
+    "commits": 0,
+    "conflicts": 0,
+    "conflict_fraction": 0.0,
+    "plans": 0,
+    "placed": 0,
+    "plans_per_placed": 0.0,
+    "decision_ms": {"p50": 0.0, "p99": 0.0},
+    "commit_ms": {"p50": 0.0, "p99": 0.0},
+    "busy": 0.0,
+    "queue": 0,
+}
+
+SCHEDULERS: Final = Listing(
+    columns=(
+        Column("name", lambda s: s["name"]),
+        Column("policy", lambda s: s["policy"] or "-"),
+        Column("host", lambda s: s["host"]),
+        Column("pid", lambda s: str(s["pid"]), right=True),
+        Column("age", lambda s: render.age(now() - s["started_at"]), right=True),
+        Column("id", lambda s: s["id"], wide=True),
+    ),
+    empty=EMPTY,
+)
+STATS: Final = Listing(
+    columns=(
+        Column("name", lambda s: s["name"]),
+        Column("policy", lambda s: s["policy"] or "-"),
+        Column("queue", lambda s: str(s["queue"]), right=True),
+        Column("commits", lambda s: str(s["commits"]), right=True),
+        Column("conflicts", lambda s: conflicts(s), right=True),
+        Column("plans/placed", lambda s: f"{s['plans_per_placed']:g}", right=True),
+        Column("decide_ms", lambda s: quantiles(s["decision_ms"]), right=True),
+        Column("commit_ms", lambda s: quantiles(s["commit_ms"]), right=True),
+        Column("busy", lambda s: render.percent(s["busy"]), right=True),
+        Column("plans", lambda s: str(s["plans"]), wide=True, right=True),
+        Column("placed", lambda s: str(s["placed"]), wide=True, right=True),
+        Column("id", lambda s: s["id"], wide=True),
+    ),
+    empty=EMPTY,
+)
+
+
+def conflicts(item: Item) -> str:
+    """Return how many commits conflicted, and which part of all."""
+    part = f" ({render.percent(item['conflict_fraction'])})" if item["conflicts"] else ""
+    return f"{item['conflicts']}{part}"
+
+
+def quantiles(of: Mapping[str, float]) -> str:
+    """Return median and 99th percentile: "0.1/0.4"."""
+    return f"{of['p50']:.2g}/{of['p99']:.2g}" if of["p99"] else "-"
+
+
+@click.command("ls")
+@output_options()
+@where_options
+def scheduler_ls(out: Output, where: Where) -> int:
+    """List the schedulers that live."""
+    from flowos.runtime.shown import schedulers_shown
+
+    def make(view: "CellView", _store: "CellStore") -> list[Item]:
+        return [*schedulers_shown(view)]
+
+    return show_list(where, out, SCHEDULERS, ("session/",), make)
+
+
+@click.command("stats")
+@output_options()
+@where_options
+def scheduler_stats(out: Output, where: Where) -> int:
+    """What each living scheduler has done: commits, conflicts, and how long they took.
+
+    Times are the median and the 99th percentile of the last 1,000, in milliseconds.
+    """
+
+    def make(view: "CellView", store: "CellStore") -> list[Item]:
+        return stats_items(view, store)
+
+    return show_list(where, out, STATS, ("session/", "stats/"), make)
+
+
+def stats_items(view: "CellView", store: "CellStore") -> list[Item]:
+    """Return the figures of every scheduler that lives; the view follows sessions."""
+    from flowos.runtime.shown import schedulers_shown
+
+    records = {r.key.rpartition("/")[2]: r.value for r in store.read(["stats/scheduler/"]).records}
+    found: list[Item] = []
+    for session in schedulers_shown(view):
+        figures = json.loads(records[session["id"]]) if session["id"] in records else {}
+        known = {**NOTHING_DONE, **figures}
+        found.append(
+            {
+                "apiVersion": API_VERSION,
+                "name": session["name"],
+                "policy": session["policy"],
+                **{name: known[name] for name in NOTHING_DONE},
+                "id": session["id"],
+            }
+        )
+    return found
+
+
+def conflict_fraction(items: Iterable[Item]) -> float:
+    """Return which part of all commits of these schedulers conflicted."""
+    lost = sum(item["conflicts"] for item in items)
+    done = lost + sum(item["commits"] for item in items)
+    return round(lost / done, 4) if done else 0.0
