@@ -20,7 +20,7 @@ from flowos.model.view import CellView
 from flowos.runtime.client import SLICES
 
 ROOT = Path(__file__).resolve().parent.parent
-SLICES_FILE = ROOT / "examples" / "demo" / "slices.yaml"
+SLICES_FILE = "examples/demo/slices.yaml"
 PATIENCE_SECONDS = 50.0
 COLOURS = {
     Phase.PENDING: "33", Phase.RUNNING: "32", Phase.DONE: "36", Phase.FAILED: "31",
@@ -46,6 +46,7 @@ def flowos(*words: str, data_dir: str, quiet: bool = False) -> str:
         stdout=subprocess.PIPE,
         text=True,
         check=False,
+        cwd=ROOT,
     )
     if not quiet:
         say(done.stdout.rstrip())
@@ -85,12 +86,16 @@ def why(view: CellView, name: str, phase: Phase) -> str:
     return ""
 
 
-def watch_until_freed(data_dir: str) -> None:
+def submit_and_watch(data_dir: str) -> None:
     """Print each change of phase or reason until every slice has ended and nothing is held."""
     with connect(data_dir=data_dir) as client:
         started = time.monotonic()
         shown: dict[str, tuple[Phase, str]] = {}
         for view in client.follow(SLICES, deadline=started + PATIENCE_SECONDS):
+            if not shown and not view.slices:  # following already: nothing will be missed
+                flowos("submit", SLICES_FILE, data_dir=data_dir)
+                started = time.monotonic()
+                say("\n# What becomes of them, at every revision of the shared state:")
             for name in view.slices:
                 phase = phase_in(view, name) or Phase.PENDING
                 text = why(view, name, phase)
@@ -113,9 +118,7 @@ def main() -> None:
         say("\n# 4 nodes with 4 GPUs, an FPGA and a disk each, behind two circuit switches:")
         flowos("engine", "ls", data_dir=data_dir)
         say("\n# Seven slices; all of them together are more than the cell holds:")
-        flowos("submit", str(SLICES_FILE), data_dir=data_dir)
-        say("\n# What becomes of them, at every revision of the shared state:")
-        watch_until_freed(data_dir)
+        submit_and_watch(data_dir)
         say("\n# Everything has been given back, and every revision kept the laws:")
         flowos("ls", "--all", data_dir=data_dir)
         flowos("scheduler", "stats", data_dir=data_dir)

@@ -37,6 +37,7 @@ GROUP_MAX: Final = 16  # more in one request gains little and makes rivals wait 
 PLAN_SECONDS: Final = 0.02  # the longest time at planning before events are looked at again
 PASS_SECONDS: Final = 1.0  # the queue is gone through to its end this often at least
 OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody's
+YIELD_SECONDS: Final = 0.05  # what its owner gets to try it before less important ones are planned
 BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
 REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
 
@@ -135,6 +136,7 @@ class Scheduling:
         self._reasons_due: dict[str, Waiting] = {}
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
+        self._yielded: dict[str, float] = {}
         self._paused_until = -inf
         self._wake_at = inf
         self._peers: list[str] = []
@@ -302,7 +304,9 @@ class Scheduling:
         written: set[str] = set()
         self._begin_pass(started)
         while self._next < len(self._pass) and len(group) < GROUP_MAX:
-            name = self._pass[self._next][1]
+            order, name = self._pass[self._next]
+            if self._yields(order, now):
+                break
             if self._stopwatch() - started > PLAN_SECONDS:
                 self._wake_at = now
                 break
@@ -323,6 +327,25 @@ class Scheduling:
         if self._next >= len(self._pass) and self._pass_freed != self._freed:
             self._wake_at = now  # something was freed behind the pass
         return group
+
+    def _yields(self, order: tuple[int, ...], now: float) -> bool:
+        """Whether a slice comes after a more important one that its owner has not tried yet.
+
+        Without this, the owner of a less important slice could take what both want.
+        """
+        if not self._yielded:
+            return False
+        self._yielded = {
+            name: until
+            for name, until in self._yielded.items()
+            if now < until
+            and name in self._queue
+            and name not in self.view.reasons
+            and self.view.now(name) is None
+        }
+        untils = [u for n, u in self._yielded.items() if self._queue[n].order[0] < order[0]]
+        self._wake_at = min([self._wake_at, *untils])
+        return bool(untils)
 
     def _begin_pass(self, started: float) -> None:
         """Start at the head of the queue again, where that may place anything."""
@@ -352,6 +375,7 @@ class Scheduling:
         not_before = pending.not_before
         if not self._first_to_plan(entry.created, name):
             not_before = max(not_before, pending.since + OVERLAP_SECONDS)
+            self._yielded.setdefault(name, pending.since + YIELD_SECONDS)
         if now < not_before:
             self._wake_at = min(self._wake_at, not_before)
             return None
