@@ -14,7 +14,10 @@ from flowos_cli import render
 from flowos_cli.render import Column, Item
 
 if TYPE_CHECKING:
-    from flowos.model.protocols import CellStore
+    from queue import SimpleQueue
+
+    from flowos.model.protocols import CellStore, Watch
+    from flowos.model.transaction import WatchMessage
     from flowos.model.view import CellView
     from flowos_cli.wiring import Where
 
@@ -23,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 API_VERSION: Final = "flowos/v1"
 FORMS: Final = ("table", "wide", "json", "jsonl", "yaml", "name")
 DRAW_SECONDS: Final = 0.25  # a screen is drawn four times a second at most
+TELL_SECONDS: Final = 0.05  # scripts are told sooner
+REFRESH_SECONDS: Final = 1.0  # ages go on without any change
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,16 @@ class Output:
 
     # -- lists
 
-    def lines(self, listing: Listing, items: Sequence[Item]) -> list[str]:
-        """Return the lines that a list takes in this form."""
+    def lines(
+        self, listing: Listing, items: Sequence[Item], kept: list[int] | None = None
+    ) -> list[str]:
+        """Return the lines that a list takes in this form; see `render.table` for `kept`."""
         if self.form == "name":
             return [name_of(listing, item) for item in items]
         if self.form == "jsonl":
-            return [compact(self._picked(listing, item)) for item in items]
+            return [compact(self.picked(listing, item)) for item in items]
         if self.form in ("json", "yaml"):
-            picked = [self._picked(listing, item) for item in items]
+            picked = [self.picked(listing, item) for item in items]
             return self._document({"apiVersion": API_VERSION, "items": picked})
         return render.table(
             self._columns(listing, items),
@@ -78,6 +85,7 @@ class Output:
             headers=self.headers,
             colour=render.has_colour(),
             width=render.terminal_width(),
+            kept=kept,
         )
 
     def put(self, listing: Listing, items: Sequence[Item]) -> None:
@@ -97,9 +105,9 @@ class Output:
         if self.form == "name":
             return [name_of(listing, item)]
         if self.form == "jsonl":
-            return [compact(self._picked(listing, item))]
+            return [compact(self.picked(listing, item))]
         if self.form in ("json", "yaml"):
-            return self._document(self._picked(listing, item))
+            return self._document(self.picked(listing, item))
         if self.columns:
             return self.lines(listing, [item])
         return details(item)
@@ -116,7 +124,8 @@ class Output:
         # Piped, a list takes one line an item less than it could: people look at it all the same.
         return json.dumps(value, indent=2, ensure_ascii=False).split("\n")
 
-    def _picked(self, listing: Listing, item: Item) -> Item:
+    def picked(self, listing: Listing, item: Item) -> Item:
+        """Return an item with the fields that were asked for."""
         if not self.columns:
             return item
         self._check_columns(listing, [item])
@@ -365,33 +374,37 @@ def _watch(
     rows: "Callable[[CellView, CellStore], dict[str, Item]]",
 ) -> int:
     """Draw in place on a terminal; else write what is new or changed. Ctrl-C ends it well."""
-    on_screen = out.draws and sys.stdout.isatty()
+    from flowos.runtime.shown import view_of
+
+    store = where.store()
     known: dict[str, Item] = {}
-    drawn: list[str] | None = None
+    kept: list[int] = []
+    document: list[str] = []
     try:
-        with where.client() as client:
-            client.view(())  # says that there is no cell, where there is none
-            if on_screen:
-                with render.Screen() as screen:
-                    for view in paced(client.follow(prefixes), DRAW_SECONDS):
-                        screen.draw(lines(view, client.store) or [listing.empty])
-                return 0
-            for view in paced(client.follow(prefixes), DRAW_SECONDS):
-                if out.form in ("json", "yaml"):
-                    new = lines(view, client.store)
-                    if new != drawn:
-                        drawn = new
-                        write(["---", *new] if out.form == "yaml" else [_one_line(new)])
-                else:
-                    found = rows(view, client.store)
-                    changed = [item for name, item in found.items() if known.get(name) != item]
-                    if changed:
-                        headers = out.headers and not known
-                        write(replace(out, headers=headers).lines(listing, changed))
-                    known = found
-                sys.stdout.flush()
+        view_of(store, ())  # says that there is no cell, where there is none
+        if out.draws and sys.stdout.isatty():
+            with render.Screen() as screen:
+                for view in live_views(store, prefixes, DRAW_SECONDS):
+                    screen.draw(lines(view, store) or [listing.empty])
+        for view in live_views(store, prefixes, TELL_SECONDS):
+            if out.form in ("json", "yaml"):
+                new = lines(view, store)
+                if new != document:
+                    document = new
+                    write(["---", *new] if out.form == "yaml" else [_one_line(new)])
+            else:
+                found = rows(view, store)
+                shown = {name: out.picked(listing, item) for name, item in found.items()}
+                changed = [found[name] for name, item in shown.items() if known.get(name) != item]
+                if changed:
+                    headers = out.headers and not kept
+                    write(replace(out, headers=headers).lines(listing, changed, kept))
+                known = shown
+            sys.stdout.flush()
     except KeyboardInterrupt:
         pass
+    finally:
+        store.close()
     return 0
 
 
@@ -399,19 +412,71 @@ def _one_line(document: Sequence[str]) -> str:
     return compact(json.loads("\n".join(document)))
 
 
-def paced(views: "Iterable[CellView]", seconds: float) -> "Iterator[CellView]":
-    """Pass views on, not more often than this, and less often where the receiver takes long.
+def live_views(store: "CellStore", prefixes: Sequence[str], seconds: float) -> "Iterator[CellView]":
+    """Yield the newest state again and again: soon after a change, and now and then without one.
 
-    `views` must repeat its view now and then, as `CellClient.follow` does: so the last change of a
-    burst is passed on too.
+    Unlike `CellClient.follow` it passes over what came in between: a screen need not show it.
+
+    Args:
+        store: Where.
+        prefixes: What to follow.
+        seconds: The shortest time between two views; more where the receiver takes long.
     """
+    from queue import SimpleQueue
+
+    from flowos.model.view import CellView
+
+    while True:
+        reading = store.read(prefixes)
+        view = CellView()
+        view.load(reading.records)
+        view.progressed(reading.revision)
+        inbox: SimpleQueue[WatchMessage] = SimpleQueue()
+        watch = store.watch(prefixes, after=reading.revision, deliver=inbox.put)
+        try:
+            yield from _newest(view, inbox, watch, seconds)
+        finally:
+            watch.close()
+
+
+def _newest(
+    view: "CellView", inbox: "SimpleQueue[WatchMessage]", watch: "Watch", seconds: float
+) -> "Iterator[CellView]":
+    """Keep a view in step, and yield it when it is due; ends where the watch is lost."""
+    from queue import Empty
+
+    from flowos.model.transaction import Change, Changes, Lost, Progress
     from flowos.runtime.clock import SystemClock
 
     clock = SystemClock()
-    due = 0.0
-    for view in views:
-        start = clock.monotonic()
-        if start >= due:
+    pending: list[Change] = []
+    changed = True
+    due = refresh_at = clock.monotonic()
+    while True:
+        now_ = clock.monotonic()
+        if now_ >= (due if changed else refresh_at):
             yield view
-            end = clock.monotonic()
-            due = end + max(seconds, 2 * (end - start))
+            changed = False
+            spent = clock.monotonic() - now_
+            due = now_ + spent + max(seconds, 2 * spent)
+            refresh_at = max(due, now_ + REFRESH_SECONDS)
+        try:
+            wait = (due if changed else refresh_at) - clock.monotonic()
+            message = inbox.get(timeout=max(0.001, wait))
+        except Empty:
+            watch.ask_progress()
+            continue
+        match message:
+            case Changes(changes):
+                pending += changes
+                watch.ask_progress()
+            case Progress(revision):
+                # Families come by separate watches: only now are all of them complete.
+                for change in sorted(pending, key=lambda change: change.modified):
+                    if change.modified <= revision:
+                        view.apply(change)
+                        changed = True
+                pending = [change for change in pending if change.modified > revision]
+                view.progressed(revision)
+            case Lost():
+                return

@@ -95,6 +95,11 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 1_000_000
 
 
+def terminal_height() -> int:
+    """Return how many lines a terminal has."""
+    return shutil.get_terminal_size((80, 24)).lines
+
+
 def table(
     columns: Sequence[Column],
     items: Sequence[Item],
@@ -103,14 +108,22 @@ def table(
     colour: bool = False,
     width: int = 1_000_000,
     indent: str = "",
+    kept: list[int] | None = None,
 ) -> list[str]:
-    """Return the lines of a table, its widest columns cut until it fits the width."""
+    """Return the lines of a table, its widest columns cut until it fits the width.
+
+    With `kept`, columns are at least that wide, and it then holds their widths: for a table that
+    goes on.
+    """
     cells = [[plain(column.text(item)) for column in columns] for item in items]
     titles = [column.name.upper().replace("_", " ") for column in columns]
     widths = [
         max([len(title) if headers else 0, *(len(row[i]) for row in cells)])
         for i, title in enumerate(titles)
     ]
+    if kept is not None:
+        widths = [max(pair) for pair in zip(widths, kept or widths, strict=True)]
+        kept[:] = widths
     room = width - len(indent) - len(GAP) * (len(columns) - 1)
     _narrow(widths, room, [max(WIDTH_LEAST, len(t) if headers else 0) for t in titles])
     lines = []

@@ -96,7 +96,7 @@ class _Building:
         if isinstance(event, events.ScalarEvent):
             self.put(event, self.scalar(event))
         elif isinstance(event, events.MappingStartEvent | events.SequenceStartEvent):
-            if event.tag is not None and event.tag != "!":
+            if event.tag is not None:
                 self.refuse_tag(event, event.tag)
             if len(self.open) >= DEPTH_MAX:
                 self.fail(event, "nests too deeply", f"keep below {DEPTH_MAX} levels")
@@ -158,7 +158,7 @@ class _Building:
 
     def scalar(self, event: events.ScalarEvent) -> object:
         text: str = event.value
-        if event.tag is not None and event.tag != "!":
+        if event.tag is not None:
             self.refuse_tag(event, event.tag)
         if not event.implicit[0]:  # quoted, or a block
             return text

@@ -45,25 +45,27 @@ class SimDriver:
         self._random = random.Random(seed)  # simulated failures and jitter
         self._ends: list[tuple[float, int, Step]] = []
         self._count = 0
-        self._stopped: set[tuple[str, str]] = set()
+        self._runs: dict[tuple[str, str], int] = {}  # (place, attempt) -> the RUN under way
 
     def begin(self, step: Step, now: float) -> None:
         """Queue the step's end."""
         key = (step.place, step.attempt)
-        if step.verb is Verb.STOP:
-            self._stopped.add(key)
-        elif step.verb is Verb.RUN:
-            self._stopped.discard(key)
         self._count += 1
+        if step.verb is Verb.STOP:
+            self._runs.pop(key, None)
+        elif step.verb is Verb.RUN:
+            self._runs[key] = self._count
         heapq.heappush(self._ends, (now + self._takes(step), self._count, step))
 
     def finished(self, now: float) -> list[Finished]:
         """Return what has ended by now."""
         found: list[Finished] = []
         while self._ends and self._ends[0][0] <= now:
-            _, _, step = heapq.heappop(self._ends)
-            if step.verb is Verb.RUN and (step.place, step.attempt) in self._stopped:
-                continue
+            _, count, step = heapq.heappop(self._ends)
+            if step.verb is Verb.RUN:
+                if self._runs.get((step.place, step.attempt)) != count:
+                    continue  # stopped since
+                del self._runs[step.place, step.attempt]
             chance = self._settings.failures.get(step.verb, 0.0)
             if chance and self._random.random() < chance:
                 if step.verb is Verb.RUN:
@@ -83,6 +85,7 @@ class SimDriver:
     def close(self) -> None:
         """Forget everything."""
         self._ends.clear()
+        self._runs.clear()
 
     def _takes(self, step: Step) -> float:
         if step.verb is Verb.RUN:

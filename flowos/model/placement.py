@@ -22,7 +22,7 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """A path, or a tree with several targets, of lanes from an engine (or host) to engines.
+    """A path, or a tree with several targets, of lanes from an engine or host to others.
 
     Attributes:
         id: "<slice name>/<n>".
@@ -56,7 +56,6 @@ class Decision:
         hosts: Role -> nodes, one entry per engine of the role or per host.
         circuits: All circuits, lanes chosen.
         bitstreams: Engine id -> bitstream reference "name@digest" that must be loaded.
-        shares: Engine id -> thousandths held, for engines that are shared.
     """
 
     engines: Mapping[str, tuple[str, ...]]

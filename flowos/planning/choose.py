@@ -146,6 +146,19 @@ class Draft:
                     mask &= ~(1 << position)
         return mask
 
+    def broken(self, number: int, stock: Stock) -> Iterator[tuple[int, int]]:
+        """Yield (position, thousandths left) of a node's engines that are partly held."""
+        if number in self.closed:
+            return
+        mask = stock.mask(self.site(number)) & ~self.taken.get(number, 0)
+        left = dict(self.pool.free[number].parts)
+        for place, position in self.parts:
+            if place == number and position not in left:
+                left[position] = WHOLE_MILLIS  # a whole one until this draft took a part
+        for position, rest in left.items():
+            if mask >> position & 1:
+                yield position, rest - self.parts.get((number, position), 0)
+
     def room(self, number: int, want: Want, stock: Stock, among: Mask = -1) -> tuple[Mask, int]:
         """Return the engines of a node that a role could use, and how many at once."""
         mask = self.engines(number, stock) & among
@@ -603,7 +616,7 @@ def _parts(
     for number in sorted(draft.touched):
         left_cpu, left_memory = draft.host(number)
         if not (cpu or memory) or (left_cpu >= cpu and left_memory >= memory):
-            for position, rest in _broken(draft, number, stock):
+            for position, rest in draft.broken(number, stock):
                 if rest >= want.millis and _suits(draft, want, number, position):
                     yield rest, left_cpu, number, 1 << position
     states = draft.pool.free
@@ -622,21 +635,6 @@ def _parts(
                 break
         if fresh >= few:
             return
-
-
-def _broken(draft: Draft, number: int, stock: Stock) -> Iterator[tuple[int, int]]:
-    """Yield (position, thousandths left) of a touched node's engines that are partly held."""
-    if number in draft.closed:
-        return
-    free = draft.pool.free[number]
-    mask = stock.mask(draft.site(number)) & ~draft.taken.get(number, 0)
-    left = dict(free.parts)
-    for place, position in draft.parts:
-        if place == number and position not in left:
-            left[position] = WHOLE_MILLIS  # a whole one until this draft took a part
-    for position, rest in left.items():
-        if mask >> position & 1:
-            yield position, rest - draft.parts.get((number, position), 0)
 
 
 def _suits(draft: Draft, want: Want, number: int, position: int) -> bool:

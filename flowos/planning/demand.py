@@ -12,9 +12,6 @@ from flowos.planning.where import Condition, parse_where
 
 Funnel = tuple[tuple[str, int], ...]
 
-_MEMO_MAX: Final = (
-    20_000  # worked-out choices; a stream of requests that differ each time ends here
-)
 _CONDITIONS_OF_MAKES: Final = frozenset(("kind", "model", "memory"))
 
 
@@ -98,8 +95,12 @@ def demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int] | None = Non
         tuple(_want(pool, spec, role, choice, sizes, lanes) for choice in wish.choices)
         for role, wish in spec.engines.items()
     )
+
+    def linked(role: str) -> bool:
+        return role in lanes and role not in spec.engines  # else the engines are the ends
+
     hosts = tuple(
-        HostWant(role, max(host.count, 1), host.cpu_millis, host.memory_bytes, role in lanes)
+        HostWant(role, max(host.count, 1), host.cpu_millis, host.memory_bytes, linked(role))
         for role, host in spec.hosts.items()
         if role not in spec.engines or host.count
     )
@@ -155,12 +156,7 @@ def sift(pool: Pool, choice: EngineChoice, lanes: int = 0) -> Sifted:
     shared = choice.share_millis < WHOLE_MILLIS
     where = tuple(choice.where.items()) if choice.where else ()
     key = ("sift", choice.kind, choice.models, where, choice.bitstream, shared, lanes)
-    found: Sifted | None = pool.memo.get(key)
-    if found is None:
-        if len(pool.memo) > _MEMO_MAX:
-            pool.memo.clear()
-        found = pool.memo[key] = _sift(pool, choice, lanes)
-    return found
+    return pool.recall(key, lambda: _sift(pool, choice, lanes))
 
 
 def _sift(pool: Pool, choice: EngineChoice, lanes: int) -> Sifted:

@@ -138,8 +138,8 @@ def _select_exactly(
         stock = pool.stock(want.wares)
         mask, limit = fresh.room(site.number, want, stock)
         if want.shared and not want.bitstream:
-            for position, rest in pool.free[site.number].parts:
-                if rest >= want.millis and stock.mask(site) >> position & 1:
+            for position, rest in fresh.broken(site.number, stock):
+                if rest >= want.millis:
                     mask |= 1 << position
             return mask
         return mask if limit else 0

@@ -5,18 +5,21 @@ the next plan. So a burst of changes costs one reading per node, and a plan pays
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Container, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Container, Hashable, Iterator
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from flowos.model.cell import WHOLE_MILLIS, Engine, Link, Node
 from flowos.model.units import kind_of, subject_of
 from flowos.model.view import CellView
 from flowos.planning.where import Condition, all_hold, text_of
 
+T = TypeVar("T")
+
 NOWHERE: Final = ""  # the leaf of engines that have no port on any switch
 OFF: Final = "~off/"  # system placements of this name hold what is powered off, and give it up
 _NUMBER_BITS: Final = 24  # 16 million nodes
 _NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
+_MEMO_MAX: Final = 20_000  # a stream of requests that differ each time ends here
 _STOCK_ENTRIES_MAX: Final = 1_000_000  # about 40 MB of sorted keys over all stocks
 
 Mask: TypeAlias = int  # bit n = the node's engine n
@@ -253,7 +256,6 @@ class Pool:
         trunks: Switch -> its links to other switches.
         shut: "switch/..." and "link/..." that are out of service or about to be.
         spoken: (link, direction) -> lanes that a drain waits for.
-        memo: What plans worked out from the inventory alone; forgotten when that changes.
     """
 
     def __init__(self, view: CellView) -> None:
@@ -284,6 +286,15 @@ class Pool:
                 del self._stocks[next(iter(self._stocks))]
         self._stocks[wares] = stock  # the last is the one asked for latest
         return stock
+
+    def recall(self, key: Hashable, work_out: Callable[[], T]) -> T:
+        """Return what follows from the inventory alone, worked out once until that changes."""
+        if key not in self._memo:
+            if len(self._memo) > _MEMO_MAX:
+                self._memo.clear()
+            self._memo[key] = work_out()
+        found: T = self._memo[key]
+        return found
 
     def position(self, engine: str) -> tuple[Site, int] | None:
         """Return where an engine is, or None where the cell has no such engine and node."""
@@ -316,7 +327,7 @@ class Pool:
         if families & {"", "link", "switch"} or len(nodes) > 64 + len(self.sites) // 8:
             self._rebuild()
             return
-        self.memo.clear()
+        self._memo.clear()
         for name in nodes:
             self._survey(name)
 
@@ -401,7 +412,7 @@ class Pool:
         self.cpu_millis = self.memory_bytes = 0
         self.loaded: dict[str, dict[int, Mask]] = {}
         self._stocks: dict[Wares, Stock] = {}
-        self.memo: dict[object, Any] = {}
+        self._memo: dict[Hashable, Any] = {}
         view = self.view
         self.trunks = self._survey_trunks()
         self.shut: set[str] = set()

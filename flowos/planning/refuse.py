@@ -55,14 +55,9 @@ def never_engines(pool: Pool, demand: Demand) -> Unplaceable | None:
 
 def never(pool: Pool, want: Want) -> str:
     """Return why the cell could not hold a role even if it were empty; "" = it could."""
-    key = (
-        "never", want.wares, want.count, want.shared, want.cpu_millis, want.memory_bytes,
-        want.together,
-    )  # fmt: skip
-    found = pool.memo.get(key)
-    if found is None:
-        found = pool.memo[key] = _never(pool, want)
-    return str(found)
+    beside = (want.cpu_millis, want.memory_bytes)
+    key = ("never", want.wares, want.count, want.millis, beside, want.together, want.funnel)
+    return pool.recall(key, lambda: _never(pool, want))
 
 
 def _never(pool: Pool, want: Want) -> str:
@@ -109,10 +104,12 @@ def _most(pool: Pool, want: Want, stock: Stock) -> tuple[int, int]:
 
 def _never_together(pool: Pool, wants: Sequence[Want]) -> Unplaceable | None:
     key = ("together", tuple((want.wares, want.count, want.together) for want in wants))
-    if key not in pool.memo:
+
+    def impossible() -> bool:
         found = assign(pool, wants, lambda site, want: pool.stock(want.wares).mask(site))
-        pool.memo[key] = found is Verdict.NONE
-    if not pool.memo[key]:
+        return found is Verdict.NONE
+
+    if not pool.recall(key, impossible):
         return None
     asked = " and ".join(_asked(want) + _PLACE_OF.get(want.together, "") for want in wants)
     sentence = f"{asked} wanted, the cell has not enough for all of them even if it were empty"
@@ -140,7 +137,8 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
     place = _PLACE_OF.get(want.together, "")
     if place and not want.shared:
         best, gathered = _gathered(draft, want, stock)
-        funnel.append((_STEP_OF[want.together], gathered))
+        # An engine with ports on two switches counts for both, but is one.
+        funnel.append((_STEP_OF[want.together], min(gathered, free)))
         if best < want.count:
             sentence = f"{asked}{place}, {free} {_are(free)} free but at most {best}{place}"
             return Unplaceable(Reason.FRAGMENTED_ACROSS_SWITCHES, sentence, tuple(funnel))

@@ -17,7 +17,7 @@ from flowos.model.transaction import Committed, Conflicted
 from flowos.model.units import engine_unit, is_divisible, subject_of
 from flowos.model.view import Applied, CellView
 from flowos.protocol.proposal import Draft, Fence, Proposal
-from flowos.runtime.machine import Answer, Commit, Instruction
+from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 
 GROUP_MAX: Final = 24  # a report is three compares and a few puts
 RETRY_SECONDS: Final = 1.0  # after a teardown that failed, or a report that was refused
@@ -36,6 +36,7 @@ class _Work:
         modified: The order's mod_revision; 0 = it is gone.
         up: What the devices are.
         target: What they will be when the stages are through.
+        failing: Why a step of these stages could not be done; the others are waited for.
         failed_at: The order's mod_revision that could not be built.
         news: What is to be written of engines, with the next report.
         sent: The same, on its way.
@@ -50,12 +51,14 @@ class _Work:
     stages: list[list[Step]] = field(default_factory=list)
     steps: set[str] = field(default_factory=set)
     running: bool = False
+    failing: str = ""
     failed_at: int = 0
     report: Report = Report()
     reported: Report = Report()
     news: dict[str, Observed] = field(default_factory=dict)
     sent: dict[str, Observed] = field(default_factory=dict)
     sending: bool = False
+    alone: bool = False  # a group with its report was refused
 
     @property
     def key(self) -> tuple[str, str]:
@@ -96,7 +99,12 @@ class Agent:
         self._due: dict[tuple[str, str], None] = {}
         self._built_for: dict[tuple[str, str], tuple[str, str]] = {}  # (place, unit) -> work
         self._blocked: set[tuple[str, str]] = set()
+        self._preparing: dict[tuple[str, str], tuple[str, str]] = {}  # shared engines, the same
         self._engines: dict[str, Observed] = {}  # as this agent last saw them
+        self._tellers: dict[str, _Work] = {}  # who has the last news of an engine
+        self._on_the_way: set[str] = set()  # engines of which something was sent, not answered
+        self._held_back: set[tuple[str, str]] = set()
+        self._left: dict[tuple[str, str], list[str]] = {}  # engines that tasks were left on
         self._timers: dict[tuple[str, str], float] = {}
         self._retries: list[tuple[float, Step]] = []
 
@@ -112,6 +120,12 @@ class Agent:
     def relisted(self) -> None:
         """Look at every order again; what is up but in no order is torn down."""
         self._due |= dict.fromkeys(self._work)
+        self._left.clear()
+        for engine, seen in self.view.observed.items():
+            place = engine.partition("/")[0]
+            if seen.task and self._serves(place) and (place, seen.task) not in self._work:
+                self._left.setdefault((place, seen.task), []).append(engine)
+        self._due |= dict.fromkeys(self._left)
         for attempt, places in self.view.orders.items():
             self._due |= {(p, attempt): None for p in places if self._serves(p)}
 
@@ -123,14 +137,19 @@ class Agent:
             if work is None:
                 continue
             work.sending = False
+            sent, work.sent = work.sent, {}
+            self._on_the_way -= sent.keys()
+            self._due |= dict.fromkeys(self._held_back)
+            self._held_back.clear()
             if isinstance(answer, Committed):
-                work.sent = {}
+                work.alone = False
                 self._due[work.key] = None
                 continue
             # Most often the order is newer than the view; its change brings this up again.
             work.reported = replace(work.reported, applied=-1)
-            work.news = work.sent | work.news
-            work.sent = {}
+            # Another attempt may have changed an engine since; then that is the news.
+            work.news |= {e: seen for e, seen in sent.items() if self._engines.get(e) == seen}
+            work.alone = isinstance(answer, Refused)
             pause = CONFLICT_SECONDS if isinstance(answer, Conflicted) else RETRY_SECONDS
             self._timers[work.key] = now + pause
 
@@ -169,9 +188,11 @@ class Agent:
         order = self.view.orders.get(attempt, {}).get(place)
         work = self._work.get(key)
         if work is None:
-            if order is None:
+            left = self._left.pop(key, [])
+            if order is None and not left:
                 return None
             work = self._work[key] = _Work(place, attempt)
+            self._adopt(work, left, order.value if order else _NOTHING)
             known = self.view.reports.get(attempt, {}).get(place)
             if known is not None:
                 work.report = work.reported = known.value
@@ -193,8 +214,18 @@ class Agent:
         self._run(work, now)
         return self._telling(work, building=False)
 
+    def _adopt(self, work: _Work, engines: Iterable[str], order: Order) -> None:
+        """Take what an earlier agent left behind as up, unless it is to be up again."""
+        units = {engine_unit(e): e for e in engines if f"share/{e}" not in order.units}
+        mine = tuple(sorted(units.keys() - set(order.units)))
+        work.up = replace(work.up, units=mine)
+        self._built_for |= {(work.place, unit): work.key for unit in mine}
+
     def _telling(self, work: _Work, *, building: bool) -> _Work | None:
         if work.sending:
+            return None
+        if not self._on_the_way.isdisjoint(work.news):
+            self._held_back.add(work.key)  # what is said of an engine must arrive in order
             return None
         if work.modified and not work.wanted.off:
             if not building:
@@ -211,18 +242,35 @@ class Agent:
         down |= set(work.up.units) - set(work.wanted.units)
         if down:
             left = tuple(u for u in work.up.units if u not in down)
-            work.target = replace(work.up, units=left, off=()) if left else _NOTHING
+            loaded = {
+                engine: bitstream
+                for engine, bitstream in work.up.bitstreams.items()
+                if engine_unit(engine) in left or f"share/{engine}" in left
+            }
+            work.target = _NOTHING
+            if left:
+                work.target = replace(work.up, units=left, bitstreams=loaded, off=())
             work.stages = self._stages_down(work, down)
         else:
             here = [(work.place, unit) for unit in _exclusive(work.wanted)]
             shared = [u for u in work.wanted.units if u.startswith("share/")]
             engines = [(work.place, engine_unit(subject_of(u))) for u in shared]
-            if {self._built_for.get(u, work.key) for u in (*here, *engines)} - {work.key}:
+            others = {self._built_for.get(u, work.key) for u in (*here, *engines)}
+            # Who shares an engine finds it powered and loaded, or does so alone.
+            others |= {self._preparing.get(u, work.key) for u in engines}
+            if others - {work.key}:
                 self._blocked.add(work.key)
                 return False
             self._built_for |= dict.fromkeys(here, work.key)
             work.target = work.wanted
             work.stages = self._stages_up(work)
+            touched = {
+                engine_unit(step.subject)
+                for stage in work.stages
+                for step in stage
+                if step.verb in (Verb.POWER_ON, Verb.LOAD)
+            }
+            self._preparing |= {u: work.key for u in engines if u[1] in touched}
         self._next_stage(work, now)
         return True
 
@@ -260,6 +308,9 @@ class Agent:
     def _next_stage(self, work: _Work, now: float) -> None:
         if work.steps:
             return
+        if work.failing:
+            self._give_up(work)
+            return
         if not work.stages:
             self._arrived(work)
             return
@@ -283,9 +334,16 @@ class Agent:
             self._observe(work, engine, task=work.attempt)
         work.up = work.target
         self._due[work.key] = None
-        if gone:
+        if self._prepared(work) or gone:
             self._due |= dict.fromkeys(self._blocked)
             self._blocked.clear()
+
+    def _prepared(self, work: _Work) -> bool:
+        """Let others have the shared engines that this work has got ready."""
+        mine = [unit for unit, key in self._preparing.items() if key == work.key]
+        for unit in mine:
+            del self._preparing[unit]
+        return bool(mine)
 
     def _step_finished(self, finished: Finished, now: float) -> None:
         step = finished.step
@@ -299,14 +357,19 @@ class Agent:
             return
         if _name(step) not in work.steps:
             return
-        if finished.error and step.verb in TEARDOWN:
+        woken = step.verb is Verb.POWER_OFF and not work.modified
+        if finished.error and step.verb in TEARDOWN and not woken:
             # What cannot be cleaned stays claimed: never let go, try again.
             self._retries.append((now + RETRY_SECONDS, step))
             return
-        if finished.error:
-            self._give_up(work, finished.error)
-            return
         work.steps.discard(_name(step))
+        if finished.error:
+            # Steps beside it may still be under way: what they do to an engine must be known.
+            work.failing = "" if woken else work.failing or finished.error
+            if step.verb is Verb.LOAD:  # nobody knows what is in it now
+                self._observe(work, step.subject, bitstream="")
+            self._next_stage(work, now)
+            return
         match step.verb:
             case Verb.POWER_ON:  # a bitstream does not survive without power
                 self._observe(work, step.subject, power="on", bitstream="")
@@ -318,13 +381,18 @@ class Agent:
                 pass
         self._next_stage(work, now)
 
-    def _give_up(self, work: _Work, error: str) -> None:
+    def _give_up(self, work: _Work) -> None:
         """Say that the order cannot be built; what is half built counts as up, for the teardown."""
         work.stages.clear()
-        work.steps.clear()
         work.up = replace(work.target, bitstreams={})
         work.failed_at = work.modified
-        work.report = replace(work.report, failed=error, building=work.modified)
+        if work.modified:
+            work.report = replace(work.report, failed=work.failing, building=work.modified)
+        work.failing = ""
+        self._due[work.key] = None
+        if self._prepared(work):
+            self._due |= dict.fromkeys(self._blocked)
+            self._blocked.clear()
 
     def _run(self, work: _Work, now: float) -> None:
         order = work.wanted
@@ -342,6 +410,10 @@ class Agent:
         before = self._observed(engine)
         after = replace(before, **what)
         if after != before:
+            teller = self._tellers.get(engine, work)
+            if teller is not work and teller.news.pop(engine, None):
+                self._due[teller.key] = None  # it may have nothing left to say
+            self._tellers[engine] = work
             self._engines[engine] = work.news[engine] = after
 
     # -- telling the store
@@ -351,6 +423,9 @@ class Agent:
         group: list[Proposal] = []
         for work in works:
             if work.sending or not (work.news or work.report != work.reported):
+                continue
+            if work.alone:
+                instructions.append(Commit((self._proposal(work),)))
                 continue
             proposal = self._proposal(work)
             if group and (len(group) == GROUP_MAX or not self._fits([*group, proposal])):
@@ -370,6 +445,7 @@ class Agent:
         for engine, observed in work.news.items():
             draft.put(keys.observed(engine), observed)
         work.sent, work.news = work.news, {}
+        self._on_the_way |= work.sent.keys()
         work.sending = True
         return draft.proposal("report", f"{work.place}/{work.attempt}", self.view)
 

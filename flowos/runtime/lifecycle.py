@@ -4,8 +4,10 @@ Level-triggered: each round looks at what changed and does what the records allo
 of controllers may run; one acts, elected by a leased key, and any may die between two steps.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -20,9 +22,12 @@ from flowos.protocol.proposal import Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Compact, Instruction, Refused
 from flowos.runtime.power import IdleEngines
 
+LOG = logging.getLogger("flowos")
+
 GROUP_MAX: Final = 16
 BUILD_TRIES: Final = 3  # a slice whose build failed this often is given up
 RETRY_SECONDS: Final = 0.2  # after a step was refused or lost a race
+LIMIT_SECONDS_MIN: Final = 0.001  # less than this is not worth waiting for
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,12 @@ class Lifecycle:
         self._leads = leads
         self._candidacy = candidacy
         self._due: dict[str, None] = {}
-        self._later: dict[str, float] = {}
+        self._later: dict[str, float] = {}  # not to be looked at before
+        self._alarms: dict[str, float] = {}  # to be looked at then, whatever happens before
+        self._alone: set[str] = set()  # what was refused in a group
         self._in_flight: dict[str, int] = {}  # identifier -> revision to wait for, 0 = no answer
         self._waiting: set[str] = set()
+        self._quarantines: set[str] = set()
         self._silent_since: dict[str, float] = {}
         self._seen_agents: set[str] = set()
         self._fenced_grants: dict[tuple[str, str], int] = {}
@@ -98,6 +106,8 @@ class Lifecycle:
                 self._due[change.name] = None
                 if change.family == "placement":
                     self._due |= dict.fromkeys(self._waiting)
+                    if change.name.startswith("~quarantine/"):
+                        self._quarantines.add(change.name)
             case "order" | "report":
                 attempt = change.name.rpartition("/")[2]
                 self._due |= dict.fromkeys(self.view.by_attempt.get(attempt, ()))
@@ -106,13 +116,18 @@ class Lifecycle:
                 if role == "agent" and change.name in self.view.sessions:
                     self._seen_agents.add(place)
                     self._silent_since.pop(place, None)
+                    mine = f"~quarantine/{place}/"
+                    self._due |= {n: None for n in self._quarantines if n.startswith(mine)}
             case _:
                 pass
 
     def relisted(self) -> None:
         """Look at everything again."""
         self._due = dict.fromkeys([*self.view.slices, *self.view.placements])
+        self._quarantines = {n for n in self.view.placements if n.startswith("~quarantine/")}
+        self._waiting.clear()
         self._later.clear()
+        self._alarms.clear()
         self._in_flight.clear()
         for name in self.view.sessions_of("agent"):
             self._seen_agents.add(name)
@@ -135,6 +150,7 @@ class Lifecycle:
                     self._in_flight[name] = answer.revision
                 else:
                     self._in_flight.pop(name, None)
+                    self._alone.add(name)
                 pause = RETRY_SECONDS * (25 if isinstance(answer, Refused) else 1)
                 self._later[name] = now + pause
 
@@ -155,23 +171,24 @@ class Lifecycle:
         for name in [n for n, at in self._later.items() if at <= now]:
             del self._later[name]
             self._due[name] = None
-        if self._later:
-            self._wake_at = min(self._later.values())
+        for name in [n for n, at in self._alarms.items() if at <= now]:
+            del self._alarms[name]
+            self._due[name] = None
         proposals: list[Proposal] = []
+        if now >= self._sweep_at:
+            self._sweep_at = now + self.rules.sweep_seconds
+            proposals += self._sweep(now)
         for name in list(self._due):
             if name in self._in_flight:
                 continue  # looked at again when the view shows how it ended
             if name in self._later:
                 del self._due[name]
                 continue
-            proposal = self._look(name, now)
+            del self._due[name]
+            proposal = self._tried(name, now, partial(self._look, name, now))
             if proposal is not None:
                 proposals.append(proposal)
-            del self._due[name]
-        if now >= self._sweep_at:
-            self._sweep_at = now + self.rules.sweep_seconds
-            proposals += self._sweep(now)
-        self._wake_at = min(self._wake_at, self._sweep_at)
+        self._wake_at = min([self._sweep_at, *self._later.values(), *self._alarms.values()])
         instructions: list[Instruction] = [Commit(group) for group in self._groups(proposals)]
         return instructions + self._compaction(now)
 
@@ -179,7 +196,8 @@ class Lifecycle:
         """Try to become the one that acts, where nobody is."""
         if self._candidacy is None or "controller/leader" in self.view.sessions:
             return []
-        if self._in_flight.get(keys.LEADER) == 0 or self._later.get(keys.LEADER, 0) > now:
+        asked = self._in_flight.get(keys.LEADER, -1)
+        if asked == 0 or asked > self.view.revision or self._later.get(keys.LEADER, 0) > now:
             self._wake_at = self._later.get(keys.LEADER, inf)
             return []
         self._in_flight[keys.LEADER] = 0
@@ -194,6 +212,10 @@ class Lifecycle:
                 continue
             self._in_flight[proposal.identifier] = 0
             mine = writes([proposal])
+            if proposal.identifier in self._alone:
+                self._alone.discard(proposal.identifier)
+                groups.append((proposal,))
+                continue
             full = len(group) == GROUP_MAX or mine & written
             if group and (full or not self._fits([*group, proposal])):
                 groups.append(tuple(group))
@@ -202,11 +224,25 @@ class Lifecycle:
             written |= mine
         return [*groups, tuple(group)] if group else groups
 
+    def _tried(self, name: str, now: float, look: Callable[[], Proposal | None]) -> Proposal | None:
+        """Return what a look at one record finds to do; a look that fails stops nothing else."""
+        try:
+            return look()
+        except Exception:
+            LOG.exception("%s is left alone for a while", name)
+            self._later[name] = now + 25 * RETRY_SECONDS
+            return None
+
     def _look(self, name: str, now: float) -> Proposal | None:
         entry = self.view.placements.get(name)
         if name.startswith("~"):
-            return self._look_at_system(name, entry) if entry else None
+            if entry is None:
+                self._waiting.discard(name)
+                self._quarantines.discard(name)
+                return None
+            return self._look_at_system(name, entry)
         if entry is None:
+            self._alarms.pop(name, None)
             self._waiting.discard(name)
             return self._look_at_unplaced(name, now)
         if entry.value.waits:
@@ -216,6 +252,13 @@ class Lifecycle:
         placement = entry.value
         ending = self._ending(name, entry, now)
         if placement.ending is None and ending is not None:
+            if placement.started_at is None and ending.exit_code is not None:
+                # It ran between two looks: that it was up once is a part of its outcome.
+                if entry.modified > self.view.revision:
+                    self._in_flight[name] = entry.modified
+                    return None
+                if self._all_up(entry):
+                    return release.mark_started(self.view, name, self._wall(), fence=self._fence())
             return release.release(self.view, name, ending, fence=self._fence())
         if placement.waits and placement.ending is None:
             return release.arm(self.view, name, fence=self._fence())
@@ -226,6 +269,8 @@ class Lifecycle:
             return step
         if placement.started_at is None and self._all_up(entry):
             return release.mark_started(self.view, name, self._wall(), fence=self._fence())
+        if placement.started_at is None and entry.modified > self.view.revision:
+            self._in_flight[name] = entry.modified  # look again once the view is complete
         return None
 
     def _ending(self, name: str, entry: Entry[Placement], now: float) -> Ending | None:
@@ -259,13 +304,13 @@ class Lifecycle:
         limit = spec.value.spec.time_limit_seconds
         if limit and placement.started_at is not None:
             left = placement.started_at + limit - self._wall()
-            if left <= 0:
+            if left <= LIMIT_SECONDS_MIN:
                 return Ending(
                     Phase.FAILED,
                     reason=Reason.TIME_LIMIT,
                     message=f"ran into its time limit of {limit:g} s",
                 )
-            self._later[name] = min(self._later.get(name, inf), now + left)
+            self._alarms[name] = now + left
         return None
 
     def _exit_codes(self, entry: Entry[Placement]) -> list[int] | None:
@@ -344,6 +389,11 @@ class Lifecycle:
     def _dead_places(self, now: float) -> list[Proposal]:
         """Quarantine what silent agents held; nothing while so many are silent at once."""
         alive = {k.partition("/")[2] for k in self.view.sessions if k.startswith("agent/")}
+        cell = self.view.cell
+        gone = {p for p in self._seen_agents if p not in cell.nodes and p not in cell.switches}
+        if gone:  # what has left the inventory is nobody's loss, unless something is still up there
+            placements = self.view.placements.values()
+            self._seen_agents -= gone.difference(*(e.value.ordered for e in placements))
         silent = self._seen_agents - alive
         for place in silent:
             self._silent_since.setdefault(place, now)
@@ -362,19 +412,23 @@ class Lifecycle:
                 touches = place in entry.value.ordered or any(
                     self.view.cell.place_of(subject_of(unit)) == place for unit in units
                 )
-                step = touches and system.quarantine(
+                if not touches or name in self._later:
+                    continue
+                quarantine = partial(
+                    system.quarantine,
                     self.view,
                     place,
                     name,
                     fence=self._fence(),
                     ending=Ending(Phase.PENDING, message=f"{place} does not answer"),
                 )
-                if step:
+                step = self._tried(name, now, quarantine)
+                if step is not None:
                     found.append(step)
-            dead = system.take_out(
+            dead = place not in gone and system.take_out(
                 self.view, place, attempt=self._new_attempt(), fence=self._fence()
             )
-            if dead is not None:
+            if dead:
                 found.append(dead)
         return found
 

@@ -145,12 +145,13 @@ def _put_to_rest(store: CellStore) -> None:
         users = [*held, *living]
         named = ", ".join(users[:3]) + (", ..." if len(users) > 3 else "")
         raise SpecError(
-            f"the cell is in use by {len(users)} {'slice' if len(users) == 1 else 'slices'} or "
-            f"drains ({named})",
-            hint="end them first, with 'flowos cancel --all' and 'flowos engine undrain'",
+            f"the cell is in use by {named}",
+            hint="end slices with 'flowos cancel --all', drains with 'flowos engine undrain'",
         )
-    for name in [n for n in view.placements if n.startswith("~off/")]:
-        store.commit([power_on(view, name, fence=None).transaction])  # type: ignore[union-attr]
+    for name in view.placements:
+        step = power_on(view, name, fence=None)
+        assert step is not None, "an engine that is off can always be switched on"
+        store.commit([step.transaction])
 
 
 def _write_all(

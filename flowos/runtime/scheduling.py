@@ -40,6 +40,8 @@ OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody
 YIELD_SECONDS: Final = 0.05  # what its owner gets to try it before less important ones are planned
 BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
 REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
+# Whoever holds nothing would be queued again at once, for ever.
+NOTHING_ASKED: Final = Unplaceable(Reason.INFEASIBLE, "it asks for no engines and no hosts")
 
 
 class Policy(Protocol):
@@ -426,9 +428,10 @@ class Scheduling:
             result = self.policy.plan(self.pool, spec, seed=seed, avoid=avoid)
         except Exception as bug:  # a plug-in that fails for one slice serves the others
             LOG.exception("policy %s failed for slice %s", self.policy.name, spec.id)
-            result = Unplaceable(
-                Reason.INFEASIBLE, f"policy {self.policy.name} failed: {type(bug).__name__}: {bug}"
-            )
+            why = f"policy {self.policy.name} failed: {type(bug).__name__}: {bug}"
+            result = Unplaceable(Reason.SCHEDULER_DOWN, why)
+        if isinstance(result, Decision) and not result.units:
+            result = NOTHING_ASKED
         self.figures.plans += 1
         self.figures.decisions_ms.append(1000 * (self._stopwatch() - before))
         if isinstance(result, Unplaceable) and not avoid:

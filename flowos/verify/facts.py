@@ -7,7 +7,7 @@ a property test holds the two equal.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from flowos.model import keys
@@ -147,6 +147,7 @@ class Facts:
     used: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     inventory: int = 0
+    _listings: dict[str, dict[str, Claim]] = field(default_factory=dict)
 
     def apply(self, change: Change, touched: Touched) -> None:
         """Take in one change, and note whom it touches."""
@@ -240,7 +241,7 @@ class Facts:
             return
         touched.claims.add(key)
         touched.units.add(unit)
-        self._note_use(unit, key)
+        self._note_use(key)
         kind, _, subject = unit.partition("/")
         if kind == "share":
             attempt = key.rpartition("/")[2]
@@ -261,8 +262,10 @@ class Facts:
             else:
                 self.out_of_service.discard(unit)
 
-    def _note_use(self, unit: str, key: str) -> None:
+    def _note_use(self, key: str) -> None:
         """Keep `used` in step after a claim or a listing came or went."""
+        unit = unit_of_claim(key)
+        assert unit is not None, "records that name no unit were refused"
         if key in self.claims or key in self.listed:
             self.used.setdefault(thing_of(unit), set()).add(key)
         else:
@@ -280,9 +283,16 @@ class Facts:
         before: Placement | None = old.value if old else None
         after: Placement | None = record
         _enter(self.placements, name, record, change)
+        touched.slices.add(name)
+        if (
+            before is not None
+            and after is not None
+            and before.started_at != after.started_at
+            and replace(before, started_at=after.started_at) == after
+        ):
+            return  # what every slice is written once for; of the laws, only phases ask for it
         touched.circuits.add(name)
         touched.uids.add(name)
-        touched.slices.add(name)
         self._list(name, before, after, touched)
         if before is not None:
             self._leave(name, before, touched)
@@ -292,28 +302,26 @@ class Facts:
     def _list(
         self, name: str, before: Placement | None, after: Placement | None, touched: Touched
     ) -> None:
-        old, new = listing(name, before), listing(name, after)
-        twice = set(after.held) & set(after.releasing) if after else set()
-        if before is not None:
-            for unit in set(before.held) & set(before.releasing) - twice:
-                key = _below_claim(unit, before.attempt)
-                self.twice.discard((name, key))
-                touched.claims.add(key)
-        for key, (unit, claim) in old.items():
-            if new.get(key) != (unit, claim):
+        old = self._listings.pop(name, {})
+        new = listing(name, after) if after else {}
+        if after is not None:
+            self._listings[name] = new
+        for key in old:
+            if key not in new:
                 _set(self.listed, key, name, None)
                 touched.claims.add(key)
-                self._note_use(unit, key)
-        for key, (unit, claim) in new.items():
-            if old.get(key) != (unit, claim):
+                self._note_use(key)
+        for key, claim in new.items():
+            if old.get(key) != claim:
                 _set(self.listed, key, name, claim)
                 touched.claims.add(key)
-                self._note_use(unit, key)
-        for unit in twice:
-            assert after is not None
-            key = _below_claim(unit, after.attempt)
-            self.twice.add((name, key))
-            touched.claims.add(key)
+                self._note_use(key)
+        for placement, change in ((before, self.twice.discard), (after, self.twice.add)):
+            if placement is not None and placement.held and placement.releasing:
+                for unit in placement.held.keys() & placement.releasing.keys():
+                    key = _below_claim(unit, placement.attempt)
+                    change((name, key))
+                    touched.claims.add(key)
 
     def _leave(self, name: str, placement: Placement, touched: Touched) -> None:
         _discard(self.by_attempt, placement.attempt, name)
@@ -416,13 +424,11 @@ _PUTS: Final[Mapping[str, Callable[[Facts, str, Any, Change, Touched], None]]] =
 # ------------------------------------------------------------------------- small readings
 
 
-def listing(name: str, placement: Placement | None) -> dict[str, tuple[str, Claim]]:
-    """Return the claims that a placement's units ask for: key below "claim/" -> unit, claim."""
-    if placement is None:
-        return {}
+def listing(name: str, placement: Placement) -> dict[str, Claim]:
+    """Return the claims that a placement's units ask for, by key below "claim/"."""
     attempt = placement.attempt
     return {
-        _below_claim(unit, attempt): (unit, Claim(name, attempt, tuple(amounts)))
+        _below_claim(unit, attempt): Claim(name, attempt, amounts)
         for units in (placement.held, placement.releasing)
         for unit, amounts in units.items()
     }

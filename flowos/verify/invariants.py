@@ -66,7 +66,7 @@ class Checker:
         """Look again at what was touched, and return what is broken anew."""
         new: list[Violation] = []
         for name, law in LAWS.items():
-            for subject in law.subjects(touched):
+            for subject in getattr(touched, law.subjects):
                 faults = list(law.look(self.facts, subject))
                 known = self._faults.pop((name, subject), None)
                 if not faults:

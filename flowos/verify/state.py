@@ -25,9 +25,9 @@ class State:
     def apply(self, changes: Sequence[Change]) -> None:
         """Move on to the revision of these changes, which must be all that it wrote."""
         revision = changes[0].modified
-        assert all(change.modified == revision for change in changes), "one revision at a time"
         assert revision > self.revision, f"{revision} was applied already"
         for key, value, created, modified in changes:
+            assert modified == revision, "one revision at a time"
             if value is None:
                 self.records.pop(key, None)
             else:

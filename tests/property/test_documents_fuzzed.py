@@ -184,6 +184,7 @@ def test_any_yaml_or_json_is_read_or_refused(value: Any):
 
 
 @given(mutated([*CELLS, *SLICES]) | st.text())
+@example("!")
 def test_both_parsers_of_yaml_read_alike(text: str):
     def read(loader: Any) -> Any:
         try:

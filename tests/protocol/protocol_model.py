@@ -1,0 +1,176 @@
+"""The rules of the shared state as a model that can be explored to the end.
+
+    PYTHONPATH=.:store python -m tests.protocol.protocol_model
+
+tells every scenario, and for each planted mistake the shortest way to disaster. A rule is changed
+here first, then in flowos/protocol.
+
+Part 1, `model_life`
+  1 A claim is put or deleted only in a transaction that also writes or deletes the placement that
+    lists it, comparing that placement. So claims are what placements list, at every revision.
+  2 Every commit draws a fresh attempt id; orders and reports are keyed by node and attempt.
+  3 Control writes orders ("this is to be up", perhaps nothing) with the placement; agents make
+    devices equal to the order and then report its mod_revision, comparing it.
+  4 Control frees a unit when the orders of all its nodes (both ends of a lane) are reported; the
+    last free deletes orders, reports and the placement, and writes the end into the spec.
+  5 Who takes units over waits for its victims' attempts: until no placement carries them, it gets
+    no orders and frees nothing.
+  6 A dead node's part of a placement is split off into a quarantine, which ends like any
+    releasing placement.
+  7 Every control transaction compares its process's session. A lost answer is decided by putting
+    that key again, and then reading.
+  8 A commit compares absent what would take its nodes and the links it crosses out of service.
+  9 What circuits share is one unit of their slice; an aggregator is a unit as an engine is.
+ 10 A gang too big for a compare per claim compares that no claim was put since its view, and
+    plans only on what that view knows to be absent.
+Part 2, `model_divisible`
+ 11 One claim per holder of a part, guarded by a range compare over all of them; what is planned
+    for one request is planned on one working copy.
+Part 3, `model_grants`
+ 12 A holder counts what is under way and unknown as used. Raising compares all grants and the
+    limit. A dead holder's grant is fenced, then placements are read, then it is lowered.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from tests.protocol.model_divisible import Divisible
+from tests.protocol.model_grants import Grants
+from tests.protocol.model_life import Life
+from tests.protocol.model_store import Found, Model, explore, wander
+
+Make: TypeAlias = Callable[[tuple[str, ...]], Model]
+
+ONE = {"S": [("X",)], "T": [("X",)]}
+LANE = {"S": [("L", "X", "Y")], "T": [("X",)]}
+LANES = {"S": [("L", "X", "Y")], "T": [("L", "X", "Y")]}
+ALONE = {"S": [("L", "X", "Y")]}
+SMALL = {"S": [("X",)]}
+TREE = {"S": [("G", "L", "X", "Y", "Z")]}
+SUMS = {"S": [("G", "Y")], "T": [("G", "Z")]}
+BOTH = {"submit S": 1, "submit T": 1}
+
+
+def life(wants: Any, actors: str = "Ac", **budget: Any) -> Make:
+    """Return a maker of lives; what is no setting of theirs is the budget."""
+    settings = {
+        key: budget.pop(key) for key in ("eager", "rank", "keeps", "gangs") if key in budget
+    }
+    # "submit_S" is how "submit S" can be written as a keyword.
+    counts = {key.replace("_", " "): count for key, count in budget.items()}
+    return lambda mistakes: Life(wants, counts, mistakes, actors=actors, **settings)
+
+
+def grants(**budget: float) -> Make:
+    """Return a maker of grants with this budget."""
+    return lambda mistakes: Grants(mistakes, **budget)
+
+
+SOUND: dict[str, Make] = {
+    "cancel, name used again, lost answers": life(ONE, submit_S=2, cancel=1, lose=1),
+    "two schedulers, two controllers, stale frees": life(
+        ONE, "ABcd", submit_S=1, cancel=1, eager=False
+    ),
+    "lost answers of two schedulers": life(ONE, "AB", submit_S=1, submit_T=1, lose=2),
+    "take-over of engine and lane": life(LANES, **BOTH, preempt=1),
+    "take-over of one engine, cancel": life(ONE, **BOTH, preempt=1, cancel=1),
+    "drain and undrain": life(LANE, submit_S=1, drain=1, cancel=1),
+    "nodes and links out of service": life(LANE, **BOTH, cordon=1),
+    "power off and wake": life(ONE, submit_S=1, off=1, cancel=1),
+    "shrink and grow": life(ALONE, submit_S=1, resize=1, cancel=1),
+    "grow while nodes go out of service": life(SMALL, submit_S=1, resize=1, cordon=1),
+    "a tree loses a branch": life(TREE, submit_S=1, resize=1, keeps=("L", "X", "Y")),
+    "aggregators": life(SUMS, "ABc", **BOTH),
+    "an agent dies and returns": life(LANE, submit_S=1, die=1),
+    "gangs guarded by ranges": life(ONE, "ABc", **BOTH, cordon=1, gangs=True),
+    "divisible units": Divisible,
+    "grants: a holder dies, the limit falls": grants(lose=0, crash=1, lower=1, spend=2),
+    "grants: lost answers": grants(crash=0, lower=0),
+}
+
+PLANTED: dict[str, Make] = {
+    "spec not compared": life(ONE, submit_S=1, cancel=1),
+    "ended not written": life(ONE, submit_S=1),
+    "free does not wait": life(LANE, **BOTH, preempt=1, cancel=1),
+    "undrain does not wait": life(LANE, submit_S=1, drain=1),
+    "orders put at take-over": life(LANES, **BOTH, preempt=1),
+    "victim keeps taken units": life(LANE, **BOTH, preempt=1),
+    "orders not rewritten at release": life(ONE, submit_S=1),
+    "one end frees a lane": life(ALONE, submit_S=1, resize=1),
+    "power-off compares nothing": life(ONE, submit_S=1, off=1),
+    "grow ignores state": life({"S": [("L", "X")]}, submit_S=1, resize=1, cancel=1),
+    "dead units become free": life(LANE, submit_S=1, die=1),
+    "no claim left is enough": life(ONE, **BOTH, preempt=1),
+    "session not compared": life(ONE, submit_S=1, lose=1),
+    "lost answers are only read": life(ONE, submit_S=1, lose=1),
+    "commit ignores service": life(LANE, submit_S=1, cordon=1),
+    "crossed links are not asked": life(LANE, submit_S=1, cordon=1),
+    "grow ignores service": life(SMALL, submit_S=1, resize=1, cordon=1),
+    "a branch takes the shared lane": life(TREE, submit_S=1, resize=1, keeps=("L", "X", "Y")),
+    "aggregator is no unit": life(SUMS, "AB", **BOTH),
+    "range since the request": life(ONE, "AB", **BOTH, gangs=True),
+    "known absent is not checked": life(LANE, submit_S=1, cordon=1, gangs=True),
+    "no range guard": Divisible,
+    "siblings planned apart": Divisible,
+    "whole ignores shares": Divisible,
+    "share ignores whole": Divisible,
+    "drain ignores new shares": Divisible,
+    "in flight not counted": grants(lose=0, crash=0, lower=0),
+    "absent is an answer": grants(crash=0, lower=0),
+    "session of the holder not compared": grants(crash=0, lower=0),
+    "dead holder in one step": grants(lose=0, grow=0, lower=0),
+    "takes on an older look": grants(lose=0, grow=0, lower=0),
+    "raise without range compare": grants(lose=0, crash=0, lower=0, spend=0, grow=2),
+    "raise without limit compare": grants(lose=0, crash=0, spend=0),
+}
+
+EVERYTHING = life(
+    {"S": [("L", "X", "Y"), ("X",)], "T": [("X",), ("Y",), ("L", "X", "Y")]},
+    "ABcd",
+    eager=False,
+    rank=False,
+    **BOTH,
+    preempt=2,
+    cancel=2,
+    lose=2,
+    off=1,
+    drain=1,
+    cordon=1,
+    die=1,
+    resize=2,
+)
+
+
+def at_random(seconds: float, seed: int = 1) -> Found:
+    """Walk through all of part 1 at once."""
+    return wander(EVERYTHING(()), seconds=seconds, steps=120, seed=seed)
+
+
+def main() -> int:
+    """Tell what every scenario and every mistake leads to."""
+    wrong, start = 0, time.monotonic()
+    for name, make in SOUND.items():
+        since = time.monotonic()
+        found = explore(make(()))
+        took = time.monotonic() - since
+        print(f"{name:46} {found.states:7} states  {took:4.1f} s  {found.what or 'ok'}")
+        print(*(f"    {label}" for label in found.trace), sep="\n", end="\n" if found.trace else "")
+        wrong += bool(found.what)
+    found = at_random(5)
+    print(f"{'all of it at random':46} {found.states:7} steps   5.0 s  {found.what or 'ok'}")
+    wrong += bool(found.what)
+    for name, make in PLANTED.items():
+        found = explore(make((name,)))
+        wrong += not found.what
+        steps = len(found.trace)
+        print(
+            f"planted: {name:37} {found.states:7} states, {steps:2} steps: {found.what or 'NOT CAUGHT'}"
+        )
+    print(f"{wrong} wrong, {time.monotonic() - start:.0f} s")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
