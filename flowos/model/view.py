@@ -91,9 +91,14 @@ class CellView:
     # -- what a planner or a rule asks
 
     def holder(self, unit: str) -> str | None:
-        """Return the placement that holds a whole unit, or None where it is free."""
+        """Return the placement that holds a whole unit, or None where it is free.
+
+        While a plan of ours that wakes an engine is under way, the plan holds it, not its `~off`.
+        """
         names = self.holders.get(unit)
-        return names[0] if names else None
+        if not names:
+            return None
+        return next((name for name in names if not name.startswith("~off/")), names[0])
 
     def in_service(self, unit: str) -> bool:
         """Whether a node, switch or link unit is not taken out of service."""

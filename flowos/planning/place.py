@@ -151,11 +151,7 @@ def _select_exactly(
         draft = fresh.copy()
         chosen: dict[str, Chosen] = {}
         for want, picks in zip(wants, found, strict=True):
-            stock = pool.stock(want.wares)
-            hosted = want.cpu_millis or want.memory_bytes
-            if hosted and any(
-                draft.room(number, want, stock)[1] < mask.bit_count() for number, mask in picks
-            ):
+            if not all(_hosted(draft, want, number, mask) for number, mask in picks):
                 break  # engines alone would do, but not the hosts under them
             draft.take_engines(want, picks)
             chosen[want.role] = Chosen(want, tuple(picks))
@@ -164,6 +160,15 @@ def _select_exactly(
             if isinstance(selection, Selection):
                 return selection
     return None
+
+
+def _hosted(draft: Draft, want: Want, number: int, mask: Mask) -> bool:
+    """Whether a node has the host resources for these engines, or needs none."""
+    if not (want.cpu_millis or want.memory_bytes):
+        return True
+    cpu, memory = draft.host(number)
+    count = mask.bit_count()
+    return cpu >= want.cpu_millis * count and memory >= want.memory_bytes * count
 
 
 # -- circuits

@@ -36,6 +36,7 @@ class _Work:
         modified: The order's mod_revision; 0 = it is gone.
         up: What the devices are.
         target: What they will be when the stages are through.
+        planned: The order's mod_revision that the stages are for.
         failing: Why a step of these stages could not be done; the others are waited for.
         failed_at: The order's mod_revision that could not be built.
         news: What is to be written of engines, with the next report.
@@ -51,6 +52,7 @@ class _Work:
     stages: list[list[Step]] = field(default_factory=list)
     steps: set[str] = field(default_factory=set)
     running: bool = False
+    planned: int = 0
     failing: str = ""
     failed_at: int = 0
     report: Report = Report()
@@ -238,6 +240,7 @@ class Agent:
 
     def _begin(self, work: _Work, now: float) -> bool:
         """Plan the stages from what is up to what is wanted; False where others are in the way."""
+        work.planned = work.modified
         down = set(_exclusive(work.up)) - set(_exclusive(work.wanted))
         down |= set(work.up.units) - set(work.wanted.units)
         if down:
@@ -385,8 +388,8 @@ class Agent:
         """Say that the order cannot be built; what is half built counts as up, for the teardown."""
         work.stages.clear()
         work.up = replace(work.target, bitstreams={})
-        work.failed_at = work.modified
-        if work.modified:
+        work.failed_at = work.planned
+        if work.modified == work.planned:  # else a newer order is there, perhaps to build nothing
             work.report = replace(work.report, failed=work.failing, building=work.modified)
         work.failing = ""
         self._due[work.key] = None
@@ -411,7 +414,8 @@ class Agent:
         after = replace(before, **what)
         if after != before:
             teller = self._tellers.get(engine, work)
-            if teller is not work and teller.news.pop(engine, None):
+            if teller is not work and engine in teller.news:
+                del teller.news[engine]
                 self._due[teller.key] = None  # it may have nothing left to say
             self._tellers[engine] = work
             self._engines[engine] = work.news[engine] = after

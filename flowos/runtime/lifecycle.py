@@ -93,6 +93,7 @@ class Lifecycle:
         self._revisions: list[tuple[float, int]] = []
         self._compact_at = 0.0
         self._sweep_at = 0.0
+        self._acting = False
         self._wake_at = inf
         self._idle = IdleEngines(view)
         self.verifier_checkpoint = 0
@@ -164,7 +165,12 @@ class Lifecycle:
         """Return the steps that the records allow now, in groups."""
         self._wake_at = inf
         if not self._leads():
+            self._acting = False
+            self._due.clear()  # whoever begins to act looks at everything
             return self._stand(now)
+        if not self._acting:
+            self._acting = True
+            self.relisted()
         for name in [n for n, r in self._in_flight.items() if 0 < r <= self.view.revision]:
             del self._in_flight[name]
             self._due[name] = None

@@ -12,8 +12,9 @@ from flowos.model.life import FIRST, Built, built, is_quarantine, moves_legally,
 from flowos.model.placement import Placement
 from flowos.model.slice import ENDED, Phase
 from flowos.model.transaction import Change
-from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of, things_used
+from flowos.model.units import engine_unit, kind_of, lane_unit, subject_of, things_used
 from flowos.protocol.grants import limit_of
+from flowos.protocol.orders import cleaners_of
 from flowos.verify.facts import CLAIM, Facts, Life, life_of, unit_of_claim
 from flowos.verify.laws import Fault, fault
 
@@ -71,7 +72,8 @@ def freed(facts: Facts, changes: Sequence[Change]) -> Iterator[Fault]:
             )
         if claim.owner.startswith("~"):
             continue  # what the system held has no order to wait for, or an operator's word
-        dirty = [p for p in places_of(facts.cell, unit) if not facts.applied(p, claim.attempt)]
+        cleaners = cleaners_of(facts.cell, unit, owner.value.ordered if owner else ())
+        dirty = [place for place in cleaners if not facts.applied(place, claim.attempt)]
         if dirty:
             yield fault(
                 key,

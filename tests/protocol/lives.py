@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from flowos.model.protocols import CellStore
 from flowos.model.view import Entry
 from tests.protocol.little_cell import DECISIONS, PURSE
 from tests.protocol.rules import Rules
@@ -34,11 +35,20 @@ DRAINED: Final = (
 class Life:
     """One world and one generator of what happens in it."""
 
-    def __init__(self, seed: int, rules: Rules | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        rules: Rules | None = None,
+        *,
+        operations_max: int | None = None,
+        store: CellStore | None = None,
+    ) -> None:
         self.random = random.Random(seed)
         self.budget = self.random.choice((None, None, 250, 400))
-        operations_max = self.random.choice((128, 128, 10))  # few: commits are guarded by ranges
-        self.world = World(rules, budget=self.budget, operations_max=operations_max)
+        chosen = self.random.choice((128, 128, 10))  # few: commits are guarded by ranges
+        self.world = World(
+            rules, budget=self.budget, operations_max=operations_max or chosen, store=store
+        )
         self.born = 0
         for role in ("scheduler", "scheduler", "controller", "controller"):
             self._start(role)

@@ -25,18 +25,23 @@ class Grants:
         self.mortal = dict(self.budget)["crash"] > 0  # else nobody looks after the dead
 
     def start(self) -> State:
-        records = {LIMIT: (2.0, 1, 1), ("grant", "p"): (1.0, 1, 1), ("grant", "q"): (0.0, 1, 1)}
+        records: dict[Any, Any] = {
+            LIMIT: (2.0, 1, 1),
+            ("grant", "p"): (1.0, 1, 1),
+            ("grant", "q"): (0.0, 1, 1),
+        }
         records |= {("session", holder): ("", 1, 1) for holder in HOLDERS}
         # revision, records, in flight, holders unsure of an answer, looks at placements, budget
         return (1, tuple(sorted(records.items())), (), (), (), self.budget)
 
     @staticmethod
     def used(records: Mapping[Any, Any], holder: str) -> float:
-        return sum(v[0][1] for k, v in records.items() if k[0] == "placement" and v[0][0] == holder)
+        spent = [v[0] for k, v in records.items() if k[0] == "placement"]
+        return sum((amount for who, amount in spent if who == holder), 0.0)
 
     @staticmethod
     def total(records: Mapping[Any, Any]) -> float:
-        return sum(v[0] for k, v in records.items() if k[0] == "grant")
+        return sum((v[0] for k, v in records.items() if k[0] == "grant"), 0.0)
 
     def next(self, state: State) -> Iterator[tuple[str, State]]:
         revision, frozen, flight, unsure, looks, budget_ = state
@@ -103,7 +108,7 @@ class Grants:
     ) -> Iterator[tuple[str, State]]:
         flight, unsure, budget = now["flight"], now["unsure"], now["budget"]
         grant, session = records["grant", holder], records["session", holder]
-        own = (("session", holder), "mod", session[2])
+        own: Any = (("session", holder), "mod", session[2])
         if "session of the holder not compared" in self.bad:
             own = (LIMIT, "create", 1)
         same = (("grant", holder), "mod", grant[2])
@@ -118,12 +123,11 @@ class Grants:
                 key = ("placement", name)
                 asked = any(f[1] == "spend" and f[2][0][1][0][1] == key for f in flight)
                 if key not in records and not asked:
-                    compares = (own, same, (key, "create", 0))
-                    member = (compares, (("put", key, (holder, 1.0)),))
+                    member = ((own, same, (key, "create", 0)), (("put", key, (holder, 1.0)),))
                     spend = (*flight, (holder, "spend", (member,)))
                     yield f"{holder} spends", packed(flight=spend, budget=less("spend"))
         if not mine and budget["grow"] and self.total(records) + 1 <= records[LIMIT][0]:
-            compares = [own, same]
+            compares: list[Any] = [own, same]
             if "raise without range compare" not in self.bad:
                 compares.append((("grant",), "below", revision))
             if "raise without limit compare" not in self.bad:

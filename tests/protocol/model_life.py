@@ -46,7 +46,7 @@ class At(NamedTuple):
 
     revision: int
     records: dict[Any, Any]
-    slots: dict[str, Any]  # who -> (label, members): planned; "net": on the network
+    slots: dict[str, Any]  # who -> (label, members): planned; "net A": on the network, from A
     known: dict[str, Any]  # node -> orders as its agent knows them
     built: frozenset[Any]  # (node, unit, attempt)
     budget: dict[str, int]
@@ -417,7 +417,7 @@ class Life:
 
     def keys_of(self, records: Any, name: str, attempt: str) -> list[Any]:
         """Orders and reports that end with this placement: a quarantine has those of its node."""
-        mine = [k for k in records if k[0] in ("order", "report") and k[2] == attempt]
+        mine: list[Any] = [k for k in records if k[0] in ("order", "report") and k[2] == attempt]
         if name.startswith("~quarantine:"):
             return [key for key in mine if key[1] == name.split(":")[1]]
         parted = [
@@ -435,7 +435,7 @@ class Life:
         compares, operations = self.rewrite(records, name, there, after, ())
         compares += (absent(("session", node)),)
         if "dead units become free" in self.bad:
-            keys = [("order", node, placed.attempt), ("report", node, placed.attempt)]
+            keys: list[Any] = [("order", node, placed.attempt), ("report", node, placed.attempt)]
             keys += [("claim", unit) for unit in gone]
             return compares, (*operations, *map(delete, keys))
         parted = f"~quarantine:{node}:{placed.attempt}"
@@ -457,13 +457,13 @@ class Life:
         for who in self.actors:
             if who in s.slots:
                 yield from self.answers(s, who)
-            elif f"?{who}" in s.slots:
+            elif f"unsure {who}" in s.slots:
                 yield self.finds_out(s, who)
             else:
                 yield from self.asks(state, s, who)
-        if "net" in s.slots:
-            label, members = s.slots["net"]
-            yield f"late {label}", self.done(s, "net", label, members)
+        for name, (label, members) in s.slots.items():
+            if name.startswith("net"):
+                yield f"late {label}", self.done(s, name, label, members)
         for node in NODES:
             yield from self.agent(s, node)
 
@@ -499,8 +499,8 @@ class Life:
         rest = {name: slot for name, slot in s.slots.items() if name != who}
         yield f"{label} applied", self.done(s, who, label, members)
         yield f"{label} dropped", self.packed(s.but(slots=rest))
-        if s.may("lose") and "net" not in s.slots:
-            rest |= {"net": (label, members), f"?{who}": ("", ())}
+        if s.may("lose") and f"net {who}" not in s.slots:
+            rest |= {f"net {who}": (label, members), f"unsure {who}": ("", ())}
             yield f"{label} lost", self.packed(s.spends("lose").but(slots=rest))
 
     def finds_out(self, s: At, who: str) -> tuple[str, State]:
@@ -509,10 +509,10 @@ class Life:
         if "lost answers are only read" not in self.bad:
             fence = put(("session", who), "")
             records, revision, _ = apply(records, revision, [((), (fence,))])
-        slots = {name: slot for name, slot in s.slots.items() if name != f"?{who}"}
-        if "net" in slots:
-            label, members = slots["net"]
-            slots["net"] = (f"given up: {label}", members)
+        slots = {name: slot for name, slot in s.slots.items() if name != f"unsure {who}"}
+        if f"net {who}" in slots:
+            label, members = slots[f"net {who}"]
+            slots[f"net {who}"] = (f"given up: {label}", members)
         after = s.but(records=records, revision=revision, slots=slots)
         return f"{who} finds out", self.packed(after)
 

@@ -15,7 +15,7 @@ State = Any
 Records = Mapping[Any, Any]  # key -> (value, create_revision, mod_revision)
 
 
-class Broken(Exception):  # noqa: N818  # named for what happened, as all errors here
+class Broken(Exception):
     """A state, or a step, that no cell may ever be in or make."""
 
 
@@ -123,7 +123,7 @@ def explore(model: Model) -> Found:
             ends.append(state)
         label = "?"
         try:
-            for label, after in model.next(state):  # noqa: B007  # told in the trace
+            for label, after in model.next(state):
                 back.setdefault(after, []).append(state)
                 if after not in parent:
                     parent[after] = (state, label)

@@ -50,7 +50,7 @@ ALONE = {"S": [("L", "X", "Y")]}
 SMALL = {"S": [("X",)]}
 TREE = {"S": [("G", "L", "X", "Y", "Z")]}
 SUMS = {"S": [("G", "Y")], "T": [("G", "Z")]}
-BOTH = {"submit S": 1, "submit T": 1}
+BOTH: dict[str, Any] = {"submit S": 1, "submit T": 1}
 
 
 def life(wants: Any, actors: str = "Ac", **budget: Any) -> Make:
@@ -73,20 +73,22 @@ SOUND: dict[str, Make] = {
     "two schedulers, two controllers, stale frees": life(
         ONE, "ABcd", submit_S=1, cancel=1, eager=False
     ),
-    "lost answers of two schedulers": life(ONE, "AB", submit_S=1, submit_T=1, lose=2),
+    "lost answers of two schedulers": life(ONE, "ABc", submit_S=1, lose=2),
     "take-over of engine and lane": life(LANES, **BOTH, preempt=1),
     "take-over of one engine, cancel": life(ONE, **BOTH, preempt=1, cancel=1),
     "drain and undrain": life(LANE, submit_S=1, drain=1, cancel=1),
-    "nodes and links out of service": life(LANE, **BOTH, cordon=1),
+    "nodes and links out of service": life(LANE, submit_S=1, cordon=2),
     "power off and wake": life(ONE, submit_S=1, off=1, cancel=1),
     "shrink and grow": life(ALONE, submit_S=1, resize=1, cancel=1),
     "grow while nodes go out of service": life(SMALL, submit_S=1, resize=1, cordon=1),
     "a tree loses a branch": life(TREE, submit_S=1, resize=1, keeps=("L", "X", "Y")),
-    "aggregators": life(SUMS, "ABc", **BOTH),
+    "aggregators": life(SUMS, **BOTH),
     "an agent dies and returns": life(LANE, submit_S=1, die=1),
-    "gangs guarded by ranges": life(ONE, "ABc", **BOTH, cordon=1, gangs=True),
+    "gangs guarded by ranges": life(ONE, **BOTH, cordon=1, gangs=True),
     "divisible units": Divisible,
-    "grants: a holder dies, the limit falls": grants(lose=0, crash=1, lower=1, spend=2),
+    "grants: a holder dies": grants(lose=0, lower=0, spend=1),
+    "grants: a holder dies after a lost answer": grants(lower=0, grow=0, spend=2),
+    "grants: the limit falls": grants(lose=0, crash=0, spend=2),
     "grants: lost answers": grants(crash=0, lower=0),
 }
 

@@ -11,7 +11,7 @@ from tests.protocol.laws import LawBroken
 from tests.protocol.lives import Life
 from tests.protocol.rules import Mistake, planted
 
-LIVES = int(os.environ.get("FLOWOS_LIVES", "150"))
+LIVES = int(os.environ.get("FLOWOS_LIVES", "250"))
 
 
 @pytest.mark.parametrize("seed", range(LIVES))
@@ -39,6 +39,10 @@ def test_a_life_keeps_every_law_and_comes_to_a_clean_end(seed):
 def test_lives_by_rules_with_a_mistake_break_a_law(mistake):
     # The walks are trusted because they were seen to fail.
     rules = planted([mistake])
-    with pytest.raises(LawBroken):
+
+    def many_lives() -> None:
         for seed in range(60):
             Life(seed, rules).live()
+
+    with pytest.raises(LawBroken):
+        many_lives()

@@ -6,9 +6,12 @@ are checked. Nothing happens by itself: a message is heard when a test says so, 
 applied later, never, or with its answer lost.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final
 
 from flowos.model import keys
@@ -19,10 +22,12 @@ from flowos.model.placement import Decision, Ending, Order, Placement, Report, S
 from flowos.model.protocols import CellStore, Lease
 from flowos.model.slice import End, Phase, Slice, SliceSpec
 from flowos.model.transaction import (
+    Change,
     Changes,
     Committed,
     Conflicted,
     Outcome,
+    Progress,
     Put,
     Seen,
     Transaction,
@@ -49,6 +54,7 @@ DONE: Final = Ending(Phase.DONE)
 CANCELLED: Final = Ending(Phase.CANCELLED)
 AGAIN: Final = Ending(Phase.PENDING)
 TAKING: Final = ("commit", "grow")
+ARRIVES_SECONDS: Final = 10.0  # for a real store on a busy machine
 ROUNDS_MAX: Final = 60
 
 
@@ -260,7 +266,8 @@ class Control:
         self.requests: list[Request] = []
         self.unsure: list[Request] = []  # sent, and no answer came
         self.fenced_grants: dict[str, int] = {}
-        self._inbox: dict[str, deque[Changes]] = {}
+        self._inbox: dict[str, deque[tuple[Change, ...]]] = {}
+        self._told: dict[str, int] = {}  # family -> all up to here is in its inbox
         self._open()
 
     def _open(self) -> None:
@@ -275,6 +282,7 @@ class Control:
         self.view.load(reading.records)
         self.view.progressed(reading.revision)
         self._inbox = {family: deque() for family in HEARD}
+        self._told = dict.fromkeys(HEARD, reading.revision)
         self.watches = [
             self.world.store.watch([family], after=reading.revision, deliver=self._into(family))
             for family in HEARD
@@ -283,35 +291,53 @@ class Control:
     def _into(self, family: str) -> Callable[[WatchMessage], None]:
         inbox = self._inbox[family]
 
-        def deliver(message: WatchMessage) -> None:
-            assert isinstance(message, Changes)
-            inbox.append(message)
+        def deliver(message: WatchMessage) -> None:  # on a thread of the store's
+            if isinstance(message, Changes):
+                # Some stores tell of several revisions at once; here they are heard one by one.
+                for _, changes in groupby(message.changes, key=attrgetter("modified")):
+                    inbox.append(tuple(changes))
+            else:
+                assert isinstance(message, Progress), message
+                self._told[family] = message.revision
 
         return deliver
+
+    def _arrived(self, family: str) -> deque[tuple[Change, ...]]:
+        """Return a family's inbox, once all that was said before now is in it."""
+        newest = self.world.store.read((self.key,)).revision
+        watch = self.watches[HEARD.index(family)]
+        deadline = time.monotonic() + ARRIVES_SECONDS
+        while self._told[family] < newest:
+            watch.ask_progress()
+            if self._told[family] < newest:
+                assert time.monotonic() < deadline, f"{family} is not told of {newest}"
+                time.sleep(0.001)
+        return self._inbox[family]
 
     # -- hearing
 
     def hear(self, *families: str) -> "Control":
         """Take in all that was said, of all families or only of these."""
         for family in families or HEARD:
-            while self._inbox[family]:
-                self.hear_one(family)
+            while self.hear_one(family):
+                pass
         if not any(self._inbox.values()):
-            self.view.progressed(self.world.store.read(("session/",)).revision)
+            self.view.progressed(min(self._told.values()))
         return self
 
     def hear_one(self, family: str) -> bool:
         """Take in the next message of a family."""
-        if not self._inbox[family]:
+        inbox = self._arrived(family)
+        if not inbox:
             return False
-        for change in self._inbox[family].popleft().changes:
+        for change in inbox.popleft():
             self.view.apply(change)
         return True
 
     def list_again(self) -> None:
         """Forget the view and read everything, as after a watch that ended."""
-        for inbox in self._inbox.values():
-            inbox.clear()
+        for family in HEARD:
+            self._arrived(family).clear()
         reading = self.world.store.read(HEARD)
         self.view.clear()
         self.view.load(reading.records)

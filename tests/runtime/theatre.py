@@ -9,6 +9,7 @@ used by those alone who hold them.
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from math import inf
 from typing import Any, Final
 
@@ -21,22 +22,20 @@ from flowos.model.errors import StoreError
 from flowos.model.life import phase_in
 from flowos.model.placement import Observed, Placement, Session
 from flowos.model.protocols import Lease
-from flowos.model.slice import Phase, Slice, SliceSpec, Waiting
+from flowos.model.slice import End, Phase, Slice, SliceSpec, Waiting
 from flowos.model.transaction import (
     Changes,
     Committed,
     Conflicted,
     Operation,
-    Outcome,
     Progress,
     Put,
-    Seen,
     Transaction,
     Versioned,
     WatchMessage,
 )
-from flowos.model.units import subject_of
 from flowos.model.view import CellView
+from flowos.protocol import system
 from flowos.protocol.proposal import Fence, Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.lifecycle import Lifecycle, Rules, election
@@ -47,6 +46,7 @@ from flowos.simulation.stage import VirtualClock
 from flowos.verify.invariants import Checker
 from flowos.verify.laws import Violation
 from flowos.verify.state import State, by_revision
+from flowos.verify.steps import phases_of
 from flowos_schedulers.batch import Batch
 from flowos_store.memory import MemoryStore
 
@@ -170,6 +170,7 @@ class Theatre:
         self.expiries: list[tuple[float, Lease]] = []
         self.trace: list[str] = []
         self.violations: list[Violation] = []
+        self.lives: dict[str, list[Phase]] = {}
         self.forgiven: set[str] = set()  # laws that the test breaks on purpose
         self.moves = 0
         self.before_move: Callable[[], None] = lambda: None
@@ -205,6 +206,26 @@ class Theatre:
         for together in by_revision(message.changes):
             found = self.checker.step(together)
             self.violations += [v for v in found if v.law not in self.forgiven]
+            self._follow_lives()
+
+    def _follow_lives(self) -> None:
+        facts = self.checker.facts
+        for identifier in {*facts.slices, *facts.placements}:
+            if identifier.startswith("~"):
+                continue
+            for uid, phase in phases_of(facts, identifier).items():
+                life = self.lives.setdefault(f"{identifier}#{uid}", [])
+                if not life or life[-1] != phase:
+                    life.append(phase)
+
+    def life(self, identifier: str) -> list[str]:
+        """The phases that the newest slice of a name went through."""
+        *_, newest = (life for key, life in self.lives.items() if key.startswith(f"{identifier}#"))
+        return [str(phase) for phase in newest]
+
+    def edges(self) -> set[tuple[Phase, Phase]]:
+        """The steps of the life cycle that any slice took."""
+        return {edge for life in self.lives.values() for edge in pairwise(life)}
 
     def check(self) -> None:
         told = "\n".join(self.trace[-30:])
@@ -233,6 +254,15 @@ class Theatre:
         (outcome,) = self.store.commit([proposal.transaction])
         assert isinstance(outcome, Committed)
 
+    def drain(self, unit: str, deadline_at: float | None = None) -> None:
+        """Drain a unit as an operator does."""
+        attempt = self.fresh("d")
+        self.do(
+            lambda view: system.drain(
+                view, unit, attempt=attempt, fence=None, deadline_at=deadline_at
+            )
+        )
+
     # -- looking
 
     def view(self) -> CellView:
@@ -249,6 +279,16 @@ class Theatre:
         record = self.records("placement/").get(keys.placement(identifier))
         return decode(Placement, record.value) if record else None
 
+    def placed(self, identifier: str) -> Placement:
+        placement = self.placement(identifier)
+        assert placement is not None, f"{identifier} is not placed"
+        return placement
+
+    def end(self, identifier: str) -> End:
+        end = self.slice(identifier).end
+        assert end is not None, f"{identifier} has not ended"
+        return end
+
     def held(self, identifier: str) -> list[str]:
         """The engines that a slice holds."""
         placement = self.placement(identifier)
@@ -257,9 +297,14 @@ class Theatre:
     def phase(self, identifier: str) -> Phase | None:
         return phase_in(self.view(), identifier)
 
-    def waiting(self, identifier: str) -> Waiting | None:
+    def waiting(self, identifier: str) -> Waiting:
         record = self.records("reason/").get(keys.reason(identifier))
-        return decode(Waiting, record.value) if record else None
+        assert record is not None, f"nothing is said of why {identifier} waits"
+        return decode(Waiting, record.value)
+
+    def waits(self, identifier: str) -> bool:
+        """Whether it is said why a slice waits."""
+        return keys.reason(identifier) in self.records("reason/")
 
     def observed(self, engine: str) -> Observed:
         record = self.records("observed/").get(keys.observed(engine))
@@ -278,7 +323,7 @@ class Theatre:
         )
 
     def _of_an_off(self, key: str) -> bool:
-        offs = [n for n in self.records("placement/~off/")]
+        offs = list(self.records("placement/~off/"))
         units = {name.removeprefix("placement/~off/") for name in offs}
         return key.removeprefix("claim/") in units or any(
             key.endswith(decode(Placement, self.records(name)[name].value).attempt) for name in offs
@@ -300,6 +345,14 @@ class Theatre:
         told = "\n".join(self.trace[-30:])
         raise AssertionError(f"no rest after {MOVES_MAX} moves:\n{told}")
 
+    def advance(self, at: float) -> None:
+        """Move the clock; leases of the dead run out."""
+        self.clock.now = max(self.clock.now, at)
+        for expiry in [e for e in self.expiries if e[0] <= self.clock.now]:
+            self.expiries.remove(expiry)
+            self.trace.append(f"{self.clock.now:.2f} lease {expiry[1].id} is over")
+            expiry[1].revoke()
+
     def play(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass, from event to event; return whether `until` came true."""
         deadline = self.clock.now + seconds
@@ -310,11 +363,7 @@ class Theatre:
                 + [at for at, _ in self.expiries],
                 default=inf,
             )
-            self.clock.now = max(self.clock.now, min(at, deadline))
-            for expiry in [e for e in self.expiries if e[0] <= self.clock.now]:
-                self.expiries.remove(expiry)
-                self.trace.append(f"{self.clock.now:.2f} lease {expiry[1].id} is over")
-                expiry[1].revoke()
+            self.advance(min(at, deadline))
             self.settle()
             if at >= deadline:
                 return until()
@@ -557,9 +606,9 @@ class Player:
         """Apply a request of this player's."""
         theatre = self.theatre
         transactions = [proposal.transaction for proposal in commit.proposals]
-        outcomes: list[Outcome] | list[Answer]
+        outcomes: list[Answer]
         try:
-            outcomes = theatre.store.commit(transactions)
+            outcomes = list(theatre.store.commit(transactions))
         except StoreError as error:
             outcomes = [Refused(error) for _ in transactions]
         for proposal, outcome in zip(commit.proposals, outcomes, strict=True):
@@ -567,7 +616,7 @@ class Player:
             theatre.trace.append(
                 f"{theatre.clock.now:.2f} {self.name}: {proposal.step} {proposal.identifier} {how}"
             )
-        return list(outcomes)
+        return outcomes
 
     def _be_told(self) -> None:
         if not self.answers:
@@ -577,7 +626,3 @@ class Player:
             self.watch.ask_progress()  # the shell asks, for the machine waits for what it shows
         self.machine.answered(commit, answers, self.theatre.clock.now)
         self._awake = True
-
-
-def seen(key: str, revision: int) -> Seen:
-    return Seen(key, revision)

@@ -706,6 +706,17 @@ def a_unit_is_freed_before_it_is_down(scene):
     return [scene.gone("claim/engine/n1/x"), scene.rewritten(T, releasing=left)]
 
 
+@mistake("freed", "claim/share/n1/f/a1", "freed before s1 reported it down", stays=False)
+def a_part_of_an_engine_is_freed_before_its_port_is_down(scene):
+    port = {"share/n1/f": (500,), "lane/pf/fwd/0": (), TRUNK: (), **whole("n2/z")}
+    scene.run(T, decide(port, "n1/f", "n2/z", circuits=(across("n1/f", "n2/z"),)))
+    scene.release(T)
+    scene.obey("n1", "n2", "s2")
+    left = dict(scene.placement(T).releasing)
+    del left["share/n1/f"]
+    return [scene.gone("claim/share/n1/f/a1"), scene.rewritten(T, releasing=left)]
+
+
 @mistake("freed", f"claim/{TRUNK}", "freed before s2 reported it down", stays=False)
 def a_lane_is_freed_with_one_end_down(scene):
     scene.run(T, PAIR)
@@ -764,8 +775,22 @@ def a_running_slice_vanishes(scene):
 # ------------------------------------------------------------------------- all of them
 
 
+ONE_OF_EACH_LAW = list({wrong.law: wrong for wrong in PLANTED}.values())
+
+
 @pytest.mark.parametrize("wrong", PLANTED, ids=lambda wrong: wrong.name)
-def test_mistake_is_seen_at_its_revision(wrong, scene):
+def test_mistake_is_seen_at_its_revision(wrong, little):
+    see(wrong, little)
+
+
+@pytest.mark.etcd
+@pytest.mark.parametrize("wrong", ONE_OF_EACH_LAW, ids=lambda wrong: wrong.name)
+def test_mistake_in_etcd_is_seen_at_its_revision(wrong, etcd_store):
+    see(wrong, Scene(etcd_store()))
+
+
+def see(wrong: Mistake, scene: Scene) -> None:
+    """Plant a mistake, and look at it now, in the history, and as it happens."""
     operations = list(wrong.plant(scene))
     assert verify_history(scene.store).violations == ()
     with followed(scene.store) as live:

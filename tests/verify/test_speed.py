@@ -23,7 +23,7 @@ from tests.verify.scene import StoppedClock
 ENGINES, PER_NODE, PER_SWITCH = 6212, 4, 80
 GANG = 8  # engines a slice, in a ring of circuits
 REVISIONS = 20_000
-# Far below what it is (see the report of the change that brought it), for machines that are busy.
+# A tenth of what one core does (10,000), for machines that are busy with other things.
 REVISIONS_PER_SECOND_MIN = 1000
 SESSION = keys.session("scheduler", "s")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowos.model.errors import SpecError, UnknownName
+from flowos.model.errors import NeverPlaceable, SpecError, UnknownName
 from flowos_cli import render
 from flowos_cli.commands.completion import live
 from flowos_cli.lazy import LazyGroup
@@ -503,9 +503,10 @@ def _wait_all(
 
     start = time.monotonic()
     code = 0
+    left = timeout
     for identifier in identifiers:
-        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
         view = client.wait(identifier, until, timeout_seconds=left, changed=_teller(identifier))
+        left = None if timeout is None else max(0.0, timeout - (time.monotonic() - start))
         end = view.slices[identifier].value.end
         if end is not None and end.phase != "done":
             said = f": {end.message}" if end.message else ""
@@ -518,17 +519,26 @@ _PAST: Final[Mapping[str, str]] = {"failed": "failed", "cancelled": "was cancell
 
 
 def _teller(identifier: str) -> "Callable[[CellView], None]":
-    """Return what tells people how far a slice is, on a terminal."""
-    if not sys.stderr.isatty():
-        return lambda _view: None
+    """Return what tells people how far a slice is, on a terminal, and ends a wait in vain."""
     told = ""
+    seen = sys.stderr.isatty()
 
     def tell(view: "CellView") -> None:
         nonlocal told
         sentence = _how_far(view, identifier)
-        if sentence and sentence != told:
+        if seen and sentence and sentence != told:
             say(f"{identifier}: {sentence}")
             told = sentence
+        waiting = view.reasons.get(identifier)
+        if (
+            waiting is not None
+            and waiting.value.reason == "Infeasible"
+            and identifier not in view.placements
+            and identifier in view.slices
+        ):
+            raise NeverPlaceable(
+                f"slice {identifier} can never be placed: {waiting.value.sentence}"
+            )
 
     return tell
 

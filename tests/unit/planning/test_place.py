@@ -4,7 +4,7 @@ import pytest
 
 from flowos.model.cell import Engine
 from flowos.model.placement import Decision, Placement
-from flowos.model.slice import EngineChoice, EngineRole, HostRole
+from flowos.model.slice import EngineChoice, EngineRole, HostRole, Reason
 from flowos.planning.place import plan
 from flowos.planning.pool import Pool
 from tests.unit.planning.cells import (
@@ -133,6 +133,14 @@ def test_units_to_avoid_are_left_alone():
     assert refused(view, spec, avoid={"node/n0", "engine/n1/gpu0"}).sentence
     hosted = request(w=want(1), hosts={"w": HostRole(0, 0)})
     assert nodes_of(placed(view, hosted, avoid={"host/n0"})) == {"n0"}
+
+
+def test_part_to_avoid_is_left_alone_where_roles_compete():
+    view = view_of(node("n0", *gpus("n0", 2, shareable=True)))
+    hold_part(view, "share/n0/gpu0", 400)
+    spec = request(a=want(1), b=want(1, share=500))
+    assert placed(view, spec).engines == {"a": ("n0/gpu1",), "b": ("n0/gpu0",)}
+    assert refused(view, spec, avoid={"share/n0/gpu0"}).reason is Reason.WAITING_FOR_ENGINES
 
 
 def test_host_to_avoid_holds_nothing_more():

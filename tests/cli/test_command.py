@@ -1,0 +1,194 @@
+"""The command as a process: what it imports, how it ends, and what it says without a store."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = [sys.executable, "-m", "flowos_cli.main"]
+LOADED = "import sys; from flowos_cli.main import run; run({arguments}); print(*sys.modules, file=sys.stderr)"
+
+
+def loaded(*arguments, environment=None):
+    """The modules that are there after a command has run."""
+    code = LOADED.format(arguments=list(arguments))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_help_imports_nothing_of_the_commands():
+    plain = set(
+        subprocess.run(
+            [sys.executable, "-c", "import sys, click; print(*sys.modules)"],
+            capture_output=True, text=True, check=True,
+        ).stdout.split()
+    )  # fmt: skip
+    found = loaded("--help")
+    assert not found & {
+        "grpc",
+        "pydantic",
+        "rich",
+        "yaml",
+        "etcd3",
+        "flowos_store",
+        "flowos.model.view",
+    }
+    # What click itself takes counts most; of our own there are three modules and little else.
+    assert {m for m in found if m.startswith("flowos")} <= {
+        "flowos", "flowos.model", "flowos.model.errors", "flowos_cli", "flowos_cli.lazy", "flowos_cli.main",
+    }  # fmt: skip
+    assert len(found - plain) < 100
+
+
+def test_slice_ls_imports_no_loop_no_planner_and_no_screen(still):
+    found = loaded("slice", "ls", environment=dict(os.environ))
+    assert "flowos.model.view" in found
+    assert not found & {
+        "rich",
+        "yaml",
+        "flowos.runtime.client",
+        "flowos.planning.pool",
+        "flowos.verify",
+    }
+
+
+def test_help_of_every_command_ends_well(still):
+    from flowos_cli.main import cli
+
+    def commands(group, words=()):
+        import click
+
+        for word in group.list_commands(None):
+            command = group.get_command(None, word)
+            yield (*words, word)
+            if isinstance(command, click.Group):
+                yield from commands(command, (*words, word))
+
+    found = [words for words in commands(cli) if words[0] not in ("up", "down", "replay")]
+    assert len(found) > 40
+    for words in found:
+        assert still(*words, "--help").out.startswith("Usage: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["ls", "status", "engine ls", "cell show", "cell verify", "submit --engines gpu=1", "cancel t"],
+)
+def test_without_a_store_every_command_ends_with_5(arguments, capsys, monkeypatch):
+    from flowos_cli.main import run
+
+    monkeypatch.delenv("FLOWOS_ENDPOINTS", raising=False)
+    nobody = ["--endpoints", "127.0.0.1:9", "--connect-timeout", "0.2"]
+    assert run([*arguments.split(), *nobody]) == 5
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"error: no etcd answered at 127.0.0.1:9 in 0.2 s: .*\n", said.err)
+
+
+def test_without_a_cell_in_the_folder_the_way_out_is_said(tmp_path, capsys, monkeypatch):
+    from flowos_cli.main import run
+
+    monkeypatch.delenv("FLOWOS_ENDPOINTS", raising=False)
+    assert run(["ls", "--data-dir", str(tmp_path)]) == 5
+    assert "flowos up" in capsys.readouterr().err
+
+
+def test_watch_tells_each_change_and_ends_well_on_interrupt(live):
+    watching = subprocess.Popen(
+        [*PROGRAM, "ls", "-w", "-o", "jsonl", "--columns", "name,phase"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert watching.stdout is not None
+        live("submit", "--engines", "gpu=1", "--name", "t", "--wait", "running")
+        seen: list[dict[str, str]] = []
+        while not seen or seen[-1]["phase"] != "running":
+            seen.append(json.loads(watching.stdout.readline()))
+        assert {item["name"] for item in seen} == {"t"}
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=10)
+        assert (watching.returncode, said) == (0, "")
+    finally:
+        watching.kill()
+
+
+def test_interrupted_wait_ends_with_130_after_it_told_a_person_how_far_it_is(still):
+    still("submit", "--engines", "gpu=1", "--name", "t")
+    screen, terminal = pty.openpty()
+    waiting = subprocess.Popen([*PROGRAM, "slice", "wait", "t"], stderr=terminal)
+    os.close(terminal)
+    try:
+        assert os.read(screen, 100).strip() == b"default/t: waits"
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(timeout=10) == 130
+    finally:
+        waiting.kill()
+        os.close(screen)
+
+
+def complete(line, **variables):
+    """What the shell is offered at the end of a line."""
+    environment = os.environ | {
+        "_FLOWOS_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"flowos {line}",
+        "COMP_CWORD": str(len(f"{line}|".split())),
+        **variables,
+    }
+    done = subprocess.run(PROGRAM, capture_output=True, text=True, env=environment, check=False)
+    assert done.stderr == ""
+    return [answer.removeprefix("plain,") for answer in done.stdout.split()]
+
+
+def test_completion_knows_words_and_never_says_an_error():
+    assert complete("sl") == ["slice"]
+    assert "explain" in complete("slice ")
+    assert complete("slice show ", FLOWOS_ENDPOINTS="127.0.0.1:9") == []
+    assert complete("engine drain ", FLOWOS_ENDPOINTS="no endpoint at all") == []
+
+
+def test_completion_knows_live_names(still, monkeypatch):
+    import click
+
+    from flowos_cli.commands import completion
+
+    monkeypatch.setattr(completion, "ANSWER_SECONDS", 10)
+    for name in ("train-1", "train-2", "other"):
+        still("submit", "--engines", "gpu=1", "--name", name)
+
+    argument = click.Argument(["name"])
+
+    def offered(family, start, **said):
+        context = click.Context(click.Command("any"))
+        context.params = {"endpoints": still.endpoint, "cell_name": still.cell, **said}
+        return [item.value for item in completion.live(family)(context, argument, start)]
+
+    assert offered("slice", "tr") == ["train-1", "train-2"]
+    assert offered("slice", "tr", names=("train-1",)) == ["train-2"]
+    assert offered("engine", "n0/g") == [f"n0/gpu{n}" for n in range(4)]
+    assert offered("tenant", "") == ["default"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script_names_the_command(shell, capsys):
+    from flowos_cli.main import run
+
+    assert run(["completion", shell]) == 0
+    assert "_FLOWOS_COMPLETE" in capsys.readouterr().out
+
+
+def test_no_command_is_drawn_by_another_module_than_render():
+    cli = Path(__file__).parents[2] / "cli/flowos_cli"
+    drawing = [
+        p.name
+        for p in cli.rglob("*.py")
+        if re.search(r"^\s*(from|import) rich", p.read_text(), re.MULTILINE)
+    ]
+    assert drawing == ["render.py"]

@@ -1,0 +1,53 @@
+"""One screen of the whole cell, and what schedulers have done."""
+
+
+def test_status_counts_engines_slices_and_who_is_alive(live):
+    live("submit", "--engines", "gpu=15", "--name", "t", "--wait", "running")
+    live("submit", "--engines", "gpu=2", "--name", "u")
+    live("slice", "wait", "u", "--for", "allocated", "--timeout", "0.3", code=4)
+    shown = live("status", "-o", "json").json
+    gpus = next(row for row in shown["engines"] if row["kind"] == "gpu")
+    assert (gpus["engines"], gpus["held"], gpus["free"]) == (16, 15, 1)
+    assert shown["slices"] == {"pending": 1, "running": 1}
+    assert shown["queue"] == [{"policy": "batch", "reason": "WaitingForEngines", "slices": 1}]
+    assert shown["alive"] | {"leader": "controller-0"} == shown["alive"]
+    assert (shown["alive"]["schedulers"], shown["alive"]["places"]) == (1, 6)
+    assert shown["store"]["version"].startswith("3.")
+    screen = live("status").out
+    assert "1 of batch wait: WaitingForEngines" in screen
+    assert max(map(len, screen.splitlines())) <= 80
+
+
+def test_status_of_a_cell_without_processes_says_so(still):
+    screen = still("status").out
+    assert "none lives" in screen
+    assert "agents at 0 of 6 places" in screen
+
+
+def test_scheduler_stats_have_every_field_of_the_contract(live):
+    live("submit", "--engines", "gpu=1", "--name", "t", "--wait", "running")
+
+    def figures():
+        (item,) = live("scheduler", "stats", "-o", "json").json["items"]
+        return item
+
+    while not figures()["commits"]:  # they are written once a second
+        pass
+    item = figures()
+    assert (item["name"], item["policy"], item["commits"]) == ("batch-0", "batch", 1)
+    fields = {
+        "conflicts",
+        "conflict_fraction",
+        "plans_per_placed",
+        "decision_ms",
+        "commit_ms",
+        "busy",
+    }
+    assert fields <= item.keys()
+    assert item["decision_ms"].keys() == item["commit_ms"].keys() == {"p50", "p99"}
+    (listed,) = live("scheduler", "ls", "-o", "json").json["items"]
+    assert (listed["name"], listed["policy"]) == ("batch-0", "batch")
+
+
+def test_top_is_for_terminals(still):
+    assert "flowos status" in still("top", code=2).err
