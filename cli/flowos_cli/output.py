@@ -84,7 +84,8 @@ class Output:
             items,
             headers=self.headers,
             colour=render.has_colour(),
-            width=render.terminal_width(),
+            # Whoever asks for wide wants all of it.
+            width=render.ENDLESS if self.form == "wide" else render.terminal_width(),
             kept=kept,
         )
 
@@ -331,10 +332,21 @@ def show_list(
 
     store = where.store()
     try:
-        out.put(listing, make(view_of(store, prefixes), store))
+        view = view_of(store, prefixes)
+        out.put(listing, make(view, store))
+        warn_of_unreadable(view)
     finally:
         store.close()
     return 0
+
+
+def warn_of_unreadable(view: "CellView") -> None:
+    """Say on stderr where records of the store were left out because they cannot be read."""
+    if view.unreadable:
+        key, why = next(iter(view.unreadable.items()))
+        count = len(view.unreadable)
+        what = "record is" if count == 1 else "records are"
+        say(f"warning: {count} {what} left out, since no program can read it: {key}: {why}")
 
 
 def show_one(

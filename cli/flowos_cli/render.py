@@ -47,6 +47,7 @@ _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 WIDTH_LEAST: Final = 6  # a column is never cut below this
 GAP: Final = "  "
+ENDLESS: Final = 1_000_000  # the width of what is no terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,21 @@ def width_of(text: str) -> int:
 
 
 def plain(text: str) -> str:
-    """Return the text without what would move a terminal's cursor."""
+    """Return the text without what would move a terminal's cursor, or colour it."""
     return _UNPRINTABLE.sub("?", text)
+
+
+def tame(text: str) -> str:
+    """Return the text without what would move a terminal's cursor; colours stay."""
+    return "".join(
+        part if _ANSI.fullmatch(part) else plain(part)
+        for part in re.split(f"({_ANSI.pattern})", text)
+    )
 
 
 def terminal_width() -> int:
     """Return the width to cut tables to; a very large one off a terminal."""
-    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else 1_000_000
+    return shutil.get_terminal_size((80, 24)).columns if sys.stdout.isatty() else ENDLESS
 
 
 def terminal_height() -> int:
@@ -106,7 +115,7 @@ def table(
     *,
     headers: bool = True,
     colour: bool = False,
-    width: int = 1_000_000,
+    width: int = ENDLESS,
     indent: str = "",
     kept: list[int] | None = None,
 ) -> list[str]:
@@ -167,10 +176,10 @@ def _fit(text: str, width: int, *, right: bool) -> str:
 
 
 def pairs(
-    rows: Sequence[tuple[str, str]], *, colour: bool = False, width: int = 1_000_000
+    rows: Sequence[tuple[str, str]], *, colour: bool = False, width: int = ENDLESS
 ) -> list[str]:
     """Return lines "name:  value", aligned; values that are empty are left out."""
-    shown = [(name, value) for name, value in rows if value != ""]
+    shown = [(name, tame(value)) for name, value in rows if value != ""]
     wide = max((len(name) for name, _ in shown), default=0) + 1
     lines = []
     for name, value in shown:
@@ -198,9 +207,9 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """Break a sentence at blanks."""
     import textwrap
 
-    return textwrap.wrap(
-        text, min(width, 100), initial_indent=indent, subsequent_indent=indent
-    ) or [""]
+    wide = min(width, 100)
+    lines = textwrap.wrap(plain(text), wide, initial_indent=indent, subsequent_indent=indent)
+    return lines or [""]
 
 
 # ------------------------------------------------------------------------------------- amounts

