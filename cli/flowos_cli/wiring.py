@@ -42,7 +42,8 @@ class Where:
 
         tls = None
         if self.cacert or self.cert or self.key:
-            tls = Tls(*(Path(p) if p else None for p in (self.cacert, self.cert, self.key)))
+            ca, cert, key = (Path(p) if p else None for p in (self.cacert, self.cert, self.key))
+            tls = Tls(ca=ca, cert=cert, key=key)
         return open_store(
             self.endpoints,
             cell=self.cell_name,

@@ -26,7 +26,7 @@ from flowos.model.errors import (
     UnknownName,
 )
 from flowos.model.protocols import Clock, Watch
-from flowos.model.slice import Slice, SliceSpec
+from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.transaction import (
     Change,
     Changes,
@@ -356,13 +356,13 @@ def _reached(view: CellView, identifier: str, until: str) -> bool:
     if entry.value.end is not None:
         return True
     placed = view.placements.get(identifier)
-    if until == "done":
-        return False
-    if placed is None or placed.value.ending is not None:
+    if placed is None:
         waiting = view.reasons.get(identifier)
-        if waiting is not None and waiting.value.reason == "Infeasible" and placed is None:
+        if waiting is not None and waiting.value.reason is Reason.INFEASIBLE:
             raise NeverPlaceable(
                 f"slice {identifier} can never be placed: {waiting.value.sentence}"
             )
+        return False
+    if until == "done" or placed.value.ending is not None:
         return False
     return until == "allocated" or placed.value.started_at is not None

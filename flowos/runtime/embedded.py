@@ -5,19 +5,23 @@ session, takes grants, and follows the same rules as any scheduler process.
 """
 
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from flowos.model.errors import (
     DuplicateName,
+    FlowosError,
     NotInTime,
     OutcomeUnknown,
+    SessionLost,
     StillContended,
     StoreUnreachable,
+    TransactionTooLarge,
 )
 from flowos.model.placement import Placement, Unplaceable
 from flowos.model.protocols import CellStore, Clock, Watch
-from flowos.model.slice import Slice, SliceSpec
+from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.transaction import Changes, Committed, Conflicted, Lost, Progress, WatchMessage
 from flowos.model.view import CellView
 from flowos.planning.pool import Pool
@@ -25,11 +29,18 @@ from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.runtime.machine import Answer, after_fence, settle_view
 from flowos.runtime.purses import Purses
-from flowos.runtime.scheduling import GROUP_MAX, SCHEDULER_FOLLOWS, Figures, Policy
+from flowos.runtime.scheduling import (
+    GROUP_MAX,
+    NOTHING_ASKED,
+    SCHEDULER_FOLLOWS,
+    Figures,
+    Policy,
+)
 from flowos.runtime.session import ProcessSession
 
 ROUNDS_MAX: Final = 50  # lost races before it gives up: each is one round trip
 SYNC_SECONDS: Final = 10.0  # how long a progress answer may take
+FENCE_SECONDS: Final = 0.1  # between two tries to reach a store that gave no answer
 
 
 class EmbeddedScheduler:
@@ -113,14 +124,17 @@ class EmbeddedScheduler:
         """
         results: list[Placement | Unplaceable | None] = [None] * len(specs)
         left = list(range(len(specs)))
-        for _ in range(ROUNDS_MAX):
-            if not left:
-                return [result for result in results if result is not None]
+        fruitless = 0
+        while left:
             self._drain()
+            before = len(left)
             left = self._place_some(specs, left, results)
-        raise StillContended(
-            f"{len(left)} of {len(specs)} slices lost {ROUNDS_MAX} races: try again later"
-        )
+            fruitless = 0 if len(left) < before else fruitless + 1
+            if fruitless == ROUNDS_MAX:
+                raise StillContended(
+                    f"{len(left)} of {len(specs)} slices lost {ROUNDS_MAX} races: try again later"
+                )
+        return [result for result in results if result is not None]
 
     def _place_some(
         self,
@@ -136,7 +150,13 @@ class EmbeddedScheduler:
             if len(group) == GROUP_MAX:
                 rest += left[at:]
                 break
-            outcome = self._plan(specs[index])
+            try:
+                outcome = self._plan(specs[index])
+            except FlowosError:
+                if not group:
+                    raise
+                rest += left[at:]  # those before it are placed first; then it is raised
+                break
             if isinstance(outcome, Proposal):
                 mine = writes([outcome])
                 proposals = [p for _, p in group]
@@ -155,7 +175,13 @@ class EmbeddedScheduler:
         if not group:
             self._raise_grants()
             return rest
-        lost = self._commit([proposal for _, proposal in group])
+        try:
+            lost = self._commit([proposal for _, proposal in group])
+        except TransactionTooLarge as error:
+            if len(group) > 1:  # the store has just said how much it takes
+                return sorted([*rest, *(index for index, _ in group)])
+            results[group[0][0]] = Unplaceable(Reason.INFEASIBLE, str(error))
+            return rest
         for index, proposal in group:
             if proposal.identifier in lost:
                 rest.append(index)
@@ -175,6 +201,8 @@ class EmbeddedScheduler:
         self.figures.decisions_ms.append(1000 * (now - before))
         if isinstance(decision, Unplaceable):
             return decision
+        if not decision.units:
+            return NOTHING_ASKED
         short = self._purses.afford(decision, now)
         if short is not None:
             return short
@@ -223,6 +251,10 @@ class EmbeddedScheduler:
                 lost.add(proposal.identifier)
                 self.figures.conflicts += 1
                 if isinstance(answer, Conflicted):
+                    if answer.keys.get(self.session.key, answer) is None:
+                        raise SessionLost(
+                            f"session {self.session.id} is over: open a new scheduler"
+                        )
                     self._catch_up(answer.revision)
         return lost
 
@@ -232,7 +264,7 @@ class EmbeddedScheduler:
             try:
                 return self.session.refence()
             except StoreUnreachable:
-                continue
+                threading.Event().wait(FENCE_SECONDS)
 
     # -- staying in step
 

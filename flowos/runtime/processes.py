@@ -76,6 +76,7 @@ class Supervisor:
                 pause_seconds = 0.1
             except SessionLost as error:
                 LOG.warning("%s; starting again with a new session", error)
+                pause_seconds = 0.1
             except StoreError as error:
                 LOG.warning("%s; trying again", error)
                 self.stopping.wait(pause_seconds)
@@ -106,6 +107,8 @@ class Supervisor:
         self.shell = shell
         if self.stopping.is_set():
             return
+        if session.lost:  # before there was a shell that could have been told
+            raise SessionLost(f"session {session.id} is over: start again")
         try:
             shell.run()
         finally:

@@ -82,6 +82,7 @@ class _Pending:
     told_at: float = -inf
     avoid: frozenset[str] = frozenset()  # units that somebody has and the view does not show
     alone: bool = False  # a group with it was refused
+    known_at: int = 0  # the view must be complete up to here before it is planned
 
 
 class Scheduling:
@@ -151,6 +152,10 @@ class Scheduling:
         """Keep the queue in step with slices, placements and sessions."""
         if change.family in ("slice", "placement"):
             self._enqueue(change.name)
+            pending = self._queue.get(change.name)
+            if pending and change.family == "placement" and not self.view.now(change.name):
+                # Its end may be in the same revision, and come by another watch a moment later.
+                pending.known_at = self.view.placed_at
         elif change.family == "session":
             self._peers = sorted(
                 identifier
@@ -372,7 +377,7 @@ class Scheduling:
         entry = self.view.slices.get(name)
         if pending is None or entry is None or self.view.assumed(name):
             return None
-        if pending.tried_at == self._freed:
+        if pending.tried_at == self._freed or pending.known_at > self.view.revision:
             return None
         not_before = pending.not_before
         if not self._first_to_plan(entry.created, name):

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 
 from flowos.model import keys
 from flowos.model.codec import encode
-from flowos.model.errors import OutcomeUnknown, SessionLost, StoreUnreachable
+from flowos.model.errors import OutcomeUnknown, SessionLost, StoreError, StoreUnreachable
 from flowos.model.placement import Session
 from flowos.model.protocols import CellStore, Clock, Lease
 from flowos.model.transaction import Committed, Put, Seen, Transaction
 from flowos.protocol.proposal import Fence
 
 KEYS_A_REQUEST = 100  # below etcd's default --max-txn-ops of 128
+CLOSE_SECONDS = 2.0  # a session that could not be ended ends by itself
 
 
 class ProcessSession:
@@ -69,7 +70,11 @@ class ProcessSession:
         self._closed = threading.Event()
         self.lost = False
         self._lease: Lease = store.lease(ttl_seconds)
-        self.fence = Fence(self.key, self._put(Seen(self.key, 0)))
+        try:
+            self.fence = Fence(self.key, self._put(Seen(self.key, 0)))
+        except StoreError:
+            self.close()  # others would wait for this process until the lease runs out
+            raise
         self._keeper = threading.Thread(target=self._keep, name=f"session {self.id}", daemon=True)
         self._keeper.start()
 
@@ -115,9 +120,14 @@ class ProcessSession:
         return found
 
     def close(self) -> None:
-        """End the lease, and with it the session."""
+        """End the lease, and with it the session; does not wait long for a store that is silent."""
         self._closed.set()
-        with contextlib.suppress(StoreUnreachable):  # then it runs out by itself
+        ending = threading.Thread(target=self._revoke, name=f"end of {self.id}", daemon=True)
+        ending.start()
+        ending.join(CLOSE_SECONDS)
+
+    def _revoke(self) -> None:
+        with contextlib.suppress(StoreError):  # then it runs out by itself
             self._lease.revoke()
 
     def _put(self, compare: Seen) -> int:
@@ -142,8 +152,8 @@ class ProcessSession:
         while not self._closed.wait(self._ttl_seconds / 3):
             try:
                 left = self._lease.keep_alive()
-            except StoreUnreachable:
-                # Only the store says that a lease is over; silence alone does not.
+            except StoreError:
+                # Only the store says that a lease is over; silence, or a no, alone does not.
                 continue
             if left <= 0:
                 self._gone()

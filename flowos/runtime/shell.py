@@ -56,6 +56,11 @@ class _Gone:
 
 
 @dataclass(frozen=True, slots=True)
+class _Bug:
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
 
@@ -66,7 +71,7 @@ class _FromWatch:
     message: WatchMessage
 
 
-_Message: TypeAlias = _Answered | _Fenced | _Unsent | _Gone | _Stop | _FromWatch
+_Message: TypeAlias = _Answered | _Fenced | _Unsent | _Gone | _Bug | _Stop | _FromWatch
 
 
 class Shell:
@@ -113,7 +118,7 @@ class Shell:
         self._fenced: list[_Fenced] = []
         self._heard_at = 0.0
         self._asked_at = -inf
-        self._behind = False
+        self._needed = 0  # the machine waits for the view to be complete up to this revision
         self._pause_seconds = 0.0
         self._paused_until = 0.0
         self._on_synced = on_synced
@@ -152,7 +157,9 @@ class Shell:
 
     def _round(self) -> bool:
         now = self._clock.monotonic()
-        deadline = min(self._machine.wake_at(), self._heard_at + PROGRESS_SECONDS)
+        # While the store cannot be reached, the machine is not asked and has to wait.
+        wake_at = max(self._machine.wake_at(), self._paused_until)
+        deadline = min(wake_at, max(self._heard_at, self._asked_at) + PROGRESS_SECONDS)
         timeout = max(0.0, min(deadline - now, PROGRESS_SECONDS))
         message: _Message | None
         try:
@@ -183,13 +190,17 @@ class Shell:
                 return False
             case _Gone():
                 raise SessionLost("the session's lease is over")
+            case _Bug(bug):
+                raise bug
             case _Answered(commit, answers):
                 self._pause_seconds = 0.0
-                self._behind = self._behind or any(isinstance(a, Conflicted) for a in answers)
+                for answer in answers:
+                    if not isinstance(answer, Refused):
+                        self._needed = max(self._needed, answer.revision)
                 self._machine.answered(commit, answers, now)
-            case _Fenced():
+            case _Fenced(_, revision):
                 self._fenced.append(message)
-                self._behind = True
+                self._needed = max(self._needed, revision)
             case _Unsent(commit, error):
                 self._pause(now, error)
                 conflicts: list[Answer] = [Conflicted(view.revision) for _ in commit.proposals]
@@ -200,10 +211,9 @@ class Shell:
                     case Changes(changes):
                         for change in changes:
                             self._machine.changed(view.apply(change))
-                        self._behind = True
+                            self._needed = max(self._needed, change.modified)
                     case Progress(revision):
                         view.progressed(revision)
-                        self._behind = False
                         self._asked_at = -inf
                     case Lost(why):
                         LOG.warning("watch lost (%s): listing again", why)
@@ -215,7 +225,9 @@ class Shell:
     def _ask_progress(self, now: float) -> None:
         """Keep the view's revision fresh: planners and frees need to know that it is complete."""
         waited = now - self._heard_at >= PROGRESS_SECONDS
-        if self._watch is None or not (self._behind or waited):
+        # An answer to an earlier question may not reach as far as what was heard since.
+        behind = self._needed > self._machine.view.revision
+        if self._watch is None or not (behind or waited):
             return
         if now - self._asked_at < PROGRESS_SECONDS:
             return
@@ -268,6 +280,7 @@ class Shell:
         )
         self._heard_at = self._clock.monotonic()
         self._asked_at = -inf
+        self._needed = 0
         self._machine.relisted()
         self._on_synced()
 
@@ -291,10 +304,14 @@ class Shell:
 
     def _commit_all(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if isinstance(job, Compact):
-                self._compact(job)
-            else:
-                self._inbox.put(self._commit(job))
+            try:
+                if isinstance(job, Compact):
+                    self._compact(job)
+                else:
+                    self._inbox.put(self._commit(job))
+            except Exception as bug:  # noqa: BLE001  # raised again where it is seen: on the loop thread
+                self._inbox.put(_Bug(bug))
+                return
 
     def _commit(self, commit: Commit) -> _Message:
         transactions = [proposal.transaction for proposal in commit.proposals]

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,19 +88,26 @@ def _rows(path: Path) -> Iterator[Job]:
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise FileError(f"cannot be read: {error}", path=str(path)) from None
     reader = csv.DictReader(io.StringIO(text))
+    try:
+        yield from _jobs(reader, str(path))
+    except csv.Error as error:
+        raise FileError(f"is no table: {error}", path=str(path), line=reader.line_num) from None
+
+
+def _jobs(reader: "csv.DictReader[str]", path: str) -> Iterator[Job]:
     missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
     if missing:
         raise FileError(
             f"lacks the columns {', '.join(missing)}",
-            path=str(path),
+            path=path,
             line=1,
             hint="a jobs file has a header like job_id,submit_s,duration_s,engine_type,...",
         )
     for row in reader:
-        yield _job(row, str(path), reader.line_num)
+        yield _job(row, path, reader.line_num)
 
 
 def _job(row: dict[str, str], path: str, line: int) -> Job:
@@ -118,6 +126,8 @@ def _job(row: dict[str, str], path: str, line: int) -> Job:
     if not 0 < fraction <= 1:
         raise FileError(f"fraction is {fraction:g}, not within 0..1", path=path, line=line)
     duration = row.get("duration_s") or ""
+    if not engines and not number("cpu_cores", 0.0) and not number("mem_gib", 0.0):
+        raise FileError("asks for no engines, CPU or memory", path=path, line=line)
     return Job(
         name=row["job_id"],
         submit_s=number("submit_s", 0.0),

@@ -343,12 +343,18 @@ class _Names:
     """Gives each job a slice name of its own; jobs that are drawn again get a number."""
 
     def __init__(self) -> None:
-        self._used: dict[str, int] = {}
+        self._given: set[str] = set()
+        self._next: dict[str, int] = {}
 
     def of(self, job: Job) -> str:
         name = slice_name(job.name)
-        number = self._used[name] = self._used.get(name, 0) + 1
-        return name if number == 1 else f"{name[:55]}-{number}"
+        stem, number = name[:55].rstrip("-"), self._next.get(name, 1)
+        while name in self._given:
+            number += 1
+            name = f"{stem}-{number}"
+        self._next[slice_name(job.name)] = number
+        self._given.add(name)
+        return name
 
 
 def _count(table: dict[str, int], word: str) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
+from flowos.model.errors import StoreRefused, TransactionTooLarge
 from flowos.model.protocols import CellStore
 from flowos.model.transaction import Change, Committed, Put
 from flowos.model.view import CellView
 from flowos.protocol.proposal import Proposal
-from flowos.runtime.machine import Answer, Commit, Instruction, Machine
+from flowos.runtime.machine import Answer, Commit, Instruction, Machine, Refused
 
 
 @dataclass
@@ -92,7 +93,10 @@ class Stage:
 
     def _carry_out(self, machine: Machine, instruction: Instruction) -> None:
         if isinstance(instruction, Commit):
-            answers = self.write(instruction.proposals)
+            try:
+                answers = self.write(instruction.proposals)
+            except (StoreRefused, TransactionTooLarge) as error:
+                answers = [Refused(error) for _ in instruction.proposals]
             machine.answered(instruction, answers, self.clock.now)
 
     def _echo(self, proposal: Proposal, revision: int) -> Iterator[Change]:

@@ -174,7 +174,7 @@ def test_colours_are_for_terminals_that_want_them(still):
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_screens_keep_within_the_terminal(still, columns):
-    still("submit", "--engines", "gpu=1", "--name", "n" * 60, "--priority", "99")
+    still("submit", "--engines", "gpu=1", "--name", "n" * 40, "--priority", "99")
     for arguments in (
         ["ls"],
         ["engine", "ls"],

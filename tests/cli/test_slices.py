@@ -242,6 +242,20 @@ def test_options_go_before_what_a_file_says(still, tmp_path):
     assert record["spec"]["run"] == {"for_seconds": 1.0}
 
 
+def test_tenant_of_the_environment_holds_where_a_file_names_none(still, tmp_path, monkeypatch):
+    for name in ("vision", "speech"):
+        still("tenant", "set", name)
+    monkeypatch.setenv("FLOWOS_TENANT", "vision")
+    for name, line in (("a", ""), ("b", "tenant: speech\n")):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"name: {name}\n{line}engines: {{a: {{kind: gpu}}}}\n")
+        still("submit", str(file))
+    still("submit", "--engines", "gpu=1", "--name", "c", "--tenant", "speech")
+    tenants = {r.key for r in still.store.read(["slice/"]).records}
+    assert tenants == {"slice/vision/a", "slice/speech/b", "slice/speech/c"}
+    assert still("ls", "-q").lines == ["vision/a"]
+
+
 def test_submit_reads_several_slices_from_standard_input(still, monkeypatch):
     text = "name: a\nengines: {a: {kind: gpu}}\n---\nname: b\nengines: {a: {kind: fpga}}\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))

@@ -667,8 +667,3 @@ def held_by(world: World, name: str) -> set[str]:
     """Return the units that a placement lists, held and releasing."""
     placement = placed(world, name)
     return {*placement.held, *placement.releasing} if placement else set()
-
-
-def conflicts(outcomes: Iterable[Outcome]) -> bool:
-    """Whether none of it happened."""
-    return all(isinstance(outcome, Conflicted) for outcome in outcomes)

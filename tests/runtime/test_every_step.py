@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -125,7 +126,8 @@ def live(
 
     theatre.before_move = interfere
     scene.play(theatre)
-    theatre.play(TTL_SECONDS + 3)  # the dead lose their leases, and their grants go
+    if theatre.grants():
+        theatre.play(TTL_SECONDS + 3)  # the dead lose their leases, and their grants go
     living = {player.session.id for player in theatre.players}
     assert {grant.rpartition("/")[2] for grant in theatre.grants()} <= living
     for key in theatre.records("slice/"):
@@ -138,7 +140,8 @@ def live(
 def test_everybody_can_be_killed_and_started_again_before_any_move(name):
     scene = SCENES[name]
     moves = live(scene, at=-1).moves
-    for at in range(1, moves, 1 if moves < 300 else 2):
+    # One whole life at every move, the others at some forty: they have most moves in common.
+    for at in range(1, moves, 1 if scene.play is a_gang else moves // 40):
         try:
             live(scene, at=at)
         except AssertionError as error:
@@ -149,7 +152,7 @@ def test_everybody_can_be_killed_and_started_again_before_any_move(name):
 def test_one_role_can_be_killed_before_any_move_and_its_last_request_lands_late(role):
     scene = SCENES["a gang with circuits and a bitstream"]
     moves = live(scene, at=-1).moves
-    for at in range(1, moves):
+    for at in range(1, moves, 2):
         try:
             live(scene, at=at, who=(role,), requests_land_late=True)
         except AssertionError as error:
@@ -169,9 +172,9 @@ def storm(seed: int) -> Theatre:
         theatre.scheduler(f"batch-{number}")
         theatre.controller(f"controller-{number}", rules)
     seconds = draw.choice([SECONDS, {}])
-    for places in draw.choice([[()], [("n0",), ("n1",), ("sw0",), ("sw1",)]]):
-        theatre.agent(*places, seconds=seconds)
-    asked = [
+    for places in ["n0 n1 sw0 sw1"] if draw.random() < 0.5 else ["n0", "n1", "sw0", "sw1"]:
+        theatre.agent(*places.split(), seconds=seconds)
+    asked: list[dict[str, Any]] = [
         {"gpus": 2, "ring": True},
         {"gpus": 1, "share": 500},
         {"fpgas": 1, "bitstream": draw.choice([SUM, "add-bytewise"])},
@@ -180,8 +183,9 @@ def storm(seed: int) -> Theatre:
         {"cpu_millis": 3000},
     ]
     for number in range(8):
-        more = {"run_for": draw.choice([0.0, 0.5, 2.0]), "priority": draw.randrange(3)}
-        theatre.submit(wanted(f"s{number}", **draw.choice(asked), **more))
+        run_for, priority = draw.choice([0.0, 0.5, 2.0]), draw.randrange(3)
+        what = draw.choice(asked)
+        theatre.submit(wanted(f"s{number}", run_for=run_for, priority=priority, **what))
     endless = [
         f"default/s{n}" for n in range(8) if not theatre.slice(f"default/s{n}").spec.run.ends
     ]
@@ -208,10 +212,8 @@ def move_or_wait(theatre: Theatre, draw: random.Random, endless: list[str]) -> N
         return
     if not moves:
         nothing_is_overlooked(theatre)
-        if theatre.clock.now > 5:
-            while endless:
-                theatre.wish(endless.pop(), cancelled=True)
-            return
+        while endless and theatre.clock.now > 5:
+            theatre.wish(endless.pop(), cancelled=True)
     at = min([at for player in theatre.players if (at := wakes(player)) < inf], default=inf)
     at = min([at, *(at for at, _ in theatre.expiries)])
     theatre.advance(at if not moves else min(at, theatre.clock.now + 0.01))
@@ -235,7 +237,7 @@ def nothing_is_overlooked(theatre: Theatre) -> None:
         assert placement.started_at is not None or not up, f"{name} is up and nobody noticed"
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(30))
 def test_whatever_the_order_of_moves_and_deaths_every_slice_ends_and_all_is_clean(seed):
     theatre = storm(seed)
     told = "\n".join(theatre.trace[-30:])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowos.model.errors import NeverPlaceable, SpecError, UnknownName
+from flowos.model.errors import SpecError, UnknownName
 from flowos_cli import render
 from flowos_cli.commands.completion import live
 from flowos_cli.lazy import LazyGroup
@@ -519,7 +519,7 @@ _PAST: Final[Mapping[str, str]] = {"failed": "failed", "cancelled": "was cancell
 
 
 def _teller(identifier: str) -> "Callable[[CellView], None]":
-    """Return what tells people how far a slice is, on a terminal, and ends a wait in vain."""
+    """Return what tells people how far a slice is, on a terminal."""
     told = ""
     seen = sys.stderr.isatty()
 
@@ -529,17 +529,6 @@ def _teller(identifier: str) -> "Callable[[CellView], None]":
         if seen and sentence and sentence != told:
             say(f"{identifier}: {sentence}")
             told = sentence
-        waiting = view.reasons.get(identifier)
-        if (
-            waiting is not None
-            and waiting.value.reason == "Infeasible"
-            and identifier not in view.placements
-            and identifier in view.slices
-        ):
-            raise NeverPlaceable(
-                f"slice {identifier} can never be placed: {waiting.value.sentence}"
-            )
-
     return tell
 
 

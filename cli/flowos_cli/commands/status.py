@@ -61,7 +61,8 @@ def status(form: str, where: Where) -> int:
     elif form == "yaml":
         click.echo(to_yaml(item), nl=False)
     else:
-        write(_screen(item, render.has_colour(), render.terminal_width()))
+        width = render.terminal_width()
+        write(render.shortened(line, width) for line in _screen(item, render.has_colour(), width))
     return 0
 
 
