@@ -457,11 +457,12 @@ def _newest(
     """Keep a view in step, and yield it when it is due; ends where the watch is lost."""
     from queue import Empty
 
-    from flowos.model.transaction import Change, Changes, Lost, Progress
+    from flowos.model.transaction import Changes, Lost, Progress
     from flowos.runtime.clock import SystemClock
+    from flowos.runtime.instep import OutOfStep
 
     clock = SystemClock()
-    pending: list[Change] = []
+    pending = OutOfStep()
     changed = True
     due = refresh_at = clock.monotonic()
     while True:
@@ -480,15 +481,12 @@ def _newest(
             continue
         match message:
             case Changes(changes):
-                pending += changes
+                pending.add(changes)
                 watch.ask_progress()
             case Progress(revision):
-                # Families come by separate watches: only now are all of them complete.
-                for change in sorted(pending, key=lambda change: change.modified):
-                    if change.modified <= revision:
-                        view.apply(change)
-                        changed = True
-                pending = [change for change in pending if change.modified > revision]
+                for change in pending.complete_up_to(revision):
+                    view.apply(change)
+                    changed = True
                 view.progressed(revision)
             case Lost():
                 return

@@ -55,7 +55,9 @@ class Transaction:
         operations: What is then written.
         seen: The revision up to which the planner's view was complete. Where a transaction is
             larger than the store accepts, its compares of absent keys are joined into ranges
-            "nothing put here after `seen`". 0 = they may not be joined.
+            "nothing put here after `seen`". Such a range may conflict over a key that nobody
+            named; `Conflicted.broken` is then empty, so plan again from a newer view. 0 = they
+            may not be joined.
     """
 
     compares: tuple[Compare, ...]
@@ -84,7 +86,8 @@ class Conflicted:
     """Nothing was written; the fresh values of all that was compared.
 
     Attributes:
-        revision: The store's revision at which the values were read.
+        revision: All changes up to it are in the values; of a group, some of what its other
+            members wrote may be too.
         keys: For each `Seen`, the key's state now, or None where it does not exist.
         ranges: For each `Quiet`, what lies under the prefix now, in key order.
     """

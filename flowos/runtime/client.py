@@ -28,7 +28,6 @@ from flowos.model.errors import (
 from flowos.model.protocols import Clock, Watch
 from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.transaction import (
-    Change,
     Changes,
     Committed,
     Compare,
@@ -44,8 +43,10 @@ from flowos.model.transaction import (
 from flowos.model.view import CellView
 from flowos.protocol.proposal import Proposal
 from flowos.runtime.embedded import EmbeddedScheduler
+from flowos.runtime.instep import OutOfStep, revision_of
 from flowos.runtime.processes import Store, new_attempt
 from flowos.runtime.scheduling import Policy
+from flowos.runtime.shown import view_of
 
 TRIES_MAX: Final = 20  # a user's own record is rarely written by anyone else at the same moment
 SUBMIT_GROUP: Final = 40  # slices of one atomic submission: etcd's default limit is 128 operations
@@ -81,13 +82,7 @@ class CellClient:
         Raises:
             UnknownName: No cell was loaded here.
         """
-        reading = self.store.read([*dict.fromkeys([*prefixes, keys.INFO])])
-        if not any(record.key == keys.INFO for record in reading.records):
-            raise UnknownName("the store holds no cell of this name: load one with 'cell init'")
-        view = CellView()
-        view.load(reading.records)
-        view.progressed(reading.revision)
-        return view
+        return view_of(self.store, prefixes)
 
     def totals(self) -> dict[str, Any]:
         """Return what the cell has in all, as `flowos.documents.totals` counted it.
@@ -269,7 +264,7 @@ class CellClient:
         deadline: float | None,
     ) -> Iterator[CellView]:
         """Apply and yield revision by revision, until the watch or the time is over."""
-        pending: list[Change] = []
+        pending = OutOfStep()
         while True:
             left = POLL_SECONDS
             if deadline is not None:
@@ -283,13 +278,11 @@ class CellClient:
                 continue
             match message:
                 case Changes(changes):
-                    pending += changes
+                    pending.add(changes)
                     watch.ask_progress()
                 case Progress(revision):
-                    pending.sort(key=_revision)
-                    due = [change for change in pending if change.modified <= revision]
-                    del pending[: len(due)]
-                    for at, group in itertools.groupby(due, key=_revision):
+                    due = pending.complete_up_to(revision)
+                    for at, group in itertools.groupby(due, key=revision_of):
                         for change in group:
                             view.apply(change)
                         view.progressed(at)
@@ -343,10 +336,6 @@ class CellClient:
         """Commit one plain transaction, for an operator's inventory and rules."""
         (outcome,) = self.store.commit([Transaction(tuple(compares), tuple(operations))])
         return outcome
-
-
-def _revision(change: Change) -> int:
-    return change.modified
 
 
 def _reached(view: CellView, identifier: str, until: str) -> bool:
