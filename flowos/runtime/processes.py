@@ -121,11 +121,16 @@ def new_attempt() -> str:
 
 
 def scheduler_process(
-    supervisor: Supervisor, policy: Policy, name: str, *, ready: Callable[[], None]
+    supervisor: Supervisor,
+    policy: Policy,
+    name: str,
+    *,
+    ready: Callable[[], None],
+    ttl_seconds: int = SCHEDULER_TTL_SECONDS,
 ) -> None:
     """Run one life of a scheduler."""
     store, clock = supervisor.store, supervisor.clock
-    session = _open(supervisor, "scheduler", name, SCHEDULER_TTL_SECONDS, policy=policy.name)
+    session = _open(supervisor, "scheduler", name, ttl_seconds, policy=policy.name)
     try:
         machine = Scheduling(
             CellView(),

@@ -123,6 +123,11 @@ def _job(row: dict[str, str], path: str, line: int) -> Job:
 
     fraction = number("fraction", 1.0)
     engines = int(number("num_engines", 0))
+    if engines != number("num_engines", 0):
+        text = row["num_engines"]
+        raise FileError(f"num_engines is '{text}', not a whole number", path=path, line=line)
+    if not row["job_id"]:
+        raise FileError("job_id is empty", path=path, line=line, hint="each job needs a name")
     if not 0 < fraction <= 1:
         raise FileError(f"fraction is {fraction:g}, not within 0..1", path=path, line=line)
     duration = row.get("duration_s") or ""
