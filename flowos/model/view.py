@@ -56,6 +56,7 @@ class CellView:
         lanes_taken: (link, direction) -> bitmap of claimed lanes.
         wanted: Unit -> the drains that wait for it; planners leave such units alone.
         by_attempt: Attempt -> the placements that carry it.
+        checkpoints: Verifier -> the oldest revision that it still needs.
         unreadable: Key -> why its record cannot be read; it is left alone.
         listeners: Called with each unit whose holders changed.
         inventory_listeners: Called with (family, name) for each thing that came, changed or
@@ -81,6 +82,7 @@ class CellView:
     lanes_taken: dict[tuple[str, str], int] = field(default_factory=dict)
     wanted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     by_attempt: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    checkpoints: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     inventory_listeners: list[Callable[[str, str], None]] = field(default_factory=list)
@@ -244,6 +246,11 @@ class CellView:
             _put_by_attempt(self.orders, name, Order, change)
         elif family == "report":
             _put_by_attempt(self.reports, name, Report, change)
+        elif family == "verify":
+            if change.value is None:
+                self.checkpoints.pop(name, None)
+            else:
+                self.checkpoints[name] = decode(int, change.value)
         elif change.key.startswith("rule/epoch/"):
             self.epochs[name.partition("/")[2]] = change.modified if change.value is not None else 0
 

@@ -5,11 +5,10 @@ process puts its own session key again: every control transaction compares that 
 was sent before can happen any more. Only then does a read tell.
 """
 
-from flowos.model import keys
-from flowos.model.codec import decode, encode
+from flowos.model.codec import encode
 from flowos.model.errors import SessionLost
 from flowos.model.placement import Placement, Session
-from flowos.model.transaction import Committed, Outcome, Put, Reading, Transaction
+from flowos.model.transaction import Committed, Outcome, Put, Transaction
 from flowos.protocol.proposal import Fence
 
 
@@ -34,25 +33,20 @@ def fenced(fence: Fence, outcome: Outcome) -> Fence:
         return Fence(fence.key, outcome.revision)
     now = outcome.keys.get(fence.key)
     if now is None:
-        raise SessionLost(f"{fence.key} is gone: start again with a new session")
+        raise SessionLost(f"{fence.key} is over: start again with a new session")
     # An earlier try of this process, whose own answer was lost.
     return Fence(fence.key, now.modified)
 
 
-def decide(reading: Reading, identifier: str, attempt: str) -> bool:
-    """Tell whether a commit happened, by what was read after the fence.
+def happened(placement: Placement | None, attempt: str) -> bool:
+    """Tell whether a commit happened, by the placement that is known after the fence.
 
     Args:
-        reading: What lies under the slice's placement key, read after the fence was answered.
-        identifier: The slice.
+        placement: The slice's placement, known up to the fence's revision at least.
         attempt: The id that the commit has given.
 
     Returns:
         False also where it happened and everything of it is gone already: either way nothing is
         held for this attempt, and the slice's own record tells how it ended.
     """
-    key = keys.placement(identifier)
-    return any(
-        record.key == key and decode(Placement, record.value).attempt == attempt
-        for record in reading.records
-    )
+    return placement is not None and placement.attempt == attempt

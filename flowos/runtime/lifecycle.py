@@ -96,7 +96,6 @@ class Lifecycle:
         self._acting = False
         self._wake_at = inf
         self._idle = IdleEngines(view)
-        self.verifier_checkpoint = 0
 
     # -- what happened
 
@@ -480,8 +479,7 @@ class Lifecycle:
             return []
         self._revisions = [(at, r) for at, r in self._revisions if r >= old[-1]]
         before = min(old[-1], self.view.revision - self.rules.keep_revisions)
-        if self.verifier_checkpoint:
-            before = min(before, self.verifier_checkpoint)
+        before = min([before, *self.view.checkpoints.values()])
         return [Compact(before)] if before > 0 else []
 
 

@@ -6,11 +6,12 @@ runs the same machines in virtual time.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from flowos.model.errors import StoreError
 from flowos.model.transaction import Committed, Conflicted, Outcome
 from flowos.model.view import Applied, CellView
+from flowos.protocol.answers import happened
 from flowos.protocol.proposal import Proposal
 
 
@@ -38,6 +39,8 @@ class Refused:
     error: StoreError
 
 
+TAKING: Final = frozenset({"commit", "grow"})  # the steps that claim units
+
 Answer: TypeAlias = Outcome | Refused
 
 
@@ -63,8 +66,13 @@ class Machine(Protocol):
 
 
 def settle_view(view: CellView, proposals: Iterable[Proposal], answers: Iterable[Answer]) -> None:
-    """Tell the view how the assumed placements of a commit ended."""
+    """Tell the view how the assumed placements of a commit ended.
+
+    Other steps assume nothing: settling one would settle another plan for the same slice.
+    """
     for proposal, answer in zip(proposals, answers, strict=True):
+        if proposal.step not in TAKING:
+            continue
         if isinstance(answer, Committed):
             view.settle(proposal.identifier, answer.revision, proposal.guards)
         else:
@@ -80,8 +88,8 @@ def after_fence(view: CellView, proposals: Iterable[Proposal]) -> list[Answer]:
     answers: list[Answer] = []
     for proposal in proposals:
         entry = view.placements.get(proposal.identifier)
-        wanted = proposal.placement
-        if wanted and entry and entry.value.attempt == wanted.attempt and proposal.step == "commit":
+        asked = proposal.placement
+        if proposal.step == "commit" and asked and entry and happened(entry.value, asked.attempt):
             answers.append(Committed(entry.created))
         else:
             answers.append(Conflicted(view.revision))

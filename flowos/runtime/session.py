@@ -12,7 +12,8 @@ from flowos.model.codec import encode
 from flowos.model.errors import OutcomeUnknown, SessionLost, StoreError, StoreUnreachable
 from flowos.model.placement import Session
 from flowos.model.protocols import CellStore, Clock, Lease
-from flowos.model.transaction import Committed, Put, Seen, Transaction
+from flowos.model.transaction import Committed, Put, Transaction
+from flowos.protocol.answers import fence_again, fenced
 from flowos.protocol.proposal import Fence
 
 KEYS_A_REQUEST = 100  # below etcd's default --max-txn-ops of 128
@@ -71,7 +72,7 @@ class ProcessSession:
         self.lost = False
         self._lease: Lease = store.lease(ttl_seconds)
         try:
-            self.fence = Fence(self.key, self._put(Seen(self.key, 0)))
+            self.fence = self._put(Fence(self.key, 0))
         except StoreError:
             self.close()  # others would wait for this process until the lease runs out
             raise
@@ -95,15 +96,14 @@ class ProcessSession:
             StoreUnreachable: No answer; try again.
         """
         with self._lock:
-            while True:
-                try:
-                    revision = self._put(Seen(self.key, self.fence.revision))
-                except OutcomeUnknown as error:
-                    if self._own_revision() == self.fence.revision:
-                        raise StoreUnreachable(str(error)) from None
-                    revision = self._own_revision()
+            try:
+                self.fence = self._put(self.fence)
+            except OutcomeUnknown as error:
+                revision = self._own_revision()
+                if revision == self.fence.revision:
+                    raise StoreUnreachable(str(error)) from None
                 self.fence = Fence(self.key, revision)
-                return revision
+            return self.fence.revision
 
     def put_leased(self, records: Mapping[str, object]) -> dict[str, int]:
         """Write further keys of this process under its lease; return their revisions."""
@@ -130,16 +130,13 @@ class ProcessSession:
         with contextlib.suppress(StoreError):  # then it runs out by itself
             self._lease.revoke()
 
-    def _put(self, compare: Seen) -> int:
-        put = Put(self.key, encode(self.record), self._lease.id)
-        (outcome,) = self._store.commit([Transaction((compare,), (put,))])
-        if isinstance(outcome, Committed):
-            return outcome.revision
-        now = outcome.keys.get(self.key)
-        if now is not None and now.modified > compare.revision and not self.lost:
-            return now.modified  # An earlier try of ours that seemed lost.
-        self._gone()
-        raise SessionLost(f"session {self.id} is over: start again")
+    def _put(self, fence: Fence) -> Fence:
+        (outcome,) = self._store.commit([fence_again(fence, self.record, self._lease.id)])
+        try:
+            return fenced(fence, outcome)
+        except SessionLost:
+            self._gone()
+            raise
 
     def _own_revision(self) -> int:
         found = [r for r in self._store.read([self.key]).records if r.key == self.key]

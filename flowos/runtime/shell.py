@@ -118,6 +118,7 @@ class Shell:
         self._fenced: list[_Fenced] = []
         self._heard_at = 0.0
         self._asked_at = -inf
+        self._listed = False
         self._needed = 0  # the machine waits for the view to be complete up to this revision
         self._pause_seconds = 0.0
         self._paused_until = 0.0
@@ -161,6 +162,8 @@ class Shell:
         wake_at = max(self._machine.wake_at(), self._paused_until)
         deadline = min(wake_at, max(self._heard_at, self._asked_at) + PROGRESS_SECONDS)
         timeout = max(0.0, min(deadline - now, PROGRESS_SECONDS))
+        if self._listed:  # what was listed is news by itself
+            self._listed, timeout = False, 0.0
         message: _Message | None
         try:
             message = self._inbox.get(timeout=timeout) if timeout else self._inbox.get_nowait()
@@ -281,6 +284,7 @@ class Shell:
         self._heard_at = self._clock.monotonic()
         self._asked_at = -inf
         self._needed = 0
+        self._listed = True
         self._machine.relisted()
         self._on_synced()
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ anything = st.recursive(
 )
 
 
-def of(hint):
+def of(hint: Any) -> Any:
     """Return a strategy for a field of this type; every field of a record is drawn."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):

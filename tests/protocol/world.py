@@ -34,6 +34,7 @@ from flowos.model.transaction import (
     Versioned,
     WatchMessage,
 )
+from flowos.runtime.machine import TAKING
 from flowos_store.memory import MemoryStore
 from tests.protocol.laws import Built, LawBroken, Laws
 from tests.protocol.little_cell import PURSE, little_cell
@@ -53,7 +54,7 @@ HEARD: Final = (
 DONE: Final = Ending(Phase.DONE)
 CANCELLED: Final = Ending(Phase.CANCELLED)
 AGAIN: Final = Ending(Phase.PENDING)
-TAKING: Final = ("commit", "grow")
+
 ARRIVES_SECONDS: Final = 10.0  # for a real store on a busy machine
 ROUNDS_MAX: Final = 60
 
@@ -413,8 +414,10 @@ class Control:
                     self.hear()
                     self.view.retract(name)
                     continue
-                reading = self.world.store.read((keys.placement(name),))
-                happened = answers.decide(reading, name, proposal.placement.attempt)
+                key = keys.placement(name)
+                read = [r for r in self.world.store.read((key,)).records if r.key == key]
+                placement = decode(Placement, read[0].value) if read else None
+                happened = answers.happened(placement, proposal.placement.attempt)
                 if not happened:
                     self.view.retract(name)
                     request.given_up = True

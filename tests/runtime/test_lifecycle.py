@@ -651,7 +651,8 @@ SHORT = replace(GRACE, keep_revisions=20, keep_seconds=30.0, compact_seconds=5.0
 
 def lived(rules: Rules, lives: int = 20, checkpoint: int = 0) -> Stage:
     stage = Stage(rules=rules)
-    machine(stage.leader).verifier_checkpoint = checkpoint
+    if checkpoint:
+        stage.write(Put("verify/reader", encode(checkpoint)))
     for number in range(lives):
         stage.submit(wanted(f"s{number}", gpus=1, run_for=1.0))
         stage.play(10)

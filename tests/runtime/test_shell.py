@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from math import inf
 
 import pytest
@@ -27,7 +28,7 @@ from flowos.runtime.session import ProcessSession
 from flowos.runtime.shell import Shell
 from tests.runtime.cells import wanted
 from tests.runtime.lossy import Fate, LossyStore
-from tests.runtime.threads import living_cell, until
+from tests.runtime.threads import Process, living_cell, until
 
 FATES = [Fate.LANDED, Fate.DROPPED, Fate.LATE]
 
@@ -136,7 +137,7 @@ def test_a_store_out_of_reach_is_waited_for_without_a_frenzy(memory):
         assert cell.slice("a").attempts == 1
 
 
-def shell_of(process) -> Shell:
+def shell_of(process: Process) -> Shell:
     until(lambda: process.supervisor.shell, "a shell")
     assert process.supervisor.shell is not None
     return process.supervisor.shell
@@ -148,10 +149,15 @@ def test_a_lost_watch_is_made_good_by_listing_again(store):
         cell.submit(wanted("a", gpus=4, run_for=0.3), wanted("b", gpus=1, run_for=0.05))
         until(lambda: cell.placed("a"), "the first is placed")
         for process in cell.processes.values():
+            shell_of(process)  # it watches
             reads = process.store.reads
             process.store.end_watches()
-            until(lambda p=process, r=reads: p.store.reads > r, "listed again")
+            until(partial(more_reads, process, reads), "listed again")
         until(lambda: cell.ended("a", "b"), "both slices ended")
+
+
+def more_reads(process: Process, than: int) -> bool:
+    return process.store.reads > than
 
 
 def test_a_watch_lost_while_the_store_is_out_of_reach_is_made_good_when_it_is_back(memory):
@@ -429,6 +435,11 @@ def test_a_lost_answer_without_a_session_ends_the_process():
         running.do(a_commit())
         running.join()
         assert isinstance(running.error, SessionLost)
+
+
+def test_what_was_listed_is_acted_on_at_once():
+    with Running() as running:
+        until(lambda: running.machine.steps, "a step", 1.0)
 
 
 def test_messages_of_a_watch_that_was_given_up_are_not_heard():
