@@ -61,3 +61,8 @@ def session(role: str, identifier: str) -> str:
 def stats(role: str, identifier: str) -> str:
     """Return the key of a process's own figures; apart from its session, which is its fence."""
     return f"stats/{role}/{identifier}"
+
+
+def checkpoint(verifier: str) -> str:
+    """Return the key by which a verifier keeps history from being compacted."""
+    return f"verify/{verifier}"

@@ -1,9 +1,8 @@
 """Batch: strict priority, then first come; whatever cannot be placed now lets others pass."""
 
-from flowos.planning.place import plan
-
 from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import SliceSpec
+from flowos.planning.place import plan
 from flowos.planning.pool import Pool
 
 

@@ -31,8 +31,9 @@ def of(hint: Any) -> Any:
     """Return a strategy for a field of this type; every field of a record is drawn."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
-        hints = get_type_hints(hint)
-        return st.builds(hint, **{f.name: of(hints[f.name]) for f in fields(hint)})
+        record: Any = hint
+        hints = get_type_hints(record)
+        return st.builds(record, **{f.name: of(hints[f.name]) for f in fields(hint)})
     if origin is tuple:
         if arguments[-1] is Ellipsis:
             return st.lists(of(arguments[0]), max_size=2).map(tuple)

@@ -268,6 +268,7 @@ def _stored(store: "CellStore") -> "Cell":
 def verify(history: bool, follow: bool, form: str, where: Where) -> int:
     """Check the laws of the shared state; status 6 where one is broken."""
     from flowos.verify.history import verify_history, verify_now
+    from flowos.verify.hold import history_held
 
     if history and follow:
         raise click.UsageError("--history looks back and --follow ahead: choose one")
@@ -278,7 +279,10 @@ def verify(history: bool, follow: bool, form: str, where: Where) -> int:
         if follow:
             verdict = _followed(store, form)
         elif history:
-            with render.progress_bar("checking revisions") as progress:
+            with (
+                history_held(store, store.oldest()),
+                render.progress_bar("checking revisions") as progress,
+            ):
                 verdict = verify_history(store, _from_first(progress))
         else:
             verdict = verify_now(store)

@@ -529,6 +529,7 @@ def _teller(identifier: str) -> "Callable[[CellView], None]":
         if seen and sentence and sentence != told:
             say(f"{identifier}: {sentence}")
             told = sentence
+
     return tell
 
 

@@ -1,6 +1,5 @@
 """Presets are the cells that the command promises, and each is a valid cell file."""
 
-
 import pytest
 
 from flowos.documents.cell_file import cell_json, load_cell
