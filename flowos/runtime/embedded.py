@@ -31,10 +31,10 @@ from flowos.runtime.machine import Answer, after_fence, settle_view
 from flowos.runtime.purses import Purses
 from flowos.runtime.scheduling import (
     GROUP_MAX,
-    NOTHING_ASKED,
     SCHEDULER_FOLLOWS,
     Figures,
     Policy,
+    refused,
 )
 from flowos.runtime.session import ProcessSession
 
@@ -201,9 +201,7 @@ class EmbeddedScheduler:
         self.figures.decisions_ms.append(1000 * (now - before))
         if isinstance(decision, Unplaceable):
             return decision
-        if not decision.units:
-            return NOTHING_ASKED
-        short = self._purses.afford(decision, now)
+        short = refused(decision) or self._purses.afford(decision, now)
         if short is not None:
             return short
         record = Slice(spec=spec, submitted_at=self._clock.wall())

@@ -27,7 +27,6 @@ LOG = logging.getLogger("flowos")
 GROUP_MAX: Final = 16
 BUILD_TRIES: Final = 3  # a slice whose build failed this often is given up
 RETRY_SECONDS: Final = 0.2  # after a step was refused or lost a race
-LIMIT_SECONDS_MIN: Final = 0.001  # less than this is not worth waiting for
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +308,7 @@ class Lifecycle:
         limit = spec.value.spec.time_limit_seconds
         if limit and placement.started_at is not None:
             left = placement.started_at + limit - self._wall()
-            if left <= LIMIT_SECONDS_MIN:
+            if left <= 0:
                 return Ending(
                     Phase.FAILED,
                     reason=Reason.TIME_LIMIT,

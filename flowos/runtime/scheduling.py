@@ -40,8 +40,6 @@ OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody
 YIELD_SECONDS: Final = 0.05  # what its owner gets to try it before less important ones are planned
 BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
 REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
-# Whoever holds nothing would be queued again at once, for ever.
-NOTHING_ASKED: Final = Unplaceable(Reason.INFEASIBLE, "it asks for no engines and no hosts")
 
 
 class Policy(Protocol):
@@ -435,8 +433,8 @@ class Scheduling:
             LOG.exception("policy %s failed for slice %s", self.policy.name, spec.id)
             why = f"policy {self.policy.name} failed: {type(bug).__name__}: {bug}"
             result = Unplaceable(Reason.SCHEDULER_DOWN, why)
-        if isinstance(result, Decision) and not result.units:
-            result = NOTHING_ASKED
+        if isinstance(result, Decision):
+            result = refused(result) or result
         self.figures.plans += 1
         self.figures.decisions_ms.append(1000 * (self._stopwatch() - before))
         if isinstance(result, Unplaceable) and not avoid:
@@ -499,6 +497,25 @@ class Scheduling:
             "busy": round(figures.busy_seconds / elapsed_seconds, 4) if elapsed_seconds else 0.0,
             "queue": len(self._queue),
         }
+
+
+def refused(decision: Decision) -> Unplaceable | None:
+    """Return why a decision must not be committed, whatever plug-in or request it comes from.
+
+    Whoever holds nothing would be queued again at once, for ever; and whoever holds less than
+    nothing would give others more than there is.
+    """
+    if not decision.units:
+        return Unplaceable(Reason.INFEASIBLE, "it asks for no engines and no hosts")
+    for unit, amounts in decision.units.items():
+        if is_divisible(unit) and (
+            min(amounts) < 0 or (kind_of(unit) == "share" and not any(amounts))
+        ):
+            text = ", ".join(map(str, amounts))
+            return Unplaceable(
+                Reason.INFEASIBLE, f"it asks for {text} of {unit}: parts are above 0"
+            )
+    return None
 
 
 def _lost(proposal: Proposal, answer: Conflicted) -> frozenset[str]:

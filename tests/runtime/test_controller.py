@@ -10,6 +10,7 @@ from flowos.model.errors import StoreRefused, TransactionTooLarge
 from flowos.model.placement import Placement
 from flowos.model.slice import Phase
 from flowos.model.transaction import Delete, Put
+from flowos.protocol import release
 from flowos.runtime.lifecycle import Rules
 from tests.runtime.cells import PURSE, wanted
 from tests.runtime.stage import GRACE, PLACES, SECONDS, Stage, machine
@@ -416,3 +417,21 @@ def test_a_store_that_refuses_everything_for_a_while_is_asked_now_and_then():
     assert 1 < len(asked) < 200
     stage.store.commit = commit  # type: ignore[method-assign]
     stage.play_out(30)
+
+
+def test_one_record_that_nobody_thought_of_stops_nothing_but_itself(monkeypatch):
+    free = release.free
+
+    def moody(view, identifier, **more):
+        if identifier == "default/bad":
+            return [][1]
+        return free(view, identifier, **more)
+
+    monkeypatch.setattr(release, "free", moody)
+    stage = Stage()
+    stage.submit(*(wanted(name, gpus=1, run_for=1.0) for name in ("a", "bad", "z")))
+    stage.play(20)
+    assert {stage.end(f"default/{name}").phase for name in "az"} == {Phase.DONE}
+    monkeypatch.undo()
+    stage.play_out(20)
+    assert stage.end("default/bad").phase is Phase.DONE

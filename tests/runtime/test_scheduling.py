@@ -9,7 +9,16 @@ from flowos.model import keys
 from flowos.model.codec import encode
 from flowos.model.errors import StoreRefused
 from flowos.model.placement import Placement
-from flowos.model.slice import EngineChoice, EngineRole, Phase, Reason, SliceSpec
+from flowos.model.slice import (
+    CircuitWish,
+    EngineChoice,
+    EngineRole,
+    HostRole,
+    Phase,
+    Reason,
+    Shape,
+    SliceSpec,
+)
 from flowos.model.transaction import Delete, Put, Quiet, Seen
 from flowos.runtime.machine import Commit, Refused
 from flowos.runtime.scheduling import OVERLAP_SECONDS, Scheduling
@@ -487,6 +496,10 @@ ODD = [
     {"engines": {"w": EngineRole((EngineChoice("gpu", count=0),))}},
     {"engines": {"w": EngineRole((EngineChoice("gpu", count=-3),))}},
     {"engines": {"w": EngineRole((EngineChoice("gpu", share_millis=2500),))}},
+    {"engines": {"w": EngineRole((EngineChoice("gpu", count=10**12),))}},
+    {"circuits": (CircuitWish(Shape.FLOW, ()),)},
+    {"circuits": (CircuitWish(Shape.RING, ("workers",), lanes=-1),)},
+    {"priority": 10**30},
     {"engines": {"w": EngineRole((EngineChoice("gpu", where={"memory": ">= a lot"}),))}},
     {"engines": {"w": EngineRole((EngineChoice("gpu", bitstream="@@"),))}},
     {"together": {"workers": "planet"}},
@@ -830,3 +843,21 @@ def test_a_request_for_nothing_is_never_placed():
     waiting = theatre.waiting("default/x")
     assert waiting.reason is Reason.INFEASIBLE
     assert theatre.slice("default/x").attempts == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"hosts": {"workers": HostRole(cpu_millis=-5000)}},
+        {"hosts": {"driver": HostRole(memory_bytes=-1, count=1)}},
+        {"engines": {"w": EngineRole((EngineChoice("gpu", share_millis=0),))}},
+        {"engines": {"w": EngineRole((EngineChoice("gpu", share_millis=-500),))}},
+    ],
+)
+def test_a_request_for_less_than_nothing_is_never_placed(odd):
+    theatre = Theatre(small_cell())
+    theatre.scheduler()
+    theatre.submit(replace(wanted("x", gpus=1), **odd))
+    theatre.settle()
+    assert theatre.placement("default/x") is None
+    assert theatre.waiting("default/x").reason is Reason.INFEASIBLE

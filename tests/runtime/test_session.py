@@ -121,7 +121,9 @@ def test_the_keeper_says_once_that_the_lease_is_over(store):
     assert calls == [1]
 
 
-def test_a_session_lives_as_long_as_its_process(store):
+@pytest.mark.etcd
+def test_a_session_lives_as_long_as_its_process(etcd_store):
+    store = etcd_store()
     session = opened(store, ttl_seconds=2)
     time.sleep(2.5)  # the one thing that can only be seen by waiting: it is renewed
     assert allowed(store, session)
