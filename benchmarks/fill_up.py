@@ -59,7 +59,7 @@ def random_fit(cell: Cell, arrivals: list[Job], seed: int) -> float:
             memory[name] -= job.memory_bytes
             allocated += job.engine_amount
             break
-    return allocated / accelerators(cell)
+    return allocated / accelerators(cell, arrivals)
 
 
 def planner_alone(cell: Cell, arrivals: list[Job]) -> float:
@@ -97,7 +97,7 @@ def main() -> None:
     results, randoms, alone = [], [], []
     for seed in seeds:
         cell = file_or_preset(source)
-        arrivals = fill_up_jobs(jobs, accelerators(cell), LOAD, seed)
+        arrivals = fill_up_jobs(jobs, accelerators(cell, jobs), LOAD, seed)
         randoms.append(random_fit(cell, arrivals, seed))
         alone.append(planner_alone(file_or_preset(source), arrivals))
         results.append(through_etcd(cell, jobs, seed))

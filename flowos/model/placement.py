@@ -222,7 +222,7 @@ class Session:
     Attributes:
         role: scheduler, controller, agent or client.
         name: For people: "batch-0".
-        policy: For schedulers.
+        policy: For schedulers: which they serve; for agents: what drives their devices.
     """
 
     __pydantic_config__: ClassVar = STRICT

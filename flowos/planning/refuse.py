@@ -60,6 +60,13 @@ def never(pool: Pool, want: Want) -> str:
     return pool.recall(key, lambda: _never(pool, want))
 
 
+def _scattered(pool: Pool) -> Reason:
+    """Return the reason where enough is free, but not together; without switches no word of them."""
+    if pool.view.cell.switches:
+        return Reason.FRAGMENTED_ACROSS_SWITCHES
+    return Reason.WAITING_FOR_ENGINES
+
+
 def _never(pool: Pool, want: Want) -> str:
     stock = pool.stock(want.wares)
     asked = f"{_asked(want)} wanted"
@@ -141,7 +148,7 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
         funnel.append((_STEP_OF[want.together], min(gathered, free)))
         if best < want.count:
             sentence = f"{asked}{place}, {free} {_are(free)} free but at most {best}{place}"
-            return Unplaceable(Reason.FRAGMENTED_ACROSS_SWITCHES, sentence, tuple(funnel))
+            return Unplaceable(_scattered(draft.pool), sentence, tuple(funnel))
     if want.cpu_millis or want.memory_bytes:
         beside = _beside(want.cpu_millis, want.memory_bytes)
         funnel.append((f"with {beside}", 0))
@@ -151,7 +158,7 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
         sentence = (
             f"{asked}{place}, {free} {_are(free)} free but other roles of the slice need them"
         )
-    return Unplaceable(Reason.FRAGMENTED_ACROSS_SWITCHES, sentence, tuple(funnel))
+    return Unplaceable(_scattered(draft.pool), sentence, tuple(funnel))
 
 
 def _free_now(draft: Draft, want: Want, stock: Stock) -> int:
@@ -248,7 +255,7 @@ def refuse_hosts(draft: Draft, host: HostWant) -> Unplaceable:
         pool.cpu_millis >= host.cpu_millis * host.count
         and pool.memory_bytes >= host.memory_bytes * host.count
     )
-    reason = Reason.FRAGMENTED_ACROSS_SWITCHES if in_total else Reason.WAITING_FOR_ENGINES
+    reason = _scattered(pool) if in_total else Reason.WAITING_FOR_ENGINES
     has = f"{free} of {large} {'has' if free == 1 else 'have'} that much free"
     total = f"all nodes together {_beside(pool.cpu_millis, pool.memory_bytes)}"
     return Unplaceable(reason, f"{asked}, {has}: {total}", tuple(funnel))

@@ -82,6 +82,7 @@ class Agent:
         fence: Callable[[], Fence],
         serves: Callable[[str], bool],
         fits: Callable[[Sequence[Proposal]], bool],
+        on_new_cell: Callable[[], None] = lambda: None,
     ) -> None:
         """Start with nothing up.
 
@@ -91,8 +92,10 @@ class Agent:
             fence: Returns the session's fence now.
             serves: Whether a place is this agent's.
             fits: Whether the store takes these steps in one request.
+            on_new_cell: Called when the cell was loaded anew: its places may be others.
         """
         self.view = view
+        self._on_new_cell = on_new_cell
         self._driver = driver
         self._fence = fence
         self._serves = serves
@@ -114,6 +117,8 @@ class Agent:
 
     def changed(self, change: Applied) -> None:
         """Note which orders to look at again."""
+        if change.family == "cell":
+            self._on_new_cell()
         if change.family == "order":
             place, _, attempt = change.name.rpartition("/")
             if self._serves(place):

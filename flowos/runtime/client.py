@@ -49,7 +49,7 @@ from flowos.runtime.scheduling import Policy
 from flowos.runtime.shown import view_of
 
 TRIES_MAX: Final = 20  # a user's own record is rarely written by anyone else at the same moment
-SUBMIT_GROUP: Final = 40  # slices of one atomic submission: etcd's default limit is 128 operations
+SUBMIT_GROUP: Final = 100  # slices of one atomic submission: etcd's default limit is 128 operations
 SLICES: Final = ("slice/", "placement/", "reason/", "session/", "order/", "report/")
 POLL_SECONDS: Final = 0.5
 
@@ -108,7 +108,10 @@ class CellClient:
             OutcomeUnknown: No answer came, and the slices may or may not be in the queue.
         """
         if len(specs) > SUBMIT_GROUP:
-            raise SpecError(f"{len(specs)} slices in one submission, at most {SUBMIT_GROUP}")
+            raise SpecError(
+                f"{len(specs)} slices in one submission, which is all or nothing",
+                hint=f"submit at most {SUBMIT_GROUP} at once, in several files",
+            )
         names = [spec.id for spec in specs]
         for name in names:
             if names.count(name) > 1:

@@ -300,11 +300,12 @@ class Lifecycle:
             return Ending(Phase.PENDING, message=f"could not be built: {failed}")
         if placement.run.ends and not placement.waits:
             codes = self._exit_codes(entry)
-            if codes is not None:
-                worst = next((code for code in codes if code), 0)
-                phase = Phase.FAILED if worst else Phase.DONE
-                text = f"a task ended with {worst}" if worst else ""
-                return Ending(phase, exit_code=worst, message=text)
+            worst = next((code for code in codes if code), 0)
+            if worst:  # the others of a gang may wait for this one for ever
+                text = f"a task ended with {worst}"
+                return Ending(Phase.FAILED, exit_code=worst, message=text)
+            if None not in codes:
+                return Ending(Phase.DONE, exit_code=0)
         limit = spec.value.spec.time_limit_seconds
         if limit and placement.started_at is not None:
             left = placement.started_at + limit - self._wall()
@@ -317,18 +318,11 @@ class Lifecycle:
             self._alarms[name] = now + left
         return None
 
-    def _exit_codes(self, entry: Entry[Placement]) -> list[int] | None:
-        """Return every node's exit code, once all of them have ended; None before."""
+    def _exit_codes(self, entry: Entry[Placement]) -> list[int | None]:
+        """Return every node's exit code, None where its tasks have not ended."""
         reports = self.view.reports.get(entry.value.attempt, {})
-        codes: list[int] = []
-        for place in entry.value.ordered:
-            if place in self.view.cell.switches:
-                continue
-            report = reports.get(place)
-            if report is None or report.value.exit_code is None:
-                return None
-            codes.append(report.value.exit_code)
-        return codes
+        nodes = [place for place in entry.value.ordered if place not in self.view.cell.switches]
+        return [reports[node].value.exit_code if node in reports else None for node in nodes]
 
     def _all_up(self, entry: Entry[Placement]) -> bool:
         placement = entry.value

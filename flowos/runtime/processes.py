@@ -182,15 +182,24 @@ def agent_process(
     driver: Driver,
     places: Sequence[str],
     *,
+    policy: str = "",
     ready: Callable[[], None],
 ) -> None:
     """Run one life of an agent that acts for these nodes and switches.
 
-    Only one process at a time may act for a place: the caller holds a lock of the machine's.
+    Only one process at a time may act for a place: the caller holds a lock of the machine's. The
+    life ends when the cell is loaded anew, since its places may be others then.
     """
-    session = _open(supervisor, "agents", name, AGENT_TTL_SECONDS)
+
+    def end_this_life() -> None:
+        if supervisor.shell is not None:
+            supervisor.shell.stop()
+
+    session = _open(supervisor, "agents", name, AGENT_TTL_SECONDS, policy=policy)
     try:
-        record = Session("agent", name, pid=os.getpid(), started_at=supervisor.clock.wall())
+        record = Session(
+            "agent", name, policy=policy, pid=os.getpid(), started_at=supervisor.clock.wall()
+        )
         session.put_leased({keys.session("agent", place): record for place in places})
         served = frozenset(places)
         machine = Agent(
@@ -199,10 +208,12 @@ def agent_process(
             fence=lambda: session.fence,
             serves=served.__contains__,
             fits=_fits(supervisor.store),
+            on_new_cell=end_this_life,
         )
         follows: Sequence[str] = AGENT_FOLLOWS
         if len(places) == 1:
             follows = tuple(f"{family}{places[0]}/" for family in AGENT_FOLLOWS)
+        follows = (*follows, keys.INFO)
         supervisor.live(session, machine, follows, ready=ready, commit_threads=2)
     finally:
         session.close()

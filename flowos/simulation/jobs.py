@@ -42,11 +42,14 @@ class Job:
         """How many engines it needs, shares as fractions."""
         return self.engines * self.share_millis / WHOLE_MILLIS
 
-    def spec(self, name: str, tenant: str, run: Run) -> SliceSpec:
-        """Return the slice that asks for the same: one role, all engines of a job on one node.
+    def spec(
+        self, name: str, tenant: str, run: Run, *, node_engines_max: int = 1 << 30
+    ) -> SliceSpec:
+        """Return the slice that asks for the same: one role, its engines on one node.
 
-        CPU and memory are the job's in all, so they go with its first engine's node; a job without
-        engines asks for one host.
+        CPU and memory are the job's in all and are divided among its engines; a job without
+        engines asks for one host. A gang larger than any node (`node_engines_max` engines) may lie
+        on several.
         """
         engines = {}
         if self.engines:
@@ -70,7 +73,7 @@ class Job:
             tenant=tenant,
             engines=engines,
             hosts=hosts,
-            together={"workers": "node"} if self.engines else {},
+            together={"workers": "node"} if 0 < self.engines <= node_engines_max else {},
             run=run,
         )
 

@@ -46,6 +46,7 @@ class Result:
 
     Attributes:
         reasons: Why the unplaced jobs were not placed -> how many.
+        examples: The same -> what the scheduler said of the first of them.
         allocated_at: Arrived load (requested engines / engines) -> allocated fraction then.
         allocated_max: The largest fraction of engines that was ever held at once.
     """
@@ -56,6 +57,7 @@ class Result:
     placed: int = 0
     done: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
     allocated: float = 0.0
     allocated_at: dict[str, float] = field(default_factory=dict)
     allocated_max: float = 0.0
@@ -68,6 +70,11 @@ class Result:
     decision_ms: dict[str, float] = field(default_factory=dict)
     violations: int = 0
 
+    def count(self, reason: str, sentence: str) -> None:
+        """Count a job that was not placed."""
+        self.reasons[str(reason)] = self.reasons.get(str(reason), 0) + 1
+        self.examples.setdefault(str(reason), sentence)
+
     def shown(self) -> dict[str, Any]:
         """Return the figures by their stable names."""
         attempts = self.commits + self.conflicts
@@ -77,6 +84,7 @@ class Result:
             "unplaced": self.jobs - self.placed,
             "done": self.done,
             "unplaced_reasons": dict(sorted(self.reasons.items())),
+            "unplaced_examples": dict(sorted(self.examples.items())),
             "engines": self.engines,
             "allocated_fraction": round(self.allocated, 4),
             "allocated_max": round(self.allocated_max, 4),
@@ -92,9 +100,22 @@ class Result:
         }
 
 
-def accelerators(cell: Cell) -> int:
-    """Return how many engines the cell has that are not CPUs."""
-    return sum(engine.kind != "cpu" for engine in cell.engines.values())
+def accelerators(cell: Cell, jobs: Sequence[Job]) -> int:
+    """Return how many engines the cell has of the kinds that jobs ask for."""
+    kinds = {job.kind for job in jobs if job.engines}
+    return sum(engine.kind in kinds for engine in cell.engines.values())
+
+
+def largest_node(cell: Cell, jobs: Sequence[Job]) -> int:
+    """Return how many engines of the kinds that jobs ask for one node has at most."""
+    kinds = {job.kind for job in jobs if job.engines}
+    return max(
+        (
+            sum(cell.engines[engine].kind in kinds for engine in engines)
+            for engines in cell.engines_of.values()
+        ),
+        default=0,
+    )
 
 
 def fill_up_jobs(jobs: Sequence[Job], engines: int, load: float, seed: int) -> list[Job]:
@@ -134,7 +155,8 @@ def fill_up(
     groups through the client's store, which nobody else may be writing to.
     """
     with client.scheduler(policy, name="replay", follow=False) as scheduler:
-        engines = accelerators(scheduler.view.cell)
+        engines = accelerators(scheduler.view.cell, jobs)
+        largest = largest_node(scheduler.view.cell, jobs)
         arrivals = fill_up_jobs(jobs, engines, load, seed)
         result = Result(jobs=len(arrivals), seed=seed, engines=engines)
         names = _Names()
@@ -143,11 +165,13 @@ def fill_up(
         marks = _marks(load)
         for start in range(0, len(arrivals), BATCH):
             batch = arrivals[start : start + BATCH]
-            specs = [job.spec(names.of(job), TENANT, Run()) for job in batch]
+            specs = [
+                job.spec(names.of(job), TENANT, Run(), node_engines_max=largest) for job in batch
+            ]
             for job, placed in zip(batch, scheduler.place(specs), strict=True):
                 requested += job.engine_amount
                 if isinstance(placed, Unplaceable):
-                    _count(result.reasons, placed.reason)
+                    result.count(placed.reason, placed.sentence)
                 else:
                     result.placed += 1
                     allocated += engines_held(placed)
@@ -262,7 +286,8 @@ class _Replay:
         self._names = _Names()
         self._held = 0.0
         self._held_since = 0.0
-        self.result = Result(len(jobs), seed, accelerators(view.cell))
+        self._largest = largest_node(view.cell, jobs)
+        self.result = Result(len(jobs), seed, accelerators(view.cell, jobs))
 
     def play(self, speed: float, progress: Progress) -> None:
         """Run until every job has ended or nothing can happen any more."""
@@ -297,7 +322,10 @@ class _Replay:
         for name, entry in stage.view.slices.items():
             if entry.value.end is None and name not in stage.view.placements:
                 waiting = stage.view.reasons.get(name)
-                _count(result.reasons, waiting.value.reason if waiting else "unknown")
+                if waiting:
+                    result.count(waiting.value.reason, waiting.value.sentence)
+                else:
+                    result.count("unknown", "no scheduler has said why")
         _take_figures(result, self._scheduler.figures)
         progress(result.jobs, result.jobs, f"{result.done} jobs done")
 
@@ -306,7 +334,12 @@ class _Replay:
         while self._arrivals and self._arrivals[0][0] <= self._stage.clock.now:
             job = heapq.heappop(self._arrivals)[2]
             duration = job.duration_s or 1.0
-            spec = job.spec(self._names.of(job), TENANT, Run(for_seconds=duration))
+            spec = job.spec(
+                self._names.of(job),
+                TENANT,
+                Run(for_seconds=duration),
+                node_engines_max=self._largest,
+            )
             due.append(self._submission(spec))
             if len(due) == BATCH:
                 self._stage.write(due)
@@ -355,10 +388,6 @@ class _Names:
         self._next[slice_name(job.name)] = number
         self._given.add(name)
         return name
-
-
-def _count(table: dict[str, int], word: str) -> None:
-    table[word] = table.get(word, 0) + 1
 
 
 def _take_figures(result: Result, figures: Figures) -> None:

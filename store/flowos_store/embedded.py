@@ -99,7 +99,15 @@ def find_server(
         )
         return Server(trial, version, (*notes, warning))
     raise StoreUnreachable(
-        "; ".join([*notes, "no etcd program found: run make setup, or name one by FLOWOS_ETCD"])
+        "; ".join(
+            [
+                *notes,
+                (
+                    "no etcd program found: run 'make setup' in a checkout, install etcd 3.5.22 or "
+                    "newer, or name one by FLOWOS_ETCD"
+                ),
+            ]
+        )
     )
 
 
@@ -116,7 +124,10 @@ def _version_of(path: Path) -> versions.Version:
         )
         return versions.parse(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise StoreUnreachable(f"{path} does not run as etcd: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it does not say etcd's version"
+        raise StoreUnreachable(
+            f"{path} does not run as etcd: {why}; name another by FLOWOS_ETCD, or unset it"
+        ) from error
 
 
 def _trial_server() -> Path | None:
@@ -382,10 +393,10 @@ def _locked(data_dir: Path) -> Iterator[int]:
         # Somebody who only looks holds it for an instant.
         if not _until(lambda: _take(lock), time.monotonic() + LOCK_SECONDS):
             said = ""
-            with contextlib.suppress(OSError):
-                said = (data_dir / DESCRIPTION).read_text()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                said = f" (process {json.loads((data_dir / DESCRIPTION).read_text())['pid']})"
             raise StoreRefused(
-                f"an etcd runs on {data_dir} already ({said}): attach to it, or stop it first"
+                f"an etcd runs on {data_dir} already{said}: stop it first, or use another place"
             )
         yield lock
     finally:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_all_slices_end_once_when_a_process_is_killed_in_the_middle(machine, vic
         pid = machine.signal(victim, signal.SIGKILL)
         load.all_end_once()
         load.verify()
-    until(lambda: not alive(pid), "it is gone")
+    until(partial(gone, pid), "it is gone")
     until(lambda: machine.processes()[victim] != pid, "it was started again")
     machine.down()
     assert machine.left() == []
@@ -58,6 +59,10 @@ SHORT_LIVED = """
         lambda s: scheduler_process(s, Batch(), "short", ready=lambda: None, ttl_seconds=2)
     )
 """
+
+
+def gone(pid: int) -> bool:
+    return not alive(pid)
 
 
 def sessions(machine: Machine, cell, name: str) -> list[str]:
@@ -97,7 +102,7 @@ def test_a_scheduler_stopped_for_longer_than_its_lease_starts_anew_and_doubles_n
 def test_down_cleans_up_after_a_supervisor_that_was_killed(machine):
     machine.up()
     pid = machine.signal("supervisor", signal.SIGKILL)
-    until(lambda: not alive(pid), "it is gone")
+    until(partial(gone, pid), "it is gone")
     with machine.client() as cell:
         load = Load(cell, FORTY[:4])
         load.submit(0.05)
@@ -106,5 +111,25 @@ def test_down_cleans_up_after_a_supervisor_that_was_killed(machine):
     assert machine.left() == []
     assert not machine.is_locked()
     machine.up()
+    machine.down()
+    assert machine.left() == []
+
+
+def test_down_finds_what_runs_after_a_supervisor_was_killed_and_up_tried_again(machine):
+    machine.up()
+    pid = machine.signal("supervisor", signal.SIGKILL)
+    until(partial(gone, pid), "it is gone")
+    said = machine.command("up", "--detach", code=2)
+    assert f"processes of an earlier 'up' run in {machine.folder}" in said.stderr
+    machine.down()
+    assert machine.left() == []
+
+
+def test_down_stops_a_store_that_is_left_alone(machine):
+    machine.up()
+    for name in sorted(machine.processes(), reverse=True):  # the supervisor first
+        if name != "etcd":
+            pid = machine.signal(name, signal.SIGKILL)
+            until(partial(gone, pid), "it is gone")
     machine.down()
     assert machine.left() == []

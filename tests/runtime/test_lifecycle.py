@@ -51,6 +51,15 @@ def test_a_slice_fails_with_the_first_exit_code_that_is_not_zero():
     assert end.started_at is not None
 
 
+def test_a_gang_is_given_up_when_the_first_of_its_tasks_fails():
+    stage = Stage(prepare=lambda bench: bench.exit_codes.update(n1=7), gpus=1, agents="each")
+    stage.submit(wanted("a", gpus=2, run_for=2.0))
+    stage.until("default/a", Phase.RUNNING)
+    stage.at["n0"].bench.inner._ends.clear()  # what waits for the other one never ends
+    stage.play_out(10)
+    assert stage.end("default/a").exit_code == 7
+
+
 def failed_build() -> Stage:
     def broken(bench: Bench) -> None:
         bench.failing = {(Verb.LOAD, f"n{n}/fpga0"): -1 for n in range(2)}

@@ -24,7 +24,7 @@ from flowos.runtime.machine import Commit, Refused
 from flowos.runtime.scheduling import OVERLAP_SECONDS, Scheduling
 from flowos_schedulers.batch import Batch
 from tests.runtime.cells import PURSE, SUM, small_cell, wanted
-from tests.runtime.theatre import Player, Theatre
+from tests.runtime.theatre import Moods, Player, Theatre
 
 
 class Recording(Batch):
@@ -41,23 +41,6 @@ class Recording(Batch):
 def machine(player: Player) -> Scheduling:
     assert isinstance(player.machine, Scheduling)
     return player.machine
-
-
-def free(theatre: Theatre, *names: str) -> None:
-    """Take slices' placements and claims away, as if they had been given back."""
-    gone = []
-    for name in names:
-        placement = theatre.placement(name)
-        assert placement is not None
-        gone += [Delete(keys.placement(name)), Delete(keys.slice_(name))]
-        gone += [Delete(keys.order(place, placement.attempt)) for place in placement.ordered]
-        gone += [
-            Delete(key)
-            for key in theatre.records("claim/")
-            if key.endswith(placement.attempt) or key.removeprefix("claim/") in placement.held
-        ]
-    theatre.forgiven |= {"freed", "phases"}
-    theatre.write(*gone)
 
 
 def full_cell(**more) -> Theatre:
@@ -128,7 +111,7 @@ def test_free_engines_on_two_nodes_are_fragments_to_a_slice_that_wants_one_node(
     theatre.submit(wanted("x", gpus=2, together="node"))
     on_n0 = next(f"default/h{n}" for n in range(4) if theatre.held(f"default/h{n}") == ["n0/gpu0"])
     on_n1 = next(f"default/h{n}" for n in range(4) if theatre.held(f"default/h{n}") == ["n1/gpu0"])
-    free(theatre, on_n0, on_n1)
+    theatre.take_away(on_n0, on_n1)
     theatre.settle()
     waiting = theatre.waiting("default/x")
     assert waiting.reason is Reason.FRAGMENTED_ACROSS_SWITCHES
@@ -151,7 +134,7 @@ def test_a_reason_goes_with_the_slice_that_is_placed_and_has_ended():
     theatre.submit(wanted("x", gpus=1, run_for=1.0))
     theatre.settle()
     assert theatre.waits("default/x")
-    free(theatre, "default/h0")
+    theatre.take_away("default/h0")
     theatre.controller()
     theatre.agent()
     assert theatre.play(10, lambda: theatre.phase("default/x") is Phase.DONE)
@@ -165,11 +148,11 @@ def test_freed_units_awaken_the_slices_that_wait():
     theatre = full_cell()
     theatre.submit(wanted("x", gpus=2), wanted("y", gpus=1))
     theatre.settle()
-    free(theatre, "default/h0", "default/h1")
+    theatre.take_away("default/h0", "default/h1")
     theatre.settle()
     assert theatre.held("default/x")
     assert not theatre.held("default/y")
-    free(theatre, "default/h2")
+    theatre.take_away("default/h2")
     theatre.settle()
     assert theatre.held("default/y")
 
@@ -202,7 +185,7 @@ def test_units_freed_in_the_middle_of_a_pass_go_to_whoever_comes_first():
     while "step" not in player.possible_moves() or "hear" in player.possible_moves():
         player.move(player.next_move())
     player.move("step")  # plans the first sixteen of f*
-    free(theatre, "default/h0")
+    theatre.take_away("default/h0")
     theatre.settle()
     assert theatre.held("default/first")
     assert not theatre.held("default/last")
@@ -211,7 +194,7 @@ def test_units_freed_in_the_middle_of_a_pass_go_to_whoever_comes_first():
 @pytest.mark.parametrize("asked", [{"gpus": 1, "share": 300}, {"cpu_millis": 1000}])
 def test_a_slice_is_not_planned_again_because_others_take_parts_of_things(asked):
     theatre = full_cell()
-    free(theatre, "default/h0")
+    theatre.take_away("default/h0")
     policy = Recording()
     theatre.players[0].exit()
     theatre.scheduler("other", policy=policy, alone=True)
@@ -231,7 +214,7 @@ def test_freed_parts_awaken_slices_too(asked):
     theatre.submit(wanted("a", **asked), wanted("b", **asked))
     theatre.settle()
     assert theatre.placement("default/b") is None
-    free(theatre, "default/a")
+    theatre.take_away("default/a")
     theatre.settle()
     assert theatre.placement("default/b")
 
@@ -251,11 +234,11 @@ def test_new_numbers_in_a_reason_are_written_only_now_and_then():
     theatre.submit(wanted("x", gpus=4))
     theatre.settle()
     before = theatre.records("reason/")["reason/default/x"].modified
-    free(theatre, "default/h0")
+    theatre.take_away("default/h0")
     theatre.settle()
     assert theatre.records("reason/")["reason/default/x"].modified == before
     theatre.play(5)
-    free(theatre, "default/h1")
+    theatre.take_away("default/h1")
     theatre.settle()
     assert "2 are free" in theatre.waiting("default/x").sentence
 
@@ -315,7 +298,7 @@ def test_a_changed_priority_changes_the_order():
     theatre.settle()
     theatre.wish("default/y", spec=wanted("y", gpus=1, priority=7))
     theatre.settle()
-    free(theatre, "default/h0")
+    theatre.take_away("default/h0")
     theatre.settle()
     assert theatre.held("default/y")
     assert not theatre.held("default/x")
@@ -327,7 +310,7 @@ def test_engines_that_a_drain_waits_for_are_left_alone():
         unit = f"engine/n0/{name}"
         theatre.drain(unit)
     holders = [f"default/h{n}" for n in range(4) if theatre.held(f"default/h{n}")[0][:2] == "n0"]
-    free(theatre, *holders)
+    theatre.take_away(*holders)
     theatre.submit(wanted("x", gpus=1))
     theatre.settle()
     assert not theatre.held("default/x")
@@ -582,22 +565,6 @@ def test_a_slice_too_large_for_one_request_says_so_and_lets_others_pass():
     assert "--max-txn-ops" in waiting.sentence
 
 
-class Moods:
-    """What the store thinks of requests: `refuse` says of which it won't have any."""
-
-    def __init__(self, theatre: Theatre, refuse):
-        self.refuse = refuse
-        self.sizes: list[int] = []
-        self._commit = theatre.store.commit
-        theatre.store.commit = self.commit  # type: ignore[method-assign]
-
-    def commit(self, transactions, *, timeout_seconds=5.0):
-        if self.refuse(transactions):
-            self.sizes.append(len(transactions))
-            raise StoreRefused("etcdserver: mvcc: database space exceeded")
-        return self._commit(transactions)
-
-
 def test_a_store_that_is_full_for_a_while_makes_nothing_infeasible():
     theatre = Theatre(small_cell())
     theatre.scheduler()
@@ -626,113 +593,6 @@ def test_one_member_that_the_store_refuses_does_not_keep_its_group_from_being_pl
     assert theatre.held("default/a")
     assert theatre.held("default/z")
     assert theatre.waiting("default/bad").reason is Reason.CONFLICTED
-
-
-def test_a_refused_raise_of_a_grant_is_asked_for_again_without_a_frenzy():
-    theatre = Theatre(small_cell(budget=400))
-    theatre.scheduler()
-    moods = Moods(theatre, lambda ts: any("grant/" in op.key for t in ts for op in t.operations))
-    theatre.submit(wanted("x", gpus=1))
-    theatre.play(5)
-    assert 2 < len(moods.sizes) < 20
-    moods.refuse = lambda _: False
-    theatre.play(2)
-    assert theatre.held("default/x")
-
-
-# ------------------------------------------------------------------------------------------ power
-
-
-def granted(theatre: Theatre) -> int:
-    return sum(theatre.grants().values())
-
-
-def test_a_slice_beyond_the_budget_waits_for_power():
-    theatre = Theatre(small_cell(budget=250))
-    theatre.scheduler()
-    theatre.submit(wanted("a", gpus=2), wanted("b", gpus=1))
-    theatre.settle()
-    assert theatre.held("default/a")
-    waiting = theatre.waiting("default/b")
-    assert waiting.reason is Reason.WAITING_FOR_POWER
-    assert waiting.sentence == ("needs 100 W in domain room; of 250 W above idle 50 W can be had")
-    free(theatre, "default/a")
-    theatre.play(3)
-    assert theatre.held("default/b")
-
-
-def test_grants_are_raised_in_parts_and_the_unused_rest_is_given_back():
-    theatre = Theatre(small_cell(nodes=4, gpus=4, budget=1600))
-    player = theatre.scheduler()
-    theatre.submit(wanted("a", gpus=1))
-    theatre.settle()
-    assert theatre.grants() == {f"grant/{PURSE}/{player.session.id}": 200}  # an eighth
-    theatre.play(3)
-    assert granted(theatre) == 100
-    free(theatre, "default/a")
-    theatre.play(3)
-    assert theatre.grants() == {}
-
-
-def test_two_schedulers_share_a_budget_to_its_last_watt():
-    theatre = Theatre(small_cell(nodes=4, gpus=4, budget=1000))
-    for number in range(2):
-        theatre.scheduler(f"batch-{number}")
-    theatre.submit(*(wanted(f"s{n}", gpus=1) for n in range(12)))
-    theatre.play(10)
-    placed = [n for n in range(12) if theatre.held(f"default/s{n}")]
-    assert len(placed) == 10
-    assert granted(theatre) == 1000
-    left = [f"default/s{n}" for n in range(12) if n not in placed]
-    reasons = [theatre.waiting(name).reason for name in left]
-    assert reasons == [Reason.WAITING_FOR_POWER] * 2
-    free(theatre, *(f"default/s{n}" for n in placed[:5]))
-    theatre.play(10)
-    assert all(theatre.held(f"default/s{n}") for n in range(12) if n not in placed)
-
-
-def test_watts_that_one_scheduler_does_not_use_reach_the_other():
-    theatre = Theatre(small_cell(budget=200))
-    one = theatre.scheduler("one", alone=True)
-    theatre.submit(wanted("a", gpus=2))
-    theatre.play(3)
-    two = theatre.scheduler("two", alone=True)
-    theatre.submit(wanted("b", gpus=2))
-    theatre.play(3)
-    free(theatre, "default/a")
-    one.acts = True
-    theatre.play(5)
-    placement = theatre.placement("default/b")
-    assert placement is not None
-    assert placement.scheduler in (one.session.id, two.session.id)
-    assert granted(theatre) <= 200
-
-
-def test_a_lowered_budget_only_keeps_from_raising():
-    theatre = Theatre(small_cell(budget=400))
-    theatre.scheduler()
-    theatre.submit(wanted("a", gpus=3))
-    theatre.play(3)
-    from flowos.model.cell import Domain
-
-    theatre.write(Put("domain/room", encode(Domain("room", budget_watts=60 + 200))))
-    theatre.submit(wanted("b", gpus=1))
-    theatre.play(3)
-    assert theatre.held("default/a")
-    assert not theatre.held("default/b")
-    assert granted(theatre) == 300
-    theatre.write(Put("domain/room", encode(Domain("room", budget_watts=60 + 400))))
-    theatre.play(3)
-    assert theatre.held("default/b")
-
-
-def test_engines_without_a_limit_need_no_grant():
-    theatre = Theatre(small_cell())
-    theatre.scheduler()
-    theatre.submit(wanted("a", gpus=4))
-    theatre.settle()
-    assert theatre.held("default/a")
-    assert theatre.grants() == {}
 
 
 # ------------------------------------------------------------------------------- what a commit says
@@ -861,3 +721,20 @@ def test_a_request_for_less_than_nothing_is_never_placed(odd):
     theatre.settle()
     assert theatre.placement("default/x") is None
     assert theatre.waiting("default/x").reason is Reason.INFEASIBLE
+
+
+def test_the_end_of_a_long_queue_is_reached_however_often_something_is_freed():
+    theatre = Theatre(small_cell())
+
+    class Slow(Batch):
+        def plan(self, pool, spec, *, seed, avoid):
+            theatre.clock.now += 0.01
+            return super().plan(pool, spec, seed=seed, avoid=avoid)
+
+    player = theatre.scheduler(policy=Slow(), alone=True)
+    theatre.submit(*(wanted(f"w{n:03}", gpus=5, cpu_millis=1 + n) for n in range(300)))
+    theatre.submit(wanted("last", gpus=1))
+    while not theatre.held("default/last"):
+        assert theatre.clock.now < 30
+        machine(player)._freed += 1  # somewhere, something that helps none of them
+        player.move(player.next_move() or "step")

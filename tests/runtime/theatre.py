@@ -18,7 +18,7 @@ from flowos.drivers.step import Driver, Finished, Step, Verb
 from flowos.model import keys
 from flowos.model.cell import FAMILY_OF, Cell, name_of
 from flowos.model.codec import decode, encode
-from flowos.model.errors import StoreError
+from flowos.model.errors import StoreError, StoreRefused
 from flowos.model.life import phase_in
 from flowos.model.placement import Observed, Placement, Session
 from flowos.model.protocols import Lease
@@ -27,7 +27,9 @@ from flowos.model.transaction import (
     Changes,
     Committed,
     Conflicted,
+    Delete,
     Operation,
+    Outcome,
     Progress,
     Put,
     Transaction,
@@ -262,6 +264,21 @@ class Theatre:
                 view, unit, attempt=attempt, fence=None, deadline_at=deadline_at
             )
         )
+
+    def take_away(self, *identifiers: str) -> None:
+        """Take slices' placements and claims away, as if they had been given back."""
+        gone: list[Operation] = []
+        for identifier in identifiers:
+            placement = self.placed(identifier)
+            gone += [Delete(keys.placement(identifier)), Delete(keys.slice_(identifier))]
+            gone += [Delete(keys.order(place, placement.attempt)) for place in placement.ordered]
+            gone += [
+                Delete(key)
+                for key in self.records("claim/")
+                if key.endswith(placement.attempt) or key.removeprefix("claim/") in placement.held
+            ]
+        self.forgiven |= {"freed", "phases"}
+        self.write(*gone)
 
     # -- looking
 
@@ -626,3 +643,21 @@ class Player:
             self.watch.ask_progress()  # the shell asks, for the machine waits for what it shows
         self.machine.answered(commit, answers, self.theatre.clock.now)
         self._awake = True
+
+
+class Moods:
+    """What the store thinks of requests: `refuse` says of which it won't have any."""
+
+    def __init__(self, theatre: Theatre, refuse: Callable[[Sequence[Transaction]], bool]) -> None:
+        self.refuse = refuse
+        self.sizes: list[int] = []
+        self._commit = theatre.store.commit
+        theatre.store.commit = self.commit  # type: ignore[method-assign]
+
+    def commit(
+        self, transactions: Sequence[Transaction], *, timeout_seconds: float = 5.0
+    ) -> list[Outcome]:
+        if self.refuse(transactions):
+            self.sizes.append(len(transactions))
+            raise StoreRefused("etcdserver: mvcc: database space exceeded")
+        return self._commit(transactions)

@@ -35,7 +35,7 @@ def test_what_was_written_is_there_after_a_stop_and_a_start(tmp_path):
 
 
 def test_a_second_one_on_the_same_directory_is_refused_and_names_the_first(own_etcd):
-    with pytest.raises(StoreRefused, match=rf'"pid": {own_etcd.pid}.*attach to it, or stop it'):
+    with pytest.raises(StoreRefused, match=rf"process {own_etcd.pid}.*stop it first"):
         EmbeddedEtcd(own_etcd.data_dir).start()
     assert own_etcd.is_running()
 

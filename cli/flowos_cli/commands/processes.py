@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowos.model import keys
 from flowos.model.errors import SpecError, UnknownName
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.wiring import Where, where_options
@@ -224,13 +225,20 @@ def agent_run(
     settings = SimSettings(_delays(delays), jitter=0.2, failures=_chances(failures))
     log_to_stderr(name)
     store = where.store()
-    served = _places(store, places)
+    _places(store, places)  # a wrong name is said before anything runs
     lock = _only_one(where, places)
     supervisor = Supervisor(store, SystemClock())
     supervisor.stop_on_signals()
-    supervisor.run(
-        lambda s: agent_process(s, name, SimDriver(settings, seed), served, ready=_say(name))
-    )
+
+    def life(s: "Supervisor") -> None:
+        while not store.read([keys.INFO]).records:  # a cell that is just being replaced
+            if s.stopping.wait(0.2):
+                return
+        served = _places(store, places)
+        sim = SimDriver(settings, seed)
+        agent_process(s, name, sim, served, policy=driver, ready=_say(name))
+
+    supervisor.run(life)
     store.close()
     os.close(lock)
     return 0

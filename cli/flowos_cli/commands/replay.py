@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", default=1, show_default=True, help="Of the order and the draws of --fill-up."
 )
-@click.option("--limit", type=click.IntRange(min=1), default=None, help="Only the first N jobs.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=None, help="Only the first N rows of the file."
+)
 @click.option("--policy", default="batch", show_default=True, help="Scheduler plug-in.")
 @click.option("--no-fsync", is_flag=True, help="Don't wait for the disk: faster, for trials.")
 @click.option("--no-verify", is_flag=True, help="Don't check the whole history afterwards.")
@@ -157,5 +159,7 @@ def _print(result: "Result", violations: list[Any], output: str) -> None:
     width = max(len(word) for word, _ in rows)
     for word, text in rows:
         click.echo(f"{word:<{width}}  {text}")
+    for reason, sentence in shown["unplaced_examples"].items():
+        click.echo(f"{reason}, for example: {sentence}", err=True)
     for violation in violations[:20]:
         click.echo(f"violation: {violation}", err=True)

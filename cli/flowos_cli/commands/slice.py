@@ -180,6 +180,7 @@ def submit(
     specs = _specs(file, engines, circuits or "", wishes)
     with where.client() as client:
         client.submit(specs)
+        _say_what_is_simulated(client.store, specs)
         if out.form == "name":
             # Before waiting: whoever is interrupted knows what to cancel.
             write(spec.name for spec in specs)
@@ -190,6 +191,17 @@ def submit(
             # Also for who waited in vain: it is in the queue all the same.
             if out.form != "name":
                 _put_submitted(client.store, [spec.id for spec in specs], out)
+
+
+def _say_what_is_simulated(store: "CellStore", specs: "Sequence[SliceSpec]") -> None:
+    """Do not let anybody take a simulated end for that of a command."""
+    from flowos.runtime.shown import view_of
+
+    if not any(spec.run.command for spec in specs):
+        return
+    agents = view_of(store, ["session/agents/"]).sessions.values()
+    if any(entry.value.policy == "sim" for entry in agents):
+        say("note: this cell's agents are simulated: the command is not run, its end is made up")
 
 
 def _put_submitted(store: "CellStore", identifiers: list[str], out: Output) -> None:

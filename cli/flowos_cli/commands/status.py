@@ -284,7 +284,7 @@ def _head(item: Item, colour: bool) -> list[str]:
     if alive["clients"]:
         parts.append((_counted(alive["clients"], "client"), True))
     lines = [
-        f"{title}  revision {item['revision']:,}  etcd {store['version']}, {used} of {size} used",
+        f"{title}  revision {item['revision']:,}  etcd {store['version']}, {used} in a file of {size}",
         "alive: "
         + "; ".join(
             text if good else render.paint(text, "bad", colour=colour) for text, good in parts

@@ -81,6 +81,7 @@ def up(
         policy_named(name)
     cell = _cell(source) if source else None  # a wrong file is said before anything is started
     folder = where.folder()
+    _refuse_leftovers(folder)
     if detach:
         return _detach(folder)
     lock = _lock(folder)
@@ -111,8 +112,10 @@ def down(data_dir: str) -> int:
 
     folder = data_directory(data_dir)
     state = _state(folder)
-    if not state or not _alive_of(state):
-        click.echo(f"nothing runs in {folder}", err=True)
+    if not _alive_of(state):
+        stopped = _stop_store(folder)
+        said = "stopped the store that ran" if stopped else "nothing runs"
+        click.echo(f"{said} in {folder}", err=True)
         return 0
     deadline = time.monotonic() + STOP_SECONDS
     supervisor = state.get("supervisor", 0)
@@ -132,12 +135,16 @@ def down(data_dir: str) -> int:
     return 0
 
 
-def _stop_store(folder: Path) -> None:
+def _stop_store(folder: Path) -> bool:
+    """Stop the folder's store; False where none runs."""
     from flowos_store import EmbeddedEtcd
     from flowos_store.opening import STORE_FOLDER
 
-    with contextlib.suppress(StoreError):  # it is gone already
+    try:
         EmbeddedEtcd.attach(folder / STORE_FOLDER).stop()
+    except StoreError:
+        return False
+    return True
 
 
 def _cell(source: str) -> "Cell":
@@ -287,6 +294,11 @@ class _Keeper:
         """Start again what dies, until told to stop."""
         while not self.stopping:
             time.sleep(0.1)
+            if not (self.folder / "up.lock").exists():
+                click.echo(
+                    f"{self.folder} was removed: stopping the cell that lived there", err=True
+                )
+                return
             for process in self.processes:
                 if process.running is None or process.running.poll() is None:
                     continue
@@ -306,6 +318,15 @@ class _Keeper:
                 except StoreError as error:
                     click.echo(f"error: {error}", err=True)
                     time.sleep(RESTART_SECONDS)
+
+    def _end_homeless_store(self) -> None:
+        """End a store whose folder, and so the lock that tells whose process it is, is gone."""
+        if self.store is None:
+            return
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{self.store.pid}/cmdline").read_bytes()
+            if str(self.folder).encode() in command:
+                os.kill(self.store.pid, signal.SIGTERM)
 
     def _bring_down(self) -> None:
         children = [p.running for p in self.processes if p.running is not None]
@@ -338,6 +359,17 @@ class _Keeper:
         part = path.with_suffix(".part")
         part.write_text(json.dumps(state))
         part.replace(path)
+
+
+def _refuse_leftovers(folder: Path) -> None:
+    """Do not start beside what an `up` that was killed has left running."""
+    state = _state(folder)
+    left = _alive_of(state)
+    if left and not _is_ours(state.get("supervisor", 0)):
+        raise SpecError(
+            f"{len(left)} processes of an earlier 'up' run in {folder}",
+            hint="'flowos down' stops them, --data-dir names another place",
+        )
 
 
 def _lock(folder: Path) -> int:

@@ -1,5 +1,6 @@
 """Why a request cannot be placed, told so that people and programs can act on it."""
 
+from flowos.model.cell import Switch
 from flowos.model.slice import EngineChoice, EngineRole, HostRole, Reason
 from tests.unit.planning.cells import (
     BITSTREAM,
@@ -19,7 +20,9 @@ from tests.unit.planning.cells import (
 
 
 def two_nodes(each=4, **more):
-    return view_of(node("n0", *gpus("n0", each), **more), node("n1", *gpus("n1", each), **more))
+    return view_of(
+        Switch("sw"), node("n0", *gpus("n0", each), **more), node("n1", *gpus("n1", each), **more)
+    )
 
 
 # -- never
@@ -101,6 +104,14 @@ def test_gang_that_fits_only_in_pieces_is_fragmented():
     assert answer.funnel == (("kind gpu", 8), ("free now", 6), ("one node", 0))
 
 
+def test_without_switches_nothing_is_fragmented_across_them():
+    view = view_of(node("n0", *gpus("n0", 4)), node("n1", *gpus("n1", 4)))
+    hold(view, "engine/n0/gpu0", "engine/n1/gpu0")
+    answer = refused(view, request(w=want(4), together="node"))
+    assert answer.reason is Reason.WAITING_FOR_ENGINES
+    assert answer.sentence == "w: 4 gpu wanted on one node, 6 are free but at most 3 on one node"
+
+
 def test_engines_without_enough_host_beside_them_are_fragmented():
     view = two_nodes(cpu=8, memory=8)
     hold_part(view, "host/n0", 6000, 0)
@@ -128,7 +139,7 @@ def test_busy_engines_that_could_load_the_bitstream_are_waited_for():
 
 
 def test_hosts_are_waited_for_with_what_all_nodes_have():
-    view = view_of(node("n0", cpu=8, memory=8), node("n1", cpu=8, memory=8))
+    view = view_of(Switch("sw"), node("n0", cpu=8, memory=8), node("n1", cpu=8, memory=8))
     hold_part(view, "host/n0", 5000, 0)
     hold_part(view, "host/n1", 5000, 0, by="other/n1")
     answer = refused(view, request(hosts={"d": HostRole(4000, GIB, 1)}))
