@@ -84,8 +84,8 @@ LOSSES = [
 @pytest.mark.parametrize(("who", "word"), LOSSES)
 def test_whatever_answer_is_lost_every_slice_ends_once(memory, who, word, fate):
     with living_cell(memory, budget=350) as cell:
+        cell.prepare[who] = lambda store: store.lose_next(fate, word)
         cell.all()
-        cell.processes[who].store.lose_next(fate, word)
         cell.submit(
             wanted("a", gpus=2, fpgas=1, ring=True, run_for=0.05),
             wanted("b", gpus=2, fpgas=1, ring=True, run_for=0.05),

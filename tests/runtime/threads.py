@@ -39,8 +39,14 @@ def until(happened: Callable[[], object], what: str, seconds: float = PATIENCE_S
 class Process:
     """One supervised process of a cell, as a thread."""
 
-    def __init__(self, store: Any, life: Callable[[Supervisor], None]) -> None:
+    def __init__(
+        self,
+        store: Any,
+        life: Callable[[Supervisor], None],
+        prepare: Callable[[LossyStore], None] = lambda _store: None,
+    ) -> None:
         self.store = LossyStore(store)
+        prepare(self.store)
         self.errors: list[BaseException] = []
         self.supervisor = Supervisor(self.store, SystemClock())
         self._life = life
@@ -78,6 +84,7 @@ class LivingCell:
         self.store = store
         load_cell_into(store, small_cell(**cell))
         self.processes: dict[str, Process] = {}
+        self.prepare: dict[str, Callable[[LossyStore], None]] = {}  # before a process begins
 
     def scheduler(self, name: str = "batch-0", **more: Any) -> Process:
         return self._start(
@@ -102,7 +109,8 @@ class LivingCell:
         self.agent()
 
     def _start(self, name: str, life: Callable[[Supervisor], None]) -> Process:
-        process = self.processes[name] = Process(self.store, life)
+        prepare = self.prepare.get(name, lambda _store: None)
+        process = self.processes[name] = Process(self.store, life, prepare)
         return process
 
     def submit(self, *specs: SliceSpec) -> None:

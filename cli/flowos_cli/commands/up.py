@@ -1,6 +1,5 @@
 """`flowos up` and `flowos down`: a whole cell on one machine."""
 
-import contextlib
 import fcntl
 import json
 import os
@@ -294,7 +293,8 @@ class _Keeper:
         """Start again what dies, until told to stop."""
         while not self.stopping:
             time.sleep(0.1)
-            if not (self.folder / "up.lock").exists():
+            locked = self.store is None or self.store.is_running()
+            if not (self.folder / "up.lock").exists() or (not locked and self._store_lives()):
                 click.echo(
                     f"{self.folder} was removed: stopping the cell that lived there", err=True
                 )
@@ -311,7 +311,7 @@ class _Keeper:
                 )
                 self._start(process)
                 self._write(ready=True)
-            if self.store is not None and not self.store.is_running():
+            if self.store is not None and not locked:
                 click.echo("the store ended: starting it again", err=True)
                 try:
                     self.store.start()
@@ -319,14 +319,20 @@ class _Keeper:
                     click.echo(f"error: {error}", err=True)
                     time.sleep(RESTART_SECONDS)
 
+    def _store_lives(self) -> bool:
+        """Whether the store's process is there, whatever its folder and its lock say."""
+        if self.store is None:
+            return False
+        try:
+            command = Path(f"/proc/{self.store.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return str(self.folder).encode() in command
+
     def _end_homeless_store(self) -> None:
         """End a store whose folder, and so the lock that tells whose process it is, is gone."""
-        if self.store is None:
-            return
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{self.store.pid}/cmdline").read_bytes()
-            if str(self.folder).encode() in command:
-                os.kill(self.store.pid, signal.SIGTERM)
+        if self.store is not None and self._store_lives():
+            os.kill(self.store.pid, signal.SIGKILL)  # it has nothing to save any more
 
     def _bring_down(self) -> None:
         children = [p.running for p in self.processes if p.running is not None]
