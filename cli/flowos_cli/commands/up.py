@@ -298,6 +298,7 @@ class _Keeper:
                 click.echo(
                     f"{self.folder} was removed: stopping the cell that lived there", err=True
                 )
+                self._end_homeless_store()
                 return
             for process in self.processes:
                 if process.running is None or process.running.poll() is None:
