@@ -54,12 +54,12 @@ def test_a_commit_whose_answer_is_lost_is_fenced_and_then_decided_by_the_view(st
         (session,) = store.read(["session/scheduler/"]).records
         process.store.lose_next(fate, "placement/")
         cell.submit(wanted("a", gpus=1))
-        until(lambda: cell.placed("a"), "it is placed")
+        machine = process.machine
+        until(lambda: machine.figures.placed == 1, "it knows that it has placed it")
+        assert cell.placed("a")
         (fence,) = store.read(["session/scheduler/"]).records
         assert fence.modified > session.modified
         assert fence.key == session.key
-        machine = process.machine
-        until(lambda: machine.figures.placed == 1, "it knows that it has placed it")
         if fate is Fate.LATE:
             assert [type(outcome) for outcome in process.store.late_outcomes] == [Conflicted]
         cell.submit(wanted("b", gpus=3))
