@@ -21,7 +21,7 @@ from flowos.model.slice import (
 )
 from flowos.model.transaction import Delete, Put, Quiet, Seen
 from flowos.runtime.machine import Commit, Refused
-from flowos.runtime.scheduling import OVERLAP_SECONDS, Scheduling
+from flowos.runtime.scheduling import OVERLAP_SECONDS, YIELD_SECONDS, Scheduling
 from flowos_schedulers.batch import Batch
 from tests.runtime.cells import PURSE, SUM, small_cell, wanted
 from tests.runtime.theatre import Moods, Player, Theatre
@@ -738,3 +738,34 @@ def test_the_end_of_a_long_queue_is_reached_however_often_something_is_freed():
         assert theatre.clock.now < 30
         machine(player)._freed += 1  # somewhere, something that helps none of them
         player.move(player.next_move() or "step")
+
+
+def test_a_process_waits_a_moment_for_the_owner_of_a_more_important_slice():
+    theatre = Theatre(small_cell(nodes=1, gpus=1))
+    one, two = theatre.scheduler("batch-0"), theatre.scheduler("batch-1")
+    theatre.settle()
+    one.acts = two.acts = False
+    names = [f"s{number}" for number in range(20)]
+    theatre.submit(*(wanted(name, gpus=1) for name in names))
+    created = {k.rpartition("/")[2]: r.created for k, r in theatre.records("slice/").items()}
+    ones = {n for n in names if machine(one)._first_to_plan(created[n], f"default/{n}")}
+    mine, theirs = min(ones), next(n for n in names if n not in ones)
+    for name in {*names} - {mine, theirs}:
+        theatre.wish(f"default/{name}", held=True)
+    theatre.wish(f"default/{theirs}", spec=wanted(theirs, gpus=1, priority=9))
+    one.acts = True
+    theatre.play(YIELD_SECONDS * 0.8)
+    assert not theatre.held(f"default/{mine}")
+    two.acts = True
+    theatre.settle()
+    assert theatre.held(f"default/{theirs}")
+
+
+def test_a_process_does_not_wait_for_an_owner_that_is_silent():
+    theatre = Theatre(small_cell(nodes=1, gpus=2))
+    one, silent = theatre.scheduler("batch-0"), theatre.scheduler("batch-1")
+    theatre.settle()
+    silent.acts = False
+    theatre.submit(*(wanted(f"s{n}", gpus=1, priority=n) for n in range(20)))
+    theatre.play(OVERLAP_SECONDS / 2)
+    assert machine(one).figures.placed == 2

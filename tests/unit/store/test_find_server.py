@@ -80,6 +80,6 @@ def test_the_trial_wheel_is_last_and_gets_a_warning(tmp_path, monkeypatch):
 
 def test_without_any_the_way_out_is_said(tmp_path):
     with pytest.raises(
-        StoreUnreachable, match="no etcd program found: run 'make setup'.*name one by FLOWOS_ETCD"
+        StoreUnreachable, match=r"no etcd program found: run 'make setup'.*name one by FLOWOS_ETCD"
     ):
         found(tmp_path, PATH="")
