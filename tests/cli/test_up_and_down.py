@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowos.model.slice import EngineChoice, EngineRole, SliceSpec
-from tests.faults.machine import COMMAND, Load, Machine, alive, until
+from tests.faults.machine import COMMAND, Load, Machine, until
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
@@ -41,7 +41,7 @@ def test_up_comes_back_when_all_work_and_down_leaves_nothing_running(machine):
     assert sorted(processes) == [
         "agent-0", "batch-0", "batch-1", "controller-0", "etcd", "supervisor",
     ]  # fmt: skip
-    assert all(alive(pid) for pid in processes.values())
+    assert all(machine.lives(pid) for pid in processes.values())
     with machine.client() as cell:
         sessions = {r.key.split("/")[1] for r in cell.store.read(["session/"]).records}
         assert {"scheduler", "controller", "agent"} <= sessions
@@ -80,7 +80,7 @@ def test_a_second_up_on_the_same_folder_is_refused_and_hurts_nobody(machine):
         assert f"a cell runs in {machine.folder} already" in said.stderr
         assert "'flowos down' stops it" in said.stderr
     assert machine.processes() == before
-    assert all(alive(pid) for pid in before.values())
+    assert all(machine.lives(pid) for pid in before.values())
     with machine.client() as cell:
         load = Load(cell, ["a"])
         load.submit(0.05)

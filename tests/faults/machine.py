@@ -38,14 +38,6 @@ def until(happened: Callable[[], object], what: str, seconds: float = PATIENCE_S
         time.sleep(0.02)
 
 
-def alive(pid: int) -> bool:
-    """Whether a process lives; one that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 class Machine:
     """A data directory, and what `flowos up` runs for it."""
 
@@ -106,7 +98,19 @@ class Machine:
     def left(self) -> list[int]:
         """Which of all processes that were ever seen still live."""
         self.processes()
-        return [pid for pid in self.seen if alive(pid)]
+        return [pid for pid in self.seen if self.lives(pid)]
+
+    def lives(self, pid: int) -> bool:
+        """Whether a process of this cell lives, and not another one that got its number since.
+
+        A process that only waits to be reaped does not.
+        """
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return str(self.folder).encode() in command and status != "Z"
 
     def signal(self, name: str, number: signal.Signals) -> int:
         """Send a signal to a process; return its pid."""
@@ -126,7 +130,7 @@ class Machine:
         """End everything, however a test has left it."""
         self.processes()
         for pid in self.seen:
-            if alive(pid):
+            if self.lives(pid):
                 os.kill(pid, signal.SIGKILL)
         until(lambda: not self.left(), "everything ended")
 

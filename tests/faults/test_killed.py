@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.machine import Load, Machine, alive, until
+from tests.faults.machine import Load, Machine, until
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def test_all_slices_end_once_when_a_process_is_killed_in_the_middle(machine, vic
         pid = machine.signal(victim, signal.SIGKILL)
         load.all_end_once()
         load.verify()
-    until(partial(gone, pid), "it is gone")
+    until(partial(gone, machine, pid), "it is gone")
     until(lambda: machine.processes()[victim] != pid, "it was started again")
     machine.down()
     assert machine.left() == []
@@ -61,8 +61,8 @@ SHORT_LIVED = """
 """
 
 
-def gone(pid: int) -> bool:
-    return not alive(pid)
+def gone(machine: Machine, pid: int) -> bool:
+    return not machine.lives(pid)
 
 
 def sessions(machine: Machine, cell, name: str) -> list[str]:
@@ -102,7 +102,7 @@ def test_a_scheduler_stopped_for_longer_than_its_lease_starts_anew_and_doubles_n
 def test_down_cleans_up_after_a_supervisor_that_was_killed(machine):
     machine.up()
     pid = machine.signal("supervisor", signal.SIGKILL)
-    until(partial(gone, pid), "it is gone")
+    until(partial(gone, machine, pid), "it is gone")
     with machine.client() as cell:
         load = Load(cell, FORTY[:4])
         load.submit(0.05)
@@ -118,7 +118,7 @@ def test_down_cleans_up_after_a_supervisor_that_was_killed(machine):
 def test_down_finds_what_runs_after_a_supervisor_was_killed_and_up_tried_again(machine):
     machine.up()
     pid = machine.signal("supervisor", signal.SIGKILL)
-    until(partial(gone, pid), "it is gone")
+    until(partial(gone, machine, pid), "it is gone")
     said = machine.command("up", "--detach", code=2)
     assert f"processes of an earlier 'up' run in {machine.folder}" in said.stderr
     machine.down()
@@ -130,6 +130,6 @@ def test_down_stops_a_store_that_is_left_alone(machine):
     for name in sorted(machine.processes(), reverse=True):  # the supervisor first
         if name != "etcd":
             pid = machine.signal(name, signal.SIGKILL)
-            until(partial(gone, pid), "it is gone")
+            until(partial(gone, machine, pid), "it is gone")
     machine.down()
     assert machine.left() == []
