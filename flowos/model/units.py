@@ -9,6 +9,7 @@ A unit's name is also its claim's key below "claim/":
   node/<node>, switch/<s>, link/<l>   the thing itself, out of service (system placements only)
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeAlias
@@ -20,6 +21,11 @@ Holding: TypeAlias = Mapping[str, Amounts]  # unit -> amounts; () for whole unit
 
 NOTHING: Holding = MappingProxyType({})
 DIVISIBLE = ("share", "host")
+_AMOUNTS = {"share": 1, "host": 2}
+_UNIT = re.compile(
+    r"(engine|share)/[^/]+/[^/]+|(host|node|switch|link)/[^/]+"
+    r"|lane/.+/(fwd|rev)/[0-9]{1,4}|aggregator/[^/]+/[0-9]{1,4}"
+)
 OUT_OF_SERVICE = ("node", "switch", "link")
 
 
@@ -64,6 +70,12 @@ def subject_of(unit: str) -> str:
     if kind == "lane":
         return rest.rsplit("/", 2)[0]
     return rest.rpartition("/")[0] if kind == "aggregator" else rest
+
+
+def well_formed(unit: str, amounts: Amounts) -> bool:
+    """Whether a record names a unit that can be, with as many amounts as its kind has."""
+    found = _UNIT.fullmatch(unit)
+    return found is not None and len(amounts) == _AMOUNTS.get(kind_of(unit), 0)
 
 
 def claim_key(unit: str, attempt: str) -> str:

@@ -16,7 +16,7 @@ from flowos.model.errors import SpecError
 from flowos.model.placement import Observed, Order, Placement, Report, Session
 from flowos.model.slice import Slice, Waiting
 from flowos.model.transaction import Change, Versioned
-from flowos.model.units import engine_unit, is_divisible
+from flowos.model.units import engine_unit, is_divisible, well_formed
 
 T = TypeVar("T")
 
@@ -270,6 +270,9 @@ class CellView:
         self.placed_at = max(self.placed_at, change.modified)
         before = self.now(identifier)
         after = None if change.value is None else decode(Placement, change.value)
+        for unit, amounts in {**after.held, **after.releasing}.items() if after else ():
+            if not well_formed(unit, amounts):
+                raise SpecError(f"{unit} {list(amounts)} is no unit", where=change.key)
         self._assumed.pop(identifier, None)
         if after is None:
             self.placements.pop(identifier, None)
