@@ -10,7 +10,10 @@ FlowosError
 ├── StoreError
 │   ├── StoreUnreachable      the store gave no answer; nothing was sent, or nothing can have changed (5)
 │   ├── OutcomeUnknown        a write was sent and no answer came: it may or may not have happened (5)
-│   ├── StoreRefused          the store answered no: rights, space, a setting (5)
+│   ├── StoreRefused          the store answered no (5)
+│   │   ├── StoreFull         its database has reached its quota: read-only until that is mended
+│   │   ├── LoginRefused      it does not know this user, password or certificate
+│   │   └── Forbidden         this user's roles do not cover the key
 │   ├── RevisionCompacted     the history that was asked for is gone (5)
 │   ├── TransactionTooLarge   more operations than the store accepts in one request (1)
 │   └── UnsafeServer          the server's version is known to lose data (5)
@@ -92,6 +95,18 @@ class OutcomeUnknown(StoreError):
 
 class StoreRefused(StoreError):
     """The store answered no: missing rights, no space, a setting."""
+
+
+class StoreFull(StoreRefused):
+    """The store's database has reached its quota; it can be read, and not written, until mended."""
+
+
+class LoginRefused(StoreRefused):
+    """The store does not know this user, password or certificate."""
+
+
+class Forbidden(StoreRefused):
+    """This user's roles do not cover what was asked for."""
 
 
 class RevisionCompacted(StoreError):
