@@ -51,9 +51,22 @@ class Report:
         baseline: float | None = None,
         at_most: float | None = None,
         at_least: float | None = None,
+        ratio_at_most: float | None = None,
+        ratio_at_least: float | None = None,
     ) -> None:
-        """Add a figure, with its goal as a bound on the value."""
+        """Add a figure, with its goal as a bound on the value, or on its ratio to the baseline.
+
+        A goal on the ratio is open where there is no baseline.
+        """
         goal, ok = "", None
+        ratio = value / baseline if baseline else None
+        if ratio_at_most is not None:
+            goal, ok = f"<= {ratio_at_most:g} x", None if ratio is None else ratio <= ratio_at_most
+        if ratio_at_least is not None:
+            goal, ok = (
+                f">= {ratio_at_least:g} x",
+                None if ratio is None else ratio >= ratio_at_least,
+            )
         if at_most is not None:
             goal, ok = f"<= {at_most:g} {unit}", value <= at_most
         if at_least is not None:

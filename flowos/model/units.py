@@ -72,6 +72,11 @@ def subject_of(unit: str) -> str:
     return rest.rpartition("/")[0] if kind == "aggregator" else rest
 
 
+def place_in(unit: str) -> str:
+    """Return the node or switch that a unit is part of; not for lanes and links, which have two."""
+    return unit.split("/", 2)[1]
+
+
 def well_formed(unit: str, amounts: Amounts) -> bool:
     """Whether a record names a unit that can be, with as many amounts as its kind has."""
     found = _UNIT.fullmatch(unit)

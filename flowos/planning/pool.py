@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Hashable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from flowos.model.cell import WHOLE_MILLIS, Engine, Link, Node
-from flowos.model.units import kind_of, subject_of
+from flowos.model.units import engine_unit, kind_of, subject_of
 from flowos.model.view import CellView
 from flowos.planning.where import Condition, all_hold, text_of
 
@@ -54,6 +54,7 @@ class Site(NamedTuple):
     Attributes:
         number: Its place in the pool's lists.
         engines: Engine ids; their positions are the bits of all masks.
+        units: The same as units.
         makes: The number of each engine's make, in the same order.
         leaves: Leaf switch -> which engines have a port on it; `NOWHERE` for the rest.
         loads: Which engines load bitstreams.
@@ -64,6 +65,7 @@ class Site(NamedTuple):
     name: str
     rack: str
     engines: tuple[str, ...]
+    units: tuple[str, ...]
     makes: tuple[int, ...]
     leaves: tuple[tuple[str, Mask], ...]
     loads: Mask
@@ -93,6 +95,7 @@ class Free(NamedTuple):
     loaded: tuple[tuple[str, Mask], ...]
 
 
+_HOST: Final = slice(3, 7)  # of `Free`: all that is not of engines alone
 CLOSED: Final = Free(0, 0, (), -1, -1, 0, ())  # out of service, or about to be
 
 
@@ -235,8 +238,9 @@ class Stock:
                 powered = (on & ports).bit_count()
                 totals[0] += sign * powered
                 totals[1] += sign * (powered + (off & ports).bit_count())
-        for rest in {rest for position, rest in free.parts if mask >> position & 1}:
-            step(self.parts, rest, free, site.number)
+        if free.parts:
+            for rest in {rest for position, rest in free.parts if mask >> position & 1}:
+                step(self.parts, rest, free, site.number)
 
 
 class Pool:
@@ -335,9 +339,9 @@ class Pool:
         units, self._units = self._units, set()
         numbers: set[int] = set()
         for unit in units:
-            kind = kind_of(unit)
+            kind, place, *_ = unit.split("/", 2)
             if kind in ("engine", "share", "host", "node"):
-                number = self.numbers.get(unit.split("/", 2)[1])
+                number = self.numbers.get(place)
                 if number is not None:
                     numbers.add(number)
             else:
@@ -368,8 +372,15 @@ class Pool:
                     del self.spoken[key]
 
     def _replace(self, site: Site, before: Free, after: Free) -> None:
-        self._remove(site, before)
-        self._insert(site, after)
+        if before[_HOST] != after[_HOST]:
+            self._remove(site, before)
+            self._insert(site, after)
+            return
+        # Most claims are of engines alone, and leave the node's place among hosts as it is.
+        self.free[site.number] = after
+        for stock in self._stocks.values():
+            stock.take(site, before)
+            stock.put(site, after)
 
     def _remove(self, site: Site, free: Free) -> None:
         for stock in self._stocks.values():
@@ -475,6 +486,7 @@ class Pool:
             name=node.name,
             rack=node.rack,
             engines=engines,
+            units=tuple([engine_unit(engine) for engine in engines]),
             makes=self._shapes.setdefault(shape, shape),
             leaves=tuple(leaves.items()),
             loads=loads,
@@ -529,23 +541,22 @@ class Pool:
             return CLOSED
         on = off = 0
         parts: list[tuple[int, int]] = []
-        for position, engine in enumerate(site.engines):
-            unit = f"engine/{engine}"
-            names = holders.get(unit)
+        bit = 1
+        for position, unit in enumerate(site.units):
             if wanted and wanted.get(unit):
-                continue
-            if names:
+                pass
+            elif unit in holders:
                 # A plan of ours that wakes the engine stands beside the one that keeps it off.
-                if engine not in shares and all(name.startswith(OFF) for name in names):
-                    off |= 1 << position
-                continue
-            held = shares.get(engine)
-            if not held:
-                on |= 1 << position
+                names = holders[unit]
+                if names[0].startswith(OFF) and site.engines[position] not in shares:
+                    off |= bit * all(name.startswith(OFF) for name in names)
+            elif not shares or site.engines[position] not in shares:
+                on |= bit
             elif self.makes[site.makes[position]].shareable:
-                rest = WHOLE_MILLIS - sum(held.values())
+                rest = WHOLE_MILLIS - sum(shares[site.engines[position]].values())
                 if rest > 0:
                     parts.append((position, rest))
+            bit <<= 1
         cpu_millis, memory_bytes = view.free_host(site.name)
         if wanted and wanted.get(f"host/{site.name}"):
             cpu_millis = memory_bytes = -1

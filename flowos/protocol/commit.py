@@ -1,7 +1,6 @@
 """Placing a slice: claims, orders and the placement in one transaction."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 
 from flowos.model import keys
 from flowos.model.cell import WHOLE_MILLIS, Cell
@@ -12,6 +11,7 @@ from flowos.model.units import (
     engine_unit,
     is_divisible,
     kind_of,
+    place_in,
     share_unit,
     subject_of,
     things_used,
@@ -75,14 +75,14 @@ def commit(
         return None
     if not in_service(draft, view, decision.units, decision.circuits):
         return None
-    spent = spend(view.cell, decision.units)
+    spent, watts = drawn(view.cell, decision.units)
     if not draw(draft, view, spent, scheduler):
         return None
     tenant = f"tenant:{record.spec.tenant}"
     draft.seen(keys.epoch(tenant), view.epochs.get(tenant, 0))
-    blank = Placement(uid=uid, attempt=attempt)
-    placement = replace(
-        blank,
+    placement = Placement(
+        uid=uid,
+        attempt=attempt,
         number=record.attempts + 1,
         held=decision.units,
         waits=waits,
@@ -91,11 +91,11 @@ def commit(
         circuits=decision.circuits,
         bitstreams=decision.bitstreams,
         run=record.spec.run,
-        watts=busy_watts(view.cell, decision.units),
+        watts=watts,
         spent=spent,
         scheduler=scheduler,
     )
-    placement = rewrite_orders(draft, view.cell, identifier, blank, placement)
+    placement = rewrite_orders(draft, view.cell, identifier, None, placement)
     draft.put(keys.placement(identifier), placement)
     return draft.proposal("commit", identifier, view, placement)
 
@@ -113,7 +113,6 @@ def _claim_all(
     busy: list[str] = []
     for unit, amounts in units.items():
         key = claim_key(unit, attempt)
-        kind = kind_of(unit)
         if is_divisible(unit):
             if not divide(draft, view, unit, amounts):
                 return None
@@ -128,8 +127,9 @@ def _claim_all(
                 busy.append(unit)
             else:
                 return None
+            kind, _, subject = unit.partition("/")
             if kind == "engine":
-                engine = view.cell.engines.get(subject_of(unit))
+                engine = view.cell.engines.get(subject)
                 if engine is None:
                     return None
                 if engine.shareable:
@@ -191,12 +191,19 @@ def in_service(
         False where one of them is out of service already. That must be seen here: a large
         transaction only compares that nothing was put since the view.
     """
+    cell = view.cell
+    of_place: dict[str, str] = {}  # one of its units: a place is in service with all of them
     used: dict[str, None] = {}
     for unit in units:
-        used |= dict.fromkeys(things_used(view.cell, unit))
+        if unit.startswith("lane/"):
+            used |= dict.fromkeys(things_used(cell, unit))
+        else:
+            of_place[place_in(unit)] = unit
     for circuit in circuits:
         for arc in circuit.arcs:
-            used |= dict.fromkeys(things_used(view.cell, f"lane/{arc.link}/{arc.direction}/0"))
+            used |= dict.fromkeys(things_used(cell, f"lane/{arc.link}/{arc.direction}/0"))
+    for unit in of_place.values():
+        used |= dict.fromkeys(things_used(cell, unit))
     for unit in used:
         draft.seen(f"claim/{unit}", 0)
     return all(map(view.in_service, used))
@@ -223,33 +230,46 @@ def draw(draft: Draft, view: CellView, watts: Mapping[str, int], spender: str) -
 
 def spend(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """Return what units draw above idle, by power domain with a budget: "domain:<name>" -> watts."""
-    spent: dict[str, int] = {}
-    for engine_id, millis in _engines(units):
-        engine = cell.engines[engine_id]
-        rise = engine.watts.busy - engine.watts.idle
-        watts = -(-rise * millis // WHOLE_MILLIS)  # rounded up: a budget is never passed
-        for domain in cell.domains_of(engine.node):
-            if domain.budget_watts is not None and watts:
-                purse = f"domain:{domain.name}"
-                spent[purse] = spent.get(purse, 0) + watts
-    return spent
+    return drawn(cell, units)[0] if cell.domains else {}
 
 
 def busy_watts(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> int:
     """Return what the engines among the units draw when busy, in watts."""
-    return sum(
-        -(-cell.engines[engine].watts.busy * millis // WHOLE_MILLIS)
-        for engine, millis in _engines(units)
-    )
+    return drawn(cell, units)[1]
 
 
-def _engines(units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> list[tuple[str, int]]:
+def drawn(
+    cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, int], int]:
+    """Return what `spend` and what `busy_watts` say, together."""
+    spent: dict[str, int] = {}
+    busy = 0
+    purses: dict[str, list[str]] = {}
+    for engine_id, millis in _engines(units):
+        engine = cell.engines[engine_id]
+        watts, node = engine.watts, engine.node
+        busy += -(-watts.busy * millis // WHOLE_MILLIS)
+        if node not in purses:
+            purses[node] = [
+                f"domain:{domain.name}"
+                for domain in cell.domains_of(node)
+                if domain.budget_watts is not None
+            ]
+        # Rounded up: a budget is never passed.
+        rise = -(-(watts.busy - watts.idle) * millis // WHOLE_MILLIS)
+        if rise:
+            for purse in purses[node]:
+                spent[purse] = spent.get(purse, 0) + rise
+    return spent, busy
+
+
+def _engines(
+    units: Iterable[str] | Mapping[str, tuple[int, ...]],
+) -> Iterator[tuple[str, int]]:
     amounts = units if isinstance(units, Mapping) else dict.fromkeys(units, ())
-    found = []
     for unit, amount in amounts.items():
-        kind = kind_of(unit)
+        kind, _, subject = unit.partition("/")
         if kind == "engine":
-            found.append((subject_of(unit), WHOLE_MILLIS))
+            yield subject, WHOLE_MILLIS
         elif kind == "share":
-            found.append((subject_of(unit), amount[0]))
-    return found
+            yield subject, amount[0]

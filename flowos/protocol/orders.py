@@ -7,12 +7,16 @@ without reading them, and one compare of the placement guards them all.
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from flowos.model import keys
 from flowos.model.cell import Cell
 from flowos.model.placement import Arc, Order, Placement, Turn
-from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of
+from flowos.model.slice import Run
+from flowos.model.units import engine_unit, kind_of, lane_unit, place_in, places_of, subject_of
 from flowos.protocol.proposal import Draft
+
+_NO_RUN: Final = Run()
 
 
 def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Order]:
@@ -25,11 +29,10 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
         return {cell.place_of(engine): Order(slice=identifier, off=(engine,))}
     units: dict[str, list[str]] = defaultdict(list)
     for unit in placement.held:
-        kind = kind_of(unit)
-        if kind == "lane":  # named with the circuits, below
+        if unit.startswith("lane/"):  # named with the circuits, below
             continue
         # An engine's ports are the switches' affair too, but only as far as circuits use them.
-        units[cell.place_of(subject_of(unit))].append(unit)
+        units[place_in(unit)].append(unit)
     turns: dict[str, list[Turn]] = defaultdict(list)
     for circuit in placement.circuits:
         entering: dict[str, Arc] = {}
@@ -48,17 +51,20 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
         for thing, arc in entering.items():
             if thing in cell.switches:
                 turns[thing].append(Turn(circuit.id, arc, tuple(leaving[thing])))
-    ranks = rank_of(placement)
+    tasks: dict[str, dict[str, int]] = defaultdict(dict)
+    for engine, rank in rank_of(placement).items():
+        tasks[cell.place_of(engine)][engine] = rank
+    wanted = placement.bitstreams
     found = {}
-    for place in set(units) | set(turns):
-        here = [e for e in ranks if cell.place_of(e) == place and place not in cell.switches]
+    for place in units | turns:
+        here = {} if place in cell.switches else tasks[place]
         found[place] = Order(
             slice=identifier,
             units=tuple(sorted(set(units[place]))),
-            tasks={engine: ranks[engine] for engine in here},
-            bitstreams={e: placement.bitstreams[e] for e in here if e in placement.bitstreams},
+            tasks=here,
+            bitstreams={e: wanted[e] for e in here if e in wanted} if wanted else {},
             crossbar=tuple(turns[place]),
-            run=placement.run if place not in cell.switches else type(placement.run)(),
+            run=_NO_RUN if place in cell.switches else placement.run,
         )
     return found
 
@@ -70,11 +76,23 @@ def rank_of(placement: Placement) -> dict[str, int]:
 
 
 def rewrite_orders(
-    draft: Draft, cell: Cell, identifier: str, before: Placement, after: Placement
+    draft: Draft, cell: Cell, identifier: str, before: Placement | None, after: Placement
 ) -> Placement:
-    """Put the orders that change, and return `after` with the places it now has orders at."""
-    old = orders_of(cell, identifier, before)
+    """Put the orders that change, and return `after` with the places it now has orders at.
+
+    Args:
+        draft: Collects the writes.
+        cell: What exists.
+        identifier: The slice, or system placement.
+        before: Its placement as it is known; None = it has none yet.
+        after: Its placement as it will be.
+    """
     new = orders_of(cell, identifier, after)
+    if before is None:
+        for place in sorted(new):
+            draft.put(keys.order(place, after.attempt), new[place])
+        return replace(after, ordered=tuple(sorted(new)))
+    old = orders_of(cell, identifier, before)
     nothing = Order(slice=identifier)
     for place in ordered_first(before.ordered, new):
         wanted = new.get(place, nothing)

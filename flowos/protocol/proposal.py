@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from flowos.model import keys
 from flowos.model.codec import encode
 from flowos.model.placement import Placement
-from flowos.model.transaction import Compare, Delete, Operation, Put, Quiet, Seen, Transaction
+from flowos.model.transaction import Delete, Operation, Put, Quiet, Seen, Transaction
 from flowos.model.view import CellView, Entry
 
 
@@ -53,9 +53,10 @@ class Draft:
 
     def __init__(self, *, fence: Fence | None) -> None:
         """Start with the process's own session; None only where the store itself is the actor."""
-        self.compares: dict[str, Compare] = {}
+        self.compares: dict[str, Seen] = {}
         self.quiet: dict[str, Quiet] = {}
         self.operations: dict[str, Operation] = {}
+        self._holders: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
         if fence is not None:
             self.seen(fence.key, fence.revision)
 
@@ -77,7 +78,11 @@ class Draft:
 
     def claim(self, key: str, identifier: str, attempt: str, amounts: tuple[int, ...]) -> None:
         """Write who holds a unit."""
-        self.operations[key] = Put(key, encode((identifier, attempt, amounts)))
+        holder = (identifier, attempt, amounts)
+        value = self._holders.get(holder)
+        if value is None:  # all whole units of a slice say the same
+            value = self._holders[holder] = encode(holder)
+        self.operations[key] = Put(key, value)
 
     def delete(self, key: str) -> None:
         """Remove a key."""
@@ -87,7 +92,7 @@ class Draft:
         """Return what was collected, in one transaction."""
         # Placements tell all claims; of other families only `revision` says how far they are known.
         told = ("claim/", "placement/")
-        absent = (c.key for c in self.compares.values() if isinstance(c, Seen) and not c.revision)
+        absent = [key for key, c in self.compares.items() if not c.revision]
         return Transaction(
             (*self.compares.values(), *self.quiet.values()),
             tuple(self.operations.values()),

@@ -5,6 +5,7 @@ when every place that had to tear it down has reported.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from flowos.model import keys
 from flowos.model.placement import Ending, Placement
@@ -14,6 +15,9 @@ from flowos.model.view import CellView
 from flowos.protocol.commit import spend
 from flowos.protocol.orders import cleaners_of, rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
+
+CANCELLED: Final = Ending(Phase.CANCELLED, message="cancelled by its user")
+GIVEN_BACK: Final = Ending(Phase.DONE, message="given back by its program")
 
 
 def arm(view: CellView, identifier: str, *, fence: Fence) -> Proposal | None:

@@ -7,10 +7,12 @@ cell.submit([spec])
 cell.wait(spec.id, "running", timeout_seconds=60)
 """
 
+import contextlib
 import itertools
-import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Self
 
 from flowos.documents.totals import never
@@ -23,6 +25,7 @@ from flowos.model.errors import (
     OutcomeUnknown,
     SpecError,
     StillContended,
+    StoreUnreachable,
     UnknownName,
 )
 from flowos.model.protocols import Clock, Watch
@@ -36,22 +39,25 @@ from flowos.model.transaction import (
     Operation,
     Progress,
     Put,
+    Reading,
     Seen,
     Transaction,
+    Versioned,
     WatchMessage,
 )
 from flowos.model.view import CellView
 from flowos.protocol.proposal import Proposal
 from flowos.runtime.embedded import EmbeddedScheduler
 from flowos.runtime.instep import OutOfStep, revision_of
+from flowos.runtime.looking import look
 from flowos.runtime.processes import Store, new_attempt
 from flowos.runtime.scheduling import Policy
 from flowos.runtime.shown import view_of
+from flowos.runtime.slice_queue import POLL_SECONDS, YOUNG_SECONDS, SliceQueue
 
 TRIES_MAX: Final = 20  # a user's own record is rarely written by anyone else at the same moment
 SUBMIT_GROUP: Final = 100  # slices of one atomic submission: etcd's default limit is 128 operations
 SLICES: Final = ("slice/", "placement/", "reason/", "session/", "order/", "report/")
-POLL_SECONDS: Final = 0.5
 
 
 class CellClient:
@@ -61,6 +67,7 @@ class CellClient:
         """Use a store that is connected; `close` closes it."""
         self.store = store
         self._clock = clock
+        self._facts = _Facts(store)
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -90,10 +97,7 @@ class CellClient:
         Raises:
             UnknownName: No cell was loaded here.
         """
-        for record in self.store.read([keys.TOTALS]).records:
-            if record.key == keys.TOTALS:
-                return decode(dict, record.value)
-        raise UnknownName("the store holds no cell of this name: load one with 'cell init'")
+        return _totals_in(look(self.store, [keys.TOTALS]).records[keys.TOTALS])
 
     # -- a user's wishes
 
@@ -116,42 +120,30 @@ class CellClient:
         for name in names:
             if names.count(name) > 1:
                 raise DuplicateName(f"slice {name} is named twice in one submission")
-        totals = self.totals()
-        tenants = {f"tenant/{spec.tenant}" for spec in specs}
-        known = {r.key: r.modified for r in self.store.read(sorted(tenants)).records}
-        compares: list[Compare] = []
-        for tenant in sorted(tenants):
-            if tenant not in known:
-                name = tenant.partition("/")[2]
-                raise UnknownName(
-                    f"tenant {name} is not known to this cell: 'flowos tenant ls' names those "
-                    f"that are, 'flowos tenant set {name}' makes it"
-                )
-            compares.append(Seen(tenant, known[tenant]))
-        for spec in specs:
-            why = never(spec, totals)
-            if why:
-                raise NeverPlaceable(f"slice {spec.name} can never be placed on this cell: {why}")
         now = self._clock.wall()
         records = {keys.slice_(s.id): encode(Slice(spec=s, submitted_at=now)) for s in specs}
-        compares += [Seen(key, 0) for key in records]
         puts = tuple(Put(key, value) for key, value in records.items())
-        try:
-            (outcome,) = self.store.commit([Transaction(tuple(compares), puts)])
-        except OutcomeUnknown as error:
-            found = {r.key: r.value for r in self.store.read(list(records)).records}
-            if all(found.get(key) == value for key, value in records.items()):
-                return max(r.created for r in self.store.read(list(records)).records)
-            raise OutcomeUnknown(
-                f"{error}; whether {names[0]} is in the queue is not known yet: "
-                f"'flowos slice show {names[0].partition('/')[2]}' will tell"
-            ) from None
-        if isinstance(outcome, Committed):
-            return outcome.revision
-        for key in records:
-            if outcome.keys.get(key) is not None:
-                name = key.partition("/")[2]
-                raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
+        for _ in range(TRIES_MAX):
+            compares = self._facts.for_submission(specs)
+            compares += [Seen(key, 0) for key in records]
+            try:
+                (outcome,) = self.store.commit([Transaction(tuple(compares), puts)])
+            except OutcomeUnknown as error:
+                now_there = look(self.store, records).records
+                found = {k: r for k, r in now_there.items() if r and r.value == records[k]}
+                if len(found) == len(records):
+                    return max(record.created for record in found.values())
+                raise OutcomeUnknown(
+                    f"{error}; whether {names[0]} is in the queue is not known yet: "
+                    f"'flowos slice show {names[0].partition('/')[2]}' will tell"
+                ) from None
+            if isinstance(outcome, Committed):
+                return outcome.revision
+            for key in records:
+                if outcome.keys.get(key) is not None:
+                    name = key.partition("/")[2]
+                    raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
+            self._facts.refresh(outcome)
         raise StillContended("a tenant was changed at this moment: submit again")
 
     def cancel(self, identifier: str) -> bool:
@@ -173,7 +165,7 @@ class CellClient:
     def _wish(self, identifier: str, change: Callable[[Slice], Slice | None]) -> bool:
         key = keys.slice_(identifier)
         for _ in range(TRIES_MAX):
-            record = next((r for r in self.store.read([key]).records if r.key == key), None)
+            record = look(self.store, [key]).records[key]
             if record is None:
                 raise UnknownName(f"there is no slice {identifier}: 'flowos ls --all' lists all")
             before = decode(Slice, record.value)
@@ -189,6 +181,10 @@ class CellClient:
         raise StillContended(f"slice {identifier} kept changing: try again")
 
     # -- waiting
+
+    def queue(self, tenants: Sequence[str] = ("default",)) -> SliceQueue:
+        """Open a queue of one's own slices, for programs that submit many; see `SliceQueue`."""
+        return SliceQueue(self.store, self._clock, self.submit, tenants)
 
     def wait(
         self,
@@ -243,26 +239,54 @@ class CellClient:
             prefixes: What to follow.
             deadline: Monotonic seconds; None = for ever.
         """
-        inbox: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
+        inbox: SimpleQueue[WatchMessage] = SimpleQueue()
         view = CellView()
         while True:
             reading = self.store.read(prefixes)
-            view.clear()
-            view.load(reading.records)
-            view.progressed(reading.revision)
+            _refill(view, reading)
             watch = self.store.watch(prefixes, after=reading.revision, deliver=inbox.put)
+            watch.ask_progress()
             try:
                 yield view
-                yield from self._in_step(view, inbox, watch, deadline)
+                early: deque[WatchMessage] = deque()
+                yield from self._beside(view, reading, prefixes, inbox, early, deadline)
+                yield from self._in_step(view, early, inbox, watch, deadline)
             finally:
                 watch.close()
             if deadline is not None and self._clock.monotonic() >= deadline:
                 return
 
+    def _beside(
+        self,
+        view: CellView,
+        reading: Reading,
+        prefixes: Sequence[str],
+        inbox: SimpleQueue[WatchMessage],
+        early: deque[WatchMessage],
+        deadline: float | None,
+    ) -> Iterator[CellView]:
+        """Read and yield until the watch says that it is up to date, which takes up to 0.1 s."""
+        pause, longest = YOUNG_SECONDS
+        while not early or isinstance(early[-1], Changes):
+            left = pause if deadline is None else min(pause, deadline - self._clock.monotonic())
+            if left <= 0:
+                break
+            try:
+                early.append(inbox.get(timeout=left))
+            except Empty:
+                pause = min(2 * pause, longest)
+                before = reading
+                with contextlib.suppress(StoreUnreachable):  # the watch waits for it to come back
+                    reading = self.store.read(prefixes)
+                if reading.records != before.records:
+                    _refill(view, reading)
+                    yield view
+
     def _in_step(
         self,
         view: CellView,
-        inbox: "queue.SimpleQueue[WatchMessage]",
+        early: deque[WatchMessage],
+        inbox: SimpleQueue[WatchMessage],
         watch: Watch,
         deadline: float | None,
     ) -> Iterator[CellView]:
@@ -275,13 +299,14 @@ class CellClient:
                 if left <= 0:
                     return
             try:
-                message = inbox.get(timeout=left)
-            except queue.Empty:
+                message = early.popleft() if early else inbox.get(timeout=left)
+            except Empty:
                 watch.ask_progress()
                 continue
             match message:
                 case Changes(changes):
-                    pending.add(changes)
+                    # What was read beside the watch is known.
+                    pending.add(change for change in changes if change.modified > view.revision)
                     watch.ask_progress()
                 case Progress(revision):
                     due = pending.complete_up_to(revision)
@@ -297,7 +322,7 @@ class CellClient:
     # -- scheduling from within a program
 
     def scheduler(
-        self, policy: Policy, *, name: str = "client", follow: bool = True
+        self, policy: Policy, *, name: str = "client", follow: bool = True, freeze: bool = False
     ) -> EmbeddedScheduler:
         """Open a scheduler of one's own; see `EmbeddedScheduler`."""
         return EmbeddedScheduler(
@@ -308,6 +333,7 @@ class CellClient:
             fits=self._fits,
             new_attempt=new_attempt,
             follow=follow,
+            freeze=freeze,
         )
 
     def _fits(self, proposals: Sequence[Proposal]) -> bool:
@@ -339,6 +365,67 @@ class CellClient:
         """Commit one plain transaction, for an operator's inventory and rules."""
         (outcome,) = self.store.commit([Transaction(tuple(compares), tuple(operations))])
         return outcome
+
+
+def _refill(view: CellView, reading: Reading) -> None:
+    view.clear()
+    view.load(reading.records)
+    view.progressed(reading.revision)
+
+
+class _Facts:
+    """What a submission is checked against: kept, and compared instead of read each time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._records: dict[str, Versioned] = {}
+        self._totals: dict[str, Any] | None = None
+
+    def for_submission(self, specs: Sequence[SliceSpec]) -> list[Compare]:
+        """Check requests and return what must still be so when they are written."""
+        tenants = sorted({keys.inventory("tenant", spec.tenant) for spec in specs})
+        wanted = [keys.TOTALS, *tenants]
+        unknown = [key for key in wanted if key not in self._records]
+        if unknown:
+            self._take(look(self._store, unknown).records)
+        # What is missing may be there by now, and what is kept be of a cell that is not any more.
+        if self._totals is None:
+            self._totals = _totals_in(self._records.get(keys.TOTALS))
+        for key in tenants:
+            if key not in self._records:
+                name = key.partition("/")[2]
+                raise UnknownName(
+                    f"tenant {name} is not known to this cell: 'flowos tenant ls' names those "
+                    f"that are, 'flowos tenant set {name}' makes it"
+                )
+        for spec in specs:
+            why = never(spec, self._totals)
+            if why and not unknown:  # of a cell as it was some time ago
+                self._records.clear()
+                self._totals = None
+                return self.for_submission(specs)
+            if why:
+                raise NeverPlaceable(f"slice {spec.name} can never be placed on this cell: {why}")
+        return [Seen(key, self._records[key].modified) for key in wanted]
+
+    def refresh(self, conflict: Conflicted) -> None:
+        """Take over what has changed, as the conflict tells."""
+        self._take({key: conflict.keys.get(key) for key in self._records})
+
+    def _take(self, records: Mapping[str, Versioned | None]) -> None:
+        for key, record in records.items():
+            if record is None:
+                self._records.pop(key, None)
+            else:
+                self._records[key] = record
+        if keys.TOTALS in records:
+            self._totals = None
+
+
+def _totals_in(record: Versioned | None) -> dict[str, Any]:
+    if record is None:
+        raise UnknownName("the store holds no cell of this name: load one with 'cell init'")
+    return decode(dict, record.value)
 
 
 def _reached(view: CellView, identifier: str, until: str) -> bool:

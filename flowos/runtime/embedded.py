@@ -1,54 +1,93 @@
 """A scheduler inside a client: plan on an own mirror, and commit slice and placement in one step.
 
 In Omega any framework is a scheduler. One that embeds this is trusted with the cell: it opens a
-session, takes grants, and follows the same rules as any scheduler process.
+session, takes grants, and follows the same rules as any scheduler process. What it has placed it
+also gives back by itself, without asking a controller to.
 """
 
+import gc
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Self
 
+from flowos.model import keys
+from flowos.model.codec import decode
 from flowos.model.errors import (
     DuplicateName,
     FlowosError,
     NotInTime,
     OutcomeUnknown,
     SessionLost,
+    SpecError,
     StillContended,
     StoreUnreachable,
     TransactionTooLarge,
 )
-from flowos.model.placement import Placement, Unplaceable
+from flowos.model.placement import Ending, Placement, Unplaceable
 from flowos.model.protocols import CellStore, Clock, Watch
 from flowos.model.slice import Reason, Slice, SliceSpec
-from flowos.model.transaction import Changes, Committed, Conflicted, Lost, Progress, WatchMessage
-from flowos.model.view import CellView
+from flowos.model.transaction import (
+    Change,
+    Changes,
+    Committed,
+    Conflicted,
+    Lost,
+    Progress,
+    Versioned,
+    WatchMessage,
+)
+from flowos.model.view import CellView, Entry
 from flowos.planning.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
+from flowos.protocol.release import CANCELLED, GIVEN_BACK, release
 from flowos.runtime.machine import Answer, after_fence, settle_view
 from flowos.runtime.purses import Purses
-from flowos.runtime.scheduling import (
-    GROUP_MAX,
-    SCHEDULER_FOLLOWS,
-    Figures,
-    Policy,
-    refused,
-)
+from flowos.runtime.scheduling import GROUP_MAX, Figures, Policy, refused
 from flowos.runtime.session import ProcessSession
 
 ROUNDS_MAX: Final = 50  # lost races before it gives up: each is one round trip
 SYNC_SECONDS: Final = 10.0  # how long a progress answer may take
 FENCE_SECONDS: Final = 0.1  # between two tries to reach a store that gave no answer
+# What planners need. Not the slices: of its own it knows what it wrote, and of others' a conflict
+# tells. Each family that is followed costs a message for each commit, its own included.
+FOLLOWS: Final = (*keys.INVENTORY, "rule/", "placement/", "grant/", "observed/")
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one call is to do, and what came of it so far.
+
+    Attributes:
+        left: Which specs are still to be tried, by index.
+        giving: The slices that are still to be given back -> how they end.
+        gave: The others -> whether they held anything.
+        asked: What is written of the slices under way.
+    """
+
+    specs: Sequence[SliceSpec]
+    left: list[int]
+    results: list[Placement | Unplaceable | None]
+    giving: dict[str, Ending]
+    gave: dict[str, bool] = field(default_factory=dict)
+    asked: dict[str, Slice] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How much is still to be done."""
+        return len(self.left) + len(self.giving)
 
 
 class EmbeddedScheduler:
-    """Places slices from within a program; blocking, for one thread.
+    """Places slices from within a program, and gives them back; blocking, for one thread.
 
     Example:
         with connect() as cell, cell.scheduler() as scheduler:
             placement, = scheduler.place([spec])
+            ...
+            scheduler.release([spec.id])
     """
 
     def __init__(
@@ -61,6 +100,7 @@ class EmbeddedScheduler:
         fits: Callable[[Sequence[Proposal]], bool],
         new_attempt: Callable[[], str],
         follow: bool = True,
+        freeze: bool = False,
     ) -> None:
         """Open a session and get in step with the cell.
 
@@ -72,6 +112,10 @@ class EmbeddedScheduler:
             fits: Whether the store takes these steps in one request.
             new_attempt: Returns an id that no commit has had.
             follow: False = nobody else writes to this cell, so nothing needs to be watched.
+            freeze: Tell Python's garbage collector to look at nothing again that the program has
+                by now (`gc.freeze`). A full collection goes through the whole mirror, some 0.2 s
+                for 100,000 engines, in the middle of a call. It is the program's to decide, since
+                it holds for all that the program has.
 
         Raises:
             StoreUnreachable: No answer.
@@ -92,6 +136,9 @@ class EmbeddedScheduler:
         self._list()
         if follow:
             self._follow()
+        if freeze:
+            gc.collect()
+            gc.freeze()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -107,93 +154,133 @@ class EmbeddedScheduler:
             self._watch.close()
         self.session.close()
 
-    def place(self, specs: Sequence[SliceSpec]) -> list[Placement | Unplaceable]:
+    def place(
+        self, specs: Sequence[SliceSpec], *, release: Sequence[str] = ()
+    ) -> list[Placement | Unplaceable]:
         """Submit slices and place them at once; what cannot be placed is not submitted.
 
         Args:
             specs: Planned in order, each on what the ones before it left; their names are new.
+            release: Slices to give back by the same request, as `release` does. What they hold
+                is free only when it is clean: it cannot be what the new slices get.
 
         Returns:
             For each its committed placement, or why it cannot be placed now.
 
         Raises:
-            DuplicateName: A name is taken; slices before it in the list are placed.
+            DuplicateName: A name is taken; slices before it in the list are placed, some of those
+                behind it may be.
             StillContended: Rivals kept winning; slices that were placed stay placed.
             SessionLost: The lease is over: open a new scheduler.
             StoreUnreachable: No answer; every lost answer was decided before this was raised.
         """
-        results: list[Placement | Unplaceable | None] = [None] * len(specs)
-        left = list(range(len(specs)))
+        work = _Work(
+            specs, list(range(len(specs))), [None] * len(specs), dict.fromkeys(release, GIVEN_BACK)
+        )
+        self._finish(work)
+        return [result for result in work.results if result is not None]
+
+    def release(self, identifiers: Sequence[str], *, ending: Ending = GIVEN_BACK) -> list[bool]:
+        """Give slices back: what they hold is free as soon as it is clean.
+
+        Each is ordered down in one step, at once and without a controller; its agents then tear
+        it down, and the controller frees what is clean. Who was cancelled by its user meanwhile
+        ends as cancelled, whatever `ending` says.
+
+        Args:
+            identifiers: "tenant/name" of slices with a placement, of whichever scheduler.
+            ending: How they end: done, unless it says otherwise. PENDING puts them into the
+                queue of their policy again.
+
+        Returns:
+            For each True where it is being given back now, or was already; False where it holds
+            nothing.
+
+        Raises:
+            StillContended: Rivals kept changing them; the others are being given back.
+            SessionLost: The lease is over: open a new scheduler.
+            StoreUnreachable: No answer; every lost answer was decided before this was raised.
+        """
+        work = _Work((), [], [], dict.fromkeys(identifiers, ending))
+        self._finish(work)
+        return [work.gave[identifier] for identifier in identifiers]
+
+    def _finish(self, work: _Work) -> None:
         fruitless = 0
-        while left:
+        while work.size:
             self._drain()
-            before = len(left)
-            left = self._place_some(specs, left, results)
-            fruitless = 0 if len(left) < before else fruitless + 1
+            before = work.size
+            self._do_some(work)
+            fruitless = 0 if work.size < before else fruitless + 1
             if fruitless == ROUNDS_MAX:
                 raise StillContended(
-                    f"{len(left)} of {len(specs)} slices lost {ROUNDS_MAX} races: try again later"
+                    f"{work.size} of {len(work.specs) + len(work.gave) + len(work.giving)} slices "
+                    f"lost {ROUNDS_MAX} races: try again later"
                 )
-        return [result for result in results if result is not None]
 
-    def _place_some(
-        self,
-        specs: Sequence[SliceSpec],
-        left: list[int],
-        results: list[Placement | Unplaceable | None],
-    ) -> list[int]:
-        """Plan and commit one group; return the slices that are still to be tried."""
-        group: list[tuple[int, Proposal]] = []
-        written: set[str] = set()
+    def _do_some(self, work: _Work) -> None:
+        """Plan and commit one group."""
+        work.asked.clear()
+        group = self._releases(work)
+        written = writes(group)
+        planned: list[int] = []
         rest: list[int] = []
-        for at, index in enumerate(left):
-            if len(group) == GROUP_MAX:
-                rest += left[at:]
+        for at, index in enumerate(work.left):
+            if len(group) >= GROUP_MAX:
+                rest += work.left[at:]
                 break
             try:
-                outcome = self._plan(specs[index])
+                outcome = self._plan(work.specs[index], work)
             except FlowosError:
                 if not group:
                     raise
-                rest += left[at:]  # those before it are placed first; then it is raised
+                rest += work.left[at:]  # those before it are placed first; then it is raised
                 break
             if isinstance(outcome, Proposal):
                 mine = writes([outcome])
-                proposals = [p for _, p in group]
-                if group and (mine & written or not self._fits([*proposals, outcome])):
-                    rest += left[at:]
+                if group and (mine & written or not self._fits([*group, outcome])):
+                    rest += work.left[at:]
                     break
                 if outcome.placement is not None:
                     self.view.assume(outcome.identifier, outcome.placement)
-                group.append((index, outcome))
+                group.append(outcome)
+                planned.append(index)
                 written |= mine
             elif self._purses.asking:
-                rest += left[at:]
+                rest += work.left[at:]
                 break
             else:
-                results[index] = outcome
-        if not group:
-            self._raise_grants()
-            return rest
-        try:
-            lost = self._commit([proposal for _, proposal in group])
-        except TransactionTooLarge as error:
-            if len(group) > 1:  # the store has just said how much it takes
-                return sorted([*rest, *(index for index, _ in group)])
-            results[group[0][0]] = Unplaceable(Reason.INFEASIBLE, str(error))
-            return rest
-        for index, proposal in group:
-            if proposal.identifier in lost:
-                rest.append(index)
-            else:
-                results[index] = proposal.placement
+                work.results[index] = outcome
+        work.left = rest
+        if group:
+            self._commit_group(work, group, planned)
         if self._purses.asking:
             self._raise_grants()
-        return sorted(rest)
 
-    def _plan(self, spec: SliceSpec) -> Proposal | Unplaceable:
+    def _commit_group(self, work: _Work, group: list[Proposal], planned: list[int]) -> None:
+        try:
+            lost = self._commit(group, work)
+        except TransactionTooLarge as error:
+            if len(group) > 1:  # the store has just said how much it takes
+                work.left = sorted([*work.left, *planned])
+            elif planned:
+                work.results[planned[0]] = Unplaceable(Reason.INFEASIBLE, str(error))
+            else:
+                raise
+            return
+        placements = group[len(group) - len(planned) :]
+        again: list[int] = []
+        for index, proposal in zip(planned, placements, strict=True):
+            if proposal.identifier in lost:
+                again.append(index)
+            else:
+                work.results[index] = proposal.placement
+        if again:
+            work.left = sorted([*work.left, *again])
+
+    def _plan(self, spec: SliceSpec, work: _Work) -> Proposal | Unplaceable:
         if spec.id in self.view.slices or self.view.now(spec.id) is not None:
-            raise DuplicateName(f"slice {spec.id} exists: choose another name")
+            raise _taken(spec.id)
         before = self._clock.monotonic()
         decision = self._policy.plan(self.pool, spec, seed=0, avoid=frozenset())
         now = self._clock.monotonic()
@@ -204,7 +291,7 @@ class EmbeddedScheduler:
         short = refused(decision) or self._purses.afford(decision, now)
         if short is not None:
             return short
-        record = Slice(spec=spec, submitted_at=self._clock.wall())
+        record = work.asked[spec.id] = Slice(spec=spec, submitted_at=self._clock.wall())
         proposal = commit(
             self.view,
             spec.id,
@@ -218,13 +305,91 @@ class EmbeddedScheduler:
             raise StillContended(f"slice {spec.id}: the plan does not fit the view it was made on")
         return proposal
 
+    # -- giving back
+
+    def _releases(self, work: _Work) -> list[Proposal]:
+        """Return the next steps that give something back; note what needs none."""
+        found: list[Proposal] = []
+        if not work.giving:
+            return found
+        for name in list(work.giving):
+            entry = self.view.placements.get(name)
+            if entry is None or entry.value.ending is not None or name.startswith("~"):
+                work.gave[name] = entry is not None and not name.startswith("~")
+                del work.giving[name]
+        due = list(work.giving)[:GROUP_MAX]
+        self._get_to_know(name for name in due if name not in self.view.slices)
+        for name in due:
+            known = self.view.slices.get(name)
+            ending = CANCELLED if known and known.value.cancelled else work.giving[name]
+            step = release(self.view, name, ending, fence=self.session.fence)
+            assert step is not None, "what ends already was left out"
+            if found and not self._fits([*found, step]):
+                break
+            found.append(step)
+        return found
+
+    def _get_to_know(self, names: Iterable[str]) -> None:
+        """Read the records of slices that others submitted."""
+        wanted = [keys.slice_(name) for name in names]
+        if wanted:
+            for record in self._store.read(wanted).records:
+                if record.key in wanted:
+                    self._keep(record)
+
+    def _keep(self, record: Versioned) -> None:
+        name = record.key.partition("/")[2]
+        entry = Entry(decode(Slice, record.value), record.created, record.modified)
+        self.view.slices[name] = entry
+
+    def _released(self, proposal: Proposal, answer: Answer, work: _Work) -> int:
+        """Take in what became of a release; return up to where the view must be to try again."""
+        name = proposal.identifier
+        if isinstance(answer, Committed):
+            assert proposal.placement is not None
+            self._placed(name, proposal.placement, answer.revision)
+            work.gave[name] = True
+            del work.giving[name]
+        elif isinstance(answer, Conflicted):
+            return self._freshen(name, answer, work)
+        return 0
+
+    def _freshen(self, name: str, answer: Conflicted, work: _Work) -> int:
+        """Take over what a conflict tells of a slice: reading again would add a round trip."""
+        key = keys.placement(name)
+        if key not in answer.keys:
+            return answer.revision
+        placed, request = answer.keys[key], answer.keys.get(keys.slice_(name))
+        if placed is None:
+            work.gave[name] = True  # somebody else's release has come to its end
+            del work.giving[name]
+            return 0
+        try:
+            if request is None:
+                self.view.slices.pop(name, None)
+            else:
+                self._keep(request)
+            self._placed(name, decode(Placement, placed.value), placed.modified)
+        except SpecError:
+            return answer.revision
+        return 0
+
+    def _placed(self, name: str, placement: Placement, revision: int) -> None:
+        """Know a placement before the watch tells; of others nothing is known by this."""
+        known = self.view.placements.get(name)
+        if known is not None and known.modified < revision:
+            self.view.assume(name, placement)
+            self.view.settle(name, revision)
+
+    # -- committing
+
     def _raise_grants(self) -> None:
         steps = self._purses.raises()
         if steps:
-            self._commit(steps)
+            self._commit(steps, _Work((), [], [], {}))
             self._catch_up(self._newest)
 
-    def _commit(self, proposals: list[Proposal]) -> set[str]:
+    def _commit(self, proposals: list[Proposal], work: _Work) -> set[str]:
         """Commit a group, settle the view, and return what lost."""
         before = self._clock.monotonic()
         answers: list[Answer]
@@ -240,20 +405,35 @@ class EmbeddedScheduler:
         self.figures.commits_ms.append(1000 * (self._clock.monotonic() - before))
         settle_view(self.view, proposals, answers)
         lost: set[str] = set()
+        behind, taken = 0, ""
         for proposal, answer in zip(proposals, answers, strict=True):
+            name = proposal.identifier
             if isinstance(answer, Committed):
                 self._newest = max(self._newest, answer.revision)
                 self.figures.commits += 1
-                self.figures.placed += proposal.step == "commit"
+                if proposal.step == "commit":
+                    self.figures.placed += 1
+                    if name in self.view.placements:
+                        record = work.asked[name]
+                        self.view.slices[name] = Entry(record, answer.revision, answer.revision)
             else:
-                lost.add(proposal.identifier)
+                lost.add(name)
                 self.figures.conflicts += 1
                 if isinstance(answer, Conflicted):
                     if answer.keys.get(self.session.key, answer) is None:
                         raise SessionLost(
                             f"session {self.session.id} is over: open a new scheduler"
                         )
-                    self._catch_up(answer.revision)
+                    if proposal.step != "release":
+                        behind = max(behind, answer.revision)
+                    if proposal.step == "commit" and answer.keys.get(keys.slice_(name)):
+                        taken = taken or name
+            if proposal.step == "release":
+                behind = max(behind, self._released(proposal, answer, work))
+        if taken:
+            raise _taken(taken)
+        if behind:
+            self._catch_up(behind)
         return lost
 
     def _fence(self) -> int:
@@ -267,16 +447,14 @@ class EmbeddedScheduler:
     # -- staying in step
 
     def _list(self) -> None:
-        reading = self._store.read(SCHEDULER_FOLLOWS)
+        reading = self._store.read(FOLLOWS)
         self.view.clear()
         self.view.load(reading.records)
         self.view.progressed(reading.revision)
         self._newest = reading.revision
 
     def _follow(self) -> None:
-        self._watch = self._store.watch(
-            SCHEDULER_FOLLOWS, after=self.view.revision, deliver=self._inbox.put
-        )
+        self._watch = self._store.watch(FOLLOWS, after=self.view.revision, deliver=self._inbox.put)
 
     def _drain(self) -> None:
         while not self._inbox.empty():
@@ -286,12 +464,26 @@ class EmbeddedScheduler:
         match message:
             case Changes(changes):
                 for change in changes:
-                    self.view.apply(change)
+                    if change.key.startswith("placement/"):
+                        self._take_placement(change)
+                    else:
+                        self.view.apply(change)
             case Progress(revision):
                 self.view.progressed(revision)
             case Lost():
                 self._list()
                 self._follow()
+
+    def _take_placement(self, change: Change) -> None:
+        """Take in what became of a placement; its own commits come back too, and are known."""
+        view, name = self.view, change.key.partition("/")[2]
+        known = view.placements.get(name)
+        if known is not None and change.modified <= known.modified and not view.assumed(name):
+            view.placed_at = max(view.placed_at, change.modified)
+            return
+        view.apply(change)
+        if change.value is None:
+            view.slices.pop(name, None)  # it has ended, or is in the queue again
 
     def _catch_up(self, revision: int) -> None:
         """Wait until the view is complete up to a revision."""
@@ -308,3 +500,7 @@ class EmbeddedScheduler:
                 self._take(self._inbox.get(timeout=min(left, 0.5)))
             except queue.Empty:
                 self._watch.ask_progress()
+
+
+def _taken(identifier: str) -> DuplicateName:
+    return DuplicateName(f"slice {identifier} exists: choose another name")

@@ -19,8 +19,9 @@ from flowos.model.units import subject_of
 from flowos.model.view import Applied, CellView, Entry
 from flowos.protocol import grants, release, system
 from flowos.protocol.proposal import Fence, Proposal, writes
-from flowos.runtime.machine import Answer, Commit, Compact, Instruction, Refused
+from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 from flowos.runtime.power import IdleEngines
+from flowos.runtime.retention import Keeping, Retention
 
 LOG = logging.getLogger("flowos")
 
@@ -30,7 +31,7 @@ RETRY_SECONDS: Final = 0.2  # after a step was refused or lost a race
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Keeping):
     """The controller's settings; durations on its own clock."""
 
     idle_off_seconds: float = 900.0  # 0 = engines are never powered off
@@ -38,9 +39,6 @@ class Rules:
     mass_silence: float = 0.1  # more than this share of agents gone is the store's fault
     ended_seconds: float = 86_400.0
     ended_max: int = 100_000
-    keep_revisions: int = 100_000
-    keep_seconds: float = 600.0
-    compact_seconds: float = 60.0
     sweep_seconds: float = 1.0  # how often things are looked at that no event announces
 
 
@@ -89,8 +87,7 @@ class Lifecycle:
         self._silent_since: dict[str, float] = {}
         self._seen_agents: set[str] = set()
         self._fenced_grants: dict[tuple[str, str], int] = {}
-        self._revisions: list[tuple[float, int]] = []
-        self._compact_at = 0.0
+        self._history = Retention(view, self.rules)
         self._sweep_at = 0.0
         self._acting = False
         self._wake_at = inf
@@ -139,6 +136,7 @@ class Lifecycle:
         """Wait until the view shows what was done, or try again soon."""
         for proposal, answer in zip(commit.proposals, answers, strict=True):
             name = proposal.identifier
+            self._history.answered(answer)
             if isinstance(answer, Committed):
                 self._in_flight[name] = answer.revision
                 if proposal.step == "fence grant":
@@ -194,7 +192,7 @@ class Lifecycle:
                 proposals.append(proposal)
         self._wake_at = min([self._sweep_at, *self._later.values(), *self._alarms.values()])
         instructions: list[Instruction] = [Commit(group) for group in self._groups(proposals)]
-        return instructions + self._compaction(now)
+        return [*instructions, *self._history.compaction(now)]
 
     def _stand(self, now: float) -> list[Instruction]:
         """Try to become the one that acts, where nobody is."""
@@ -288,7 +286,7 @@ class Lifecycle:
                 return None
             return Ending(Phase.FAILED, message="its slice is gone")
         if spec.value.cancelled:
-            return Ending(Phase.CANCELLED, message="cancelled by its user")
+            return release.CANCELLED
         if not placement.held:
             return Ending(Phase.PENDING, message="all that it held was taken or lost")
         reports = self.view.reports.get(placement.attempt, {})
@@ -375,6 +373,7 @@ class Lifecycle:
     def _sweep(self, now: float) -> list[Proposal]:
         self._due |= dict.fromkeys(n for n in self._waiting if n in self.view.placements)
         found = [*self._dead_places(now), *self._dead_grants(), *self._retention()]
+        found += self._history.abandoned(now, self._fence())
         if self.rules.idle_off_seconds:
             for engine in self._idle.due(now, self.rules.idle_off_seconds):
                 step = system.power_off(
@@ -460,20 +459,6 @@ class Lifecycle:
             if step is not None:
                 found.append(step)
         return found[: 10 * GROUP_MAX]
-
-    def _compaction(self, now: float) -> list[Instruction]:
-        """Keep 100,000 revisions or ten minutes, whichever is more, and what a verifier needs."""
-        if now < self._compact_at:
-            return []
-        self._compact_at = now + self.rules.compact_seconds
-        self._revisions.append((now, self.view.revision))
-        old = [r for at, r in self._revisions if at <= now - self.rules.keep_seconds]
-        if not old:
-            return []
-        self._revisions = [(at, r) for at, r in self._revisions if r >= old[-1]]
-        before = min(old[-1], self.view.revision - self.rules.keep_revisions)
-        before = min([before, *self.view.checkpoints.values()])
-        return [Compact(before)] if before > 0 else []
 
 
 def election(fence: Fence, record: bytes, lease: int) -> Proposal:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import secrets
 import signal
 import sys
@@ -22,9 +23,10 @@ from flowos.protocol.proposal import Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.lifecycle import Lifecycle, Rules, election
 from flowos.runtime.machine import Machine
-from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Policy, Scheduling
+from flowos.runtime.scheduling import GROUPS_MAX, SCHEDULER_FOLLOWS, Policy, Scheduling
 from flowos.runtime.session import ProcessSession
 from flowos.runtime.shell import Shell
+from flowos.runtime.trouble import BackOff, Kind, Trouble
 
 LOG = logging.getLogger("flowos")
 
@@ -32,6 +34,7 @@ SCHEDULER_TTL_SECONDS: Final = 10
 CONTROLLER_TTL_SECONDS: Final = 5  # the longest time without anyone who frees
 AGENT_TTL_SECONDS: Final = 30
 STATS_SECONDS: Final = 1.0
+CALM_SECONDS: Final = 10.0  # a life as long as this was no failed try
 CONTROLLER_FOLLOWS: Final = (
     *keys.INVENTORY, "slice/", "placement/", "session/", "grant/", "order/", "report/", "verify/",
 )  # fmt: skip
@@ -47,12 +50,17 @@ class Store(CellStore, Maintenance, Protocol):
 
 @dataclass
 class Supervisor:
-    """Runs one process until it is told to stop, with a new session after each loss."""
+    """Runs one process until it is told to stop, with a new session after each loss.
+
+    Attributes:
+        trouble: What the process has to say of its store, over all its lives.
+    """
 
     store: Store
     clock: Clock
     stopping: threading.Event = field(default_factory=threading.Event)
     shell: Shell | None = None
+    trouble: Trouble = field(default_factory=Trouble)
 
     def stop(self, *_signal: object) -> None:
         """End soon; usable as a signal handler."""
@@ -69,18 +77,21 @@ class Supervisor:
         """Call `life` again and again until `stop`; each call is one session's life."""
         # Measured: with the default of 5 ms, events wait 57 ms behind a planner at full load.
         sys.setswitchinterval(0.0005)
-        pause_seconds = 0.1
+        back_off = BackOff(random.Random())
         while not self.stopping.is_set():
+            started = self.clock.monotonic()
             try:
                 life(self)
-                pause_seconds = 0.1
+                back_off.worked()
             except SessionLost as error:
-                LOG.warning("%s; starting again with a new session", error)
-                pause_seconds = 0.1
+                away = Kind.UNREACHABLE in self.trouble
+                why = "it could not be renewed while the store was away" if away else str(error)
+                LOG.warning("session lost (%s): going on with a new one", why)
             except StoreError as error:
-                LOG.warning("%s; trying again", error)
-                self.stopping.wait(pause_seconds)
-                pause_seconds = min(5.0, 2 * pause_seconds)
+                self.trouble.failed(error, self.clock.monotonic(), "lease")
+            if self.clock.monotonic() - started > CALM_SECONDS:
+                back_off.worked()  # it was well for a while: the next try may be soon
+            self.stopping.wait(back_off.failed())
 
     def live(
         self,
@@ -103,6 +114,7 @@ class Supervisor:
             commit_threads=commit_threads,
             on_round=on_round,
             on_synced=ready,
+            trouble=self.trouble,
         )
         self.shell = shell
         if self.stopping.is_set():
@@ -142,18 +154,30 @@ def scheduler_process(
             stopwatch=clock.monotonic,
             new_attempt=new_attempt,
         )
-        stats = _Stats(store, clock, session, machine.figures_now)
-        supervisor.live(session, machine, SCHEDULER_FOLLOWS, ready=ready, on_round=stats.round)
+        stats = _Stats(store, clock, session, machine.figures_now, supervisor.trouble)
+        supervisor.live(
+            session,
+            machine,
+            SCHEDULER_FOLLOWS,
+            ready=ready,
+            on_round=stats.round,
+            commit_threads=GROUPS_MAX,
+        )
     finally:
         session.close()
 
 
 def controller_process(
-    supervisor: Supervisor, name: str, rules: Rules, *, ready: Callable[[], None]
+    supervisor: Supervisor,
+    name: str,
+    rules: Rules,
+    *,
+    ready: Callable[[], None],
+    ttl_seconds: int = CONTROLLER_TTL_SECONDS,
 ) -> None:
     """Run one life of a controller; of all that run, the one with the leader key acts."""
     store, clock = supervisor.store, supervisor.clock
-    session = _open(supervisor, "controller", name, CONTROLLER_TTL_SECONDS)
+    session = _open(supervisor, "controller", name, ttl_seconds)
     try:
         leader = encode(session.record)
 
@@ -184,6 +208,7 @@ def agent_process(
     *,
     policy: str = "",
     ready: Callable[[], None],
+    ttl_seconds: int = AGENT_TTL_SECONDS,
 ) -> None:
     """Run one life of an agent that acts for these nodes and switches.
 
@@ -195,7 +220,7 @@ def agent_process(
         if supervisor.shell is not None:
             supervisor.shell.stop()
 
-    session = _open(supervisor, "agents", name, AGENT_TTL_SECONDS, policy=policy)
+    session = _open(supervisor, "agents", name, ttl_seconds, policy=policy)
     try:
         record = Session(
             "agent", name, policy=policy, pid=os.getpid(), started_at=supervisor.clock.wall()
@@ -231,6 +256,7 @@ def _open(
         policy=policy,
         ttl_seconds=ttl_seconds,
         on_lost=lambda: supervisor.shell.session_lost() if supervisor.shell else None,
+        trouble=supervisor.trouble,
     )
 
 
@@ -247,8 +273,12 @@ class _Stats:
         clock: Clock,
         session: ProcessSession,
         figures: Callable[[float], Mapping[str, object]],
+        trouble: Trouble,
     ) -> None:
         self._store = store
+        self._clock = clock
+        self._trouble = trouble
+        self._back_off = BackOff(random.Random())
         self._session = session
         self._figures = figures
         self._started_at = self._told_at = clock.monotonic()
@@ -275,4 +305,10 @@ class _Stats:
             try:
                 self._store.commit([Transaction((self._session.fence.compare,), (put,))])
             except StoreError as error:
-                LOG.debug("figures not written: %s", error)
+                now = self._clock.monotonic()
+                self._trouble.failed(error, now, "figures")
+                self._told = {}  # they are told again, but not in a frenzy
+                self._told_at = now + self._back_off.failed()
+            else:
+                self._trouble.worked(self._clock.monotonic(), "figures")
+                self._back_off.worked()

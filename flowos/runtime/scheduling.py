@@ -10,7 +10,7 @@ import hashlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
@@ -34,6 +34,7 @@ SCHEDULER_FOLLOWS: Final = (
     *keys.INVENTORY, "rule/", "slice/", "placement/", "session/", "grant/", "observed/", "reason/",
 )  # fmt: skip
 GROUP_MAX: Final = 16  # more in one request gains little and makes rivals wait longer
+GROUPS_MAX: Final = 2  # requests under way: one is planned while the store works on another
 PLAN_SECONDS: Final = 0.02  # the longest time at planning before events are looked at again
 PASS_SECONDS: Final = 1.0  # the queue is gone through to its end this often at least
 OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody's
@@ -81,6 +82,16 @@ class _Pending:
     avoid: frozenset[str] = frozenset()  # units that somebody has and the view does not show
     alone: bool = False  # a group with it was refused
     known_at: int = 0  # the view must be complete up to here before it is planned
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A request that is under way, and what another one must not touch meanwhile."""
+
+    at: float
+    written: set[str]
+    guards: set[str]
+    joins: bool  # whether another may be sent before its answer
 
 
 class Scheduling:
@@ -132,8 +143,8 @@ class Scheduling:
         self._passed_at = 0.0
         self._next = 0
         self._used: dict[str, tuple[int, ...]] = {}
-        self._in_flight: list[tuple[str, ...]] = []
-        self._sent_at = 0.0
+        self._in_flight: dict[tuple[str, ...], _Sent] = {}
+        self._full = False  # nothing more can be sent before an answer
         self._reasons_due: dict[str, Waiting] = {}
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
@@ -175,10 +186,10 @@ class Scheduling:
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Settle or retract; after a conflict plan again only on a view that shows it."""
         names = tuple(p.identifier for p in commit.proposals)
-        if names in self._in_flight:
-            self._in_flight.remove(names)
+        sent = self._in_flight.pop(names, None)
+        self._full = False
         settle_view(self.view, commit.proposals, answers)
-        took_ms = 1000 * (self._stopwatch() - self._sent_at)
+        took_ms = 1000 * (self._stopwatch() - sent.at) if sent else 0.0
         for proposal, answer in zip(commit.proposals, answers, strict=True):
             match proposal.step:
                 case "commit":
@@ -285,7 +296,7 @@ class Scheduling:
     def step(self, now: float) -> list[Instruction]:
         """Plan what can be planned, in order, and send one group."""
         self._wake_at = inf
-        if self._in_flight:
+        if self._full:
             return []
         if self._behind_until > self.view.revision:
             return []
@@ -293,20 +304,29 @@ class Scheduling:
             self._wake_at = self._paused_until
             return []
         started = self._stopwatch()
-        proposals = self._plan_group(now, started) or self._purses.raises() or self._reasons(now)
-        if not proposals:
-            proposals, look_at = self._purses.returns(now)
-            self._wake_at = min(self._wake_at, look_at)
-        self.figures.busy_seconds += self._stopwatch() - started
+        sent = _Sent(started, set(), set(), joins=True)
+        proposals = self._plan_group(now, sent)
+        if not proposals and not self._in_flight:
+            # These change grants, or wait for what only the next plan could say: they go alone.
+            sent.joins = False
+            proposals = self._purses.raises() or self._reasons(now)
+            if not proposals:
+                proposals, look_at = self._purses.returns(now)
+                self._wake_at = min(self._wake_at, look_at)
+        over = self._stopwatch()
+        self.figures.busy_seconds += over - started
         if not proposals:
             return []
-        self._in_flight.append(tuple(p.identifier for p in proposals))
-        self._sent_at = self._stopwatch()
+        sent.at = over
+        self._in_flight[tuple(p.identifier for p in proposals)] = sent
+        self._full = self._full or len(self._in_flight) == GROUPS_MAX or not sent.joins
+        if not self._full and self._next < len(self._pass):
+            self._wake_at = now
         return [Commit(tuple(proposals))]
 
-    def _plan_group(self, now: float, started: float) -> list[Proposal]:
+    def _plan_group(self, now: float, sent: _Sent) -> list[Proposal]:
         group: list[Proposal] = []
-        written: set[str] = set()
+        started = sent.at
         self._begin_pass(started)
         while self._next < len(self._pass) and len(group) < GROUP_MAX:
             order, name = self._pass[self._next]
@@ -318,13 +338,17 @@ class Scheduling:
             proposal = self._plan_one(name, now)
             if proposal is not None:
                 mine = writes([proposal])
+                if self._meets(mine, proposal.guards):
+                    self._full = True
+                    break
                 alone = self._queue[name].alone
                 # One that is too large alone goes alone: the store splits it or refuses it.
-                if group and (alone or mine & written or not self._fits([*group, proposal])):
+                if group and (alone or mine & sent.written or not self._fits([*group, proposal])):
                     break
                 self.view.assume(name, proposal.placement)  # type: ignore[arg-type]
                 group.append(proposal)
-                written |= mine
+                sent.written |= mine
+                sent.guards.update(proposal.guards)
                 if alone:
                     self._next += 1
                     break
@@ -332,6 +356,17 @@ class Scheduling:
         if self._next >= len(self._pass) and self._pass_freed != self._freed:
             self._wake_at = now  # something was freed behind the pass
         return group
+
+    def _meets(self, written: set[str], guards: Iterable[str]) -> bool:
+        """Whether a step would conflict with one of our own that is still under way.
+
+        A part of a host or of an engine is guarded by "nobody put anything here since my view",
+        and only an answer moves that on (see `CellView.settle`).
+        """
+        return any(
+            not written.isdisjoint(sent.written) or not sent.guards.isdisjoint(guards)
+            for sent in self._in_flight.values()
+        )
 
     def _yields(self, order: tuple[int, ...], now: float) -> bool:
         """Whether a slice comes after a more important one that its owner has not tried yet.
@@ -368,7 +403,10 @@ class Scheduling:
 
     def _stale(self) -> bool:
         """Whether something happened that may let a waiting slice be placed."""
-        return any(pending.tried_at != self._freed for pending in self._queue.values())
+        return any(
+            pending.tried_at != self._freed and not self.view.assumed(name)
+            for name, pending in self._queue.items()
+        )
 
     def _plan_one(self, name: str, now: float) -> Proposal | None:
         pending = self._queue.get(name)

@@ -1,23 +1,29 @@
 """A process's own key in the cell: alive as long as its lease, and the fence of all it commits."""
 
 import contextlib
-import os
+import random
 import secrets
-import socket
 import threading
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from flowos.model import keys
-from flowos.model.codec import encode
-from flowos.model.errors import OutcomeUnknown, SessionLost, StoreError, StoreUnreachable
+from flowos.model.errors import SessionLost, StoreError
 from flowos.model.placement import Session
 from flowos.model.protocols import CellStore, Clock, Lease
-from flowos.model.transaction import Committed, Put, Transaction
-from flowos.protocol.answers import fence_again, fenced
 from flowos.protocol.proposal import Fence
+from flowos.runtime.requests import Conversation, carry_out
+from flowos.runtime.tenure import KEYS_A_REQUEST, Tenure
+from flowos.runtime.trouble import BackOff, Trouble
 
-KEYS_A_REQUEST = 100  # below etcd's default --max-txn-ops of 128
+__all__ = ["KEYS_A_REQUEST", "ProcessSession"]
+
+T = TypeVar("T")
+
 CLOSE_SECONDS = 2.0  # a session that could not be ended ends by itself
+
+
+def _ignore() -> None:
+    pass
 
 
 class ProcessSession:
@@ -25,8 +31,8 @@ class ProcessSession:
 
     Attributes:
         id: Never used twice.
+        key: Of the session.
         record: What others see of this process.
-        fence: What every control transaction of this process compares.
     """
 
     def __init__(
@@ -38,7 +44,8 @@ class ProcessSession:
         *,
         policy: str = "",
         ttl_seconds: int = 10,
-        on_lost: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = _ignore,
+        trouble: Trouble | None = None,
     ) -> None:
         """Grant the lease and put the key.
 
@@ -50,34 +57,37 @@ class ProcessSession:
             policy: For schedulers.
             ttl_seconds: How long others wait for a sign of life.
             on_lost: Called once, on the keep-alive thread, when the lease is over.
+            trouble: Told when the lease cannot be renewed, and when it can again.
 
         Raises:
             StoreUnreachable: No answer.
         """
-        self.id = f"{name}@{secrets.token_hex(5)}"
-        self.record = Session(
-            role=role,
-            name=name,
-            policy=policy,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            started_at=clock.wall(),
-        )
-        self.key = keys.session(role, self.id)
+        self._tenure = Tenure(f"{name}@{secrets.token_hex(5)}", role, name, policy, clock.wall())
+        self.id, self.key = self._tenure.id, self._tenure.key
+        self.record: Session = self._tenure.record
         self._store = store
+        self._clock = clock
         self._ttl_seconds = ttl_seconds
         self._on_lost = on_lost
+        self._trouble = trouble
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self.lost = False
-        self._lease: Lease = store.lease(ttl_seconds)
         try:
-            self.fence = self._put(Fence(self.key, 0))
+            self._hold(self._tenure.open(ttl_seconds))
         except StoreError:
-            self.close()  # others would wait for this process until the lease runs out
+            if self._tenure.lease is not None:
+                self._lease = self._tenure.lease
+                self.close()  # others would wait for this process until the lease runs out
             raise
+        self._lease: Lease = self._tenure.lease  # type: ignore[assignment]  # it is open
         self._keeper = threading.Thread(target=self._keep, name=f"session {self.id}", daemon=True)
         self._keeper.start()
+
+    @property
+    def fence(self) -> Fence:
+        """What every control transaction of this process compares."""
+        return self._tenure.fence
 
     @property
     def lease_id(self) -> int:
@@ -96,28 +106,11 @@ class ProcessSession:
             StoreUnreachable: No answer; try again.
         """
         with self._lock:
-            try:
-                self.fence = self._put(self.fence)
-            except OutcomeUnknown as error:
-                revision = self._own_revision()
-                if revision == self.fence.revision:
-                    raise StoreUnreachable(str(error)) from None
-                self.fence = Fence(self.key, revision)
-            return self.fence.revision
+            return self._hold(self._tenure.refence())
 
     def put_leased(self, records: Mapping[str, object]) -> dict[str, int]:
         """Write further keys of this process under its lease; return their revisions."""
-        found: dict[str, int] = {}
-        items = list(records.items())
-        for start in range(0, len(items), KEYS_A_REQUEST):
-            part = items[start : start + KEYS_A_REQUEST]
-            puts = tuple(Put(key, encode(record), self._lease.id) for key, record in part)
-            (outcome,) = self._store.commit([Transaction((self.fence.compare,), puts)])
-            if not isinstance(outcome, Committed):
-                self._gone()
-                raise SessionLost(f"session {self.id} is over: start again")
-            found |= dict.fromkeys((key for key, _ in part), outcome.revision)
-        return found
+        return self._hold(self._tenure.put_leased(records))
 
     def close(self) -> None:
         """End the lease, and with it the session; does not wait long for a store that is silent."""
@@ -126,32 +119,33 @@ class ProcessSession:
         ending.start()
         ending.join(CLOSE_SECONDS)
 
-    def _revoke(self) -> None:
-        with contextlib.suppress(StoreError):  # then it runs out by itself
-            self._lease.revoke()
-
-    def _put(self, fence: Fence) -> Fence:
-        (outcome,) = self._store.commit([fence_again(fence, self.record, self._lease.id)])
+    def _hold(self, conversation: Conversation[T]) -> T:
         try:
-            return fenced(fence, outcome)
+            return carry_out(conversation, self._store)
         except SessionLost:
             self._gone()
             raise
 
-    def _own_revision(self) -> int:
-        found = [r for r in self._store.read([self.key]).records if r.key == self.key]
-        if not found:
-            self._gone()
-            raise SessionLost(f"session {self.id} is over: start again")
-        return found[0].modified
+    def _revoke(self) -> None:
+        with contextlib.suppress(StoreError):  # then it runs out by itself
+            self._lease.revoke()
 
     def _keep(self) -> None:
-        while not self._closed.wait(self._ttl_seconds / 3):
+        back_off = BackOff(random.Random())
+        calm = pause = self._ttl_seconds / 3
+        while not self._closed.wait(pause):
             try:
                 left = self._lease.keep_alive()
-            except StoreError:
+            except StoreError as error:
                 # Only the store says that a lease is over; silence, or a no, alone does not.
+                if self._trouble is not None and not self._closed.is_set():
+                    self._trouble.failed(error, self._clock.monotonic(), "lease")
+                pause = min(calm, max(0.1, back_off.failed()))
                 continue
+            back_off.worked()
+            pause = calm
+            if self._trouble is not None:
+                self._trouble.worked(self._clock.monotonic(), "lease")
             if left <= 0:
                 self._gone()
                 return

@@ -2,15 +2,17 @@
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from flowos.model import keys
-from flowos.model.errors import RevisionCompacted, StoreUnreachable
+from flowos.model.errors import RevisionCompacted, StoreError, StoreUnreachable
 from flowos.model.protocols import CellStore, Maintenance
-from flowos.model.transaction import Changes, Lost, Progress, WatchMessage
+from flowos.model.transaction import Change, Changes, Lost, Progress, WatchMessage
+from flowos.verify.causes import Explainer
+from flowos.verify.hold import Checkpoint
 from flowos.verify.invariants import Checker
 from flowos.verify.laws import Violation
 from flowos.verify.state import EVERYTHING, State, by_revision
@@ -18,6 +20,8 @@ from flowos.verify.state import EVERYTHING, State, by_revision
 ASK_SECONDS: Final = 1.0  # how often a quiet watch is asked how far it is
 SILENCES_MAX: Final = 30  # that many questions without an answer are an end, not a pause
 STOP_SECONDS: Final = 0.05  # how long a wish to stop may go unseen
+AWAY_SECONDS: Final = 10.0  # a watch that was asked so often, and says nothing, has no store
+PAUSE_SECONDS_MAX: Final = 5.0  # the longest wait before a watch that was lost is opened again
 
 
 class KeptStore(CellStore, Maintenance, Protocol):
@@ -63,8 +67,9 @@ class Listed:
     """The whole state was read and checked at `revision`; each revision from there on is followed.
 
     Attributes:
-        after: The last revision that was checked before; what lies between was not. 0 = none.
-        why: Why the state had to be read again; "" = for the first time.
+        after: The last revision that was checked before; 0 = none. What lies between was not
+            checked; equal to `revision` = it goes on from a checkpoint, and nothing lies between.
+        why: Why something lies between, or the state had to be read again; "" = neither.
     """
 
     revision: int
@@ -72,7 +77,14 @@ class Listed:
     why: str = ""
 
 
-News: TypeAlias = Violation | Listed
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What people should know of the store while it is followed; once, and not again."""
+
+    sentence: str
+
+
+News: TypeAlias = Violation | Listed | Told
 
 
 class _Messages:
@@ -82,6 +94,7 @@ class _Messages:
         self._arrived: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
         self._watch = store.watch(EVERYTHING, after=after, deliver=self._arrived.put)
         self._quiet_seconds = 0.0
+        self.silent_seconds = 0.0  # since the last message, whatever was asked
         self._watch.ask_progress()
 
     def next(self, seconds: float) -> WatchMessage | None:
@@ -90,25 +103,27 @@ class _Messages:
             message = self._arrived.get(timeout=seconds)
         except queue.Empty:
             self._quiet_seconds += seconds
+            self.silent_seconds += seconds
             if self._quiet_seconds >= ASK_SECONDS:
                 self._quiet_seconds = 0.0
                 self._watch.ask_progress()
             return None
-        self._quiet_seconds = 0.0
+        self._quiet_seconds = self.silent_seconds = 0.0
         return message
 
     def close(self) -> None:
         self._watch.close()
 
 
-def verify_now(store: CellStore) -> Verdict:
+def verify_now(store: KeptStore) -> Verdict:
     """Check the newest state.
 
     Raises:
         StoreUnreachable: No answer.
     """
     checker = Checker(State.read(store.read(EVERYTHING)))
-    return _verdict(checker, checker.state.revision, checker.standing())
+    found = Explainer(store).explained(checker, checker.standing())
+    return _verdict(checker, checker.state.revision, found)
 
 
 def verify_history(
@@ -127,6 +142,7 @@ def verify_history(
         StoreUnreachable: No answer, or no word from a watch for long.
     """
     found: list[Violation] = []
+    explainer = Explainer(store)
     newest = store.read((keys.INFO,)).revision
     while True:
         first = store.oldest()
@@ -136,9 +152,9 @@ def verify_history(
             continue
         newest = max(newest, first)
         checker = Checker(state)
-        found += _new(checker.standing(), found)
+        found += explainer.explained(checker, _new(checker.standing(), found))
         with closing(_Messages(store, after=first)) as messages:
-            if _followed_up_to(newest, checker, messages, found, first, progress):
+            if _followed_up_to(newest, checker, messages, explainer, found, first, progress):
                 return _verdict(checker, first, found)
 
 
@@ -146,6 +162,7 @@ def _followed_up_to(
     newest: int,
     checker: Checker,
     messages: _Messages,
+    explainer: Explainer,
     found: list[Violation],
     first: int,
     progress: Callable[[int, int, int], None] | None,
@@ -160,7 +177,7 @@ def _followed_up_to(
                 for together in by_revision(changes):
                     if together[0].modified > newest:
                         break
-                    found += checker.step(together)
+                    found += explainer.explained(checker, checker.step(together), together)
             case Progress(revision):
                 # Up to there nothing was written in this cell: a revision can be another cell's.
                 checker.state.revision = max(checker.state.revision, min(revision, newest))
@@ -176,77 +193,169 @@ def _followed_up_to(
     return True
 
 
-def follow(store: CellStore, deliver: Callable[[News], None], stop: threading.Event) -> Verdict:
-    """Check the newest state, and then every revision as it comes, until told to stop.
+def follow(
+    store: KeptStore,
+    deliver: Callable[[News], None],
+    stop: threading.Event,
+    *,
+    checkpoint: Checkpoint | None = None,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> Verdict:
+    """Check every revision from a checkpoint, or from the newest, until told to stop.
 
-    Where the watch is lost, the state is read and checked again; a `Listed` says what was missed.
+    A watch that is lost is opened again at the revision that was reached. Only where the history
+    from there on is compacted, or the store itself went back, the state is read and checked again;
+    a `Listed` says what was missed.
 
     Args:
         store: Which cell.
-        deliver: Called, in this thread, with each violation as it is found, and with a `Listed`
-            whenever the state was read.
+        deliver: Called, in this thread, with each violation as it is found, with a `Listed`
+            whenever the state was read, and with what people should know of the store.
         stop: Set by another thread, or by `deliver`.
+        checkpoint: Where to go on from, and what to move forward meanwhile.
+        progress: Called now and then with: checked up to here, from there, up to there.
 
     Returns:
-        What was found in all; `first` is the last listing.
+        What was found in all; `first` is where the last uninterrupted stretch begins.
 
     Raises:
-        StoreUnreachable: No answer at the start; later ones are waited for.
+        StoreError: No answer at the start; later ones are waited for.
     """
-    found: list[Violation] = []
-    checker: Checker | None = None
-    first, why = 0, ""
-    while True:
-        try:
-            state = State.read(store.read(EVERYTHING))
-        except StoreUnreachable:
-            if checker is None:
-                raise
-            if stop.wait(ASK_SECONDS):
-                return _verdict(checker, first, found)
-            continue
-        known, after = (checker.standing(), checker.state.revision) if checker else ([], 0)
-        checker, first = Checker(state), state.revision
-        deliver(Listed(first, after, why))
-        _tell(_new(checker.standing(), known), found, deliver)
-        with closing(_Messages(store, after=first)) as messages:
-            why = _followed(checker, messages, found, deliver, stop)
-        if stop.is_set():
-            return _verdict(checker, first, found)
+    return _Follower(store, deliver, stop, checkpoint, progress).follow()
 
 
-def _followed(
-    checker: Checker,
-    messages: _Messages,
-    found: list[Violation],
-    deliver: Callable[[News], None],
-    stop: threading.Event,
-) -> str:
-    """Check revisions as they come, and return why that is over."""
-    while not stop.is_set():
-        match messages.next(STOP_SECONDS):
-            case Changes(changes):
-                for together in by_revision(changes):
-                    _tell(checker.step(together), found, deliver)
-            case Progress(revision):
-                checker.state.revision = max(checker.state.revision, revision)
-            case Lost(why):
-                return why
-    return ""
+class _Follower:
+    """One run of `follow`."""
+
+    def __init__(
+        self,
+        store: KeptStore,
+        deliver: Callable[[News], None],
+        stop: threading.Event,
+        checkpoint: Checkpoint | None,
+        progress: Callable[[int, int, int], None] | None,
+    ) -> None:
+        self._store = store
+        self._deliver = deliver
+        self._stop = stop
+        self._checkpoint = checkpoint
+        self._progress = progress or (lambda _at, _first, _last: None)
+        self._explainer = Explainer(store)
+        self._found: list[Violation] = []
+        self._away = False
+        self._news = False  # something was checked since the checkpoint was moved
+        self._failures = 0  # watches lost in a row without a word
+        self._newest = 0
+        begin = checkpoint.found() if checkpoint else 0
+        self._checker = self._read(begin, after=begin, why="")
+
+    def follow(self) -> Verdict:
+        while not self._stop.is_set():
+            with closing(_Messages(self._store, after=self._checker.state.revision)) as messages:
+                lost = self._listen(messages)
+            if lost is not None:
+                self._failures += 1
+                self._stop.wait(min(PAUSE_SECONDS_MAX, STOP_SECONDS * 2**self._failures))
+                self._go_on(lost)
+        self._keep()
+        return _verdict(self._checker, self._first, self._found)
+
+    def _read(self, at: int, *, after: int, why: str) -> Checker:
+        """Read and check the state at a revision, or the oldest kept after it; 0 = the newest."""
+        self._newest = self._store.read((keys.INFO,)).revision
+        if at > self._newest:
+            why, at = f"the store stands at {self._newest} and not at {at}: it is another one", 0
+        state: State | None = None
+        while state is None:
+            try:
+                state = State.read(self._store.read(EVERYTHING, at=at))
+            except RevisionCompacted as error:
+                why, at = why or str(error).partition(":")[0], self._store.oldest()
+        self._first = state.revision
+        self._newest = max(self._newest, state.revision)
+        checker = Checker(state)
+        self._deliver(Listed(state.revision, after, why))
+        self._tell(checker, _new(checker.standing(), self._found))
+        self._news = True
+        return checker
+
+    def _listen(self, messages: "_Messages") -> Lost | None:
+        """Check revisions as they come; return why no more come, or None where it is to stop."""
+        while not self._stop.is_set():
+            message = messages.next(STOP_SECONDS)
+            state = self._checker.state
+            match message:
+                case Changes(changes):
+                    for together in by_revision(changes):
+                        self._tell(self._checker, self._checker.step(together), together)
+                        self._news = self._news or not _only_verifiers(together)
+                case Progress(revision):
+                    state.revision = max(state.revision, revision)
+                case Lost():
+                    return message
+            if message is not None:
+                self._failures = 0
+                self._back()
+            elif messages.silent_seconds >= AWAY_SECONDS:
+                self._gone(f"no word for {messages.silent_seconds:.0f} s")
+            self._newest = max(self._newest, state.revision)
+            self._progress(state.revision, self._first, self._newest)
+            if self._checkpoint is not None and self._checkpoint.due(news=self._news):
+                self._keep()
+        return None
+
+    def _go_on(self, lost: Lost) -> None:
+        """Wait until the store is there again, and read the state anew where it must be."""
+        at = self._checker.state.revision
+        while not self._stop.is_set():
+            try:
+                newest = self._store.read((keys.INFO,)).revision
+                if newest < at or at < lost.compacted:
+                    oldest = 0 if newest < at else lost.compacted
+                    self._checker = self._read(oldest, after=at, why=lost.why)
+            except StoreError as error:
+                self._gone(str(error))
+                self._stop.wait(ASK_SECONDS)
+            else:
+                self._back()
+                return
+
+    def _keep(self) -> None:
+        """Move the checkpoint to what was checked."""
+        if self._checkpoint is None:
+            return
+        problem = self._checkpoint.move(self._checker.state.revision)
+        self._news = False
+        if problem:
+            self._deliver(Told(problem))
+
+    def _gone(self, why: str) -> None:
+        if not self._away:
+            self._away = True
+            self._deliver(Told(f"the store does not answer, waiting for it: {why}"))
+
+    def _back(self) -> None:
+        if self._away:
+            self._away = False
+            at = self._checker.state.revision
+            self._deliver(Told(f"the store answers again: following from revision {at}"))
+
+    def _tell(
+        self, checker: Checker, violations: list[Violation], step: Sequence[Change] = ()
+    ) -> None:
+        for violation in self._explainer.explained(checker, violations, step):
+            self._found.append(violation)
+            self._deliver(violation)
+
+
+def _only_verifiers(changes: Iterable[Change]) -> bool:
+    return all(change.key.startswith("verify/") for change in changes)
 
 
 def _new(violations: list[Violation], known: list[Violation]) -> list[Violation]:
     """Return what was not known to be broken before the state was read again."""
     before = {(v.law, v.where, v.sentence) for v in known}
     return [v for v in violations if (v.law, v.where, v.sentence) not in before]
-
-
-def _tell(
-    violations: list[Violation], found: list[Violation], deliver: Callable[[News], None]
-) -> None:
-    found += violations
-    for violation in violations:
-        deliver(violation)
 
 
 def _verdict(checker: Checker, first: int, found: list[Violation]) -> Verdict:

@@ -28,6 +28,25 @@ from flowos.verify.facts import CLAIM, ByAttempt, Facts, Purse, thing_of, unit_o
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """The transaction that made one of the facts which cannot both be true.
+
+    Attributes:
+        revision: Its own; 0 = there is none, it was so as far back as is kept.
+        wrote: "put <key>" and "deleted <key>".
+        by: Who did it, as far as the records tell; "" = not known any more.
+        made: The fact, as a clause for people.
+        kept: Whether the history still has it; else the fact is at least as old as `revision`.
+    """
+
+    revision: int
+    wrote: tuple[str, ...]
+    by: str
+    made: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Violation:
     """One law broken at one place.
 
@@ -37,6 +56,7 @@ class Violation:
         sentence: What is wrong, with the numbers.
         revision: At which it was first seen to be so.
         details: The same for programs; JSON.
+        transactions: Which made it so, in the order in which they were; one where one did it all.
     """
 
     law: str
@@ -44,6 +64,7 @@ class Violation:
     sentence: str
     revision: int
     details: Mapping[str, Any] = field(default_factory=dict)
+    transactions: tuple[Made, ...] = ()
 
 
 class Fault(NamedTuple):
@@ -84,7 +105,8 @@ def claims(facts: Facts, below: str) -> Iterator[Fault]:
             )
     if claim is None and listed:
         names = sorted(listed)
-        yield fault(key, f"{names[0]} lists {below}, but no claim is there", placements=names)
+        sentence = f"{names[0]} lists {below}, but no claim is there"
+        yield fault(key, sentence, placements=names, claim=None)
     elif claim is not None and not listed:
         yield fault(
             key,

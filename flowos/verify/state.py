@@ -4,18 +4,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
+from typing import Final
 
 from flowos.model.transaction import Change, Reading, Versioned
 
 EVERYTHING = ("",)  # one prefix: only under one prefix does a watch tell whole revisions in order
+GONE_MAX: Final = 200_000  # deletions that are remembered; the oldest are forgotten first
 
 
 @dataclass(slots=True)
 class State:
-    """All keys of a cell at a revision, values as they are; moved on by whole revisions."""
+    """All keys of a cell at a revision, values as they are; moved on by whole revisions.
+
+    Attributes:
+        gone: Key -> when it was last deleted, of those that were while this was moved on.
+    """
 
     revision: int = 0
     records: dict[str, Versioned] = field(default_factory=dict)
+    gone: dict[str, int] = field(default_factory=dict, compare=False)
 
     @classmethod
     def read(cls, reading: Reading) -> "State":
@@ -30,9 +37,13 @@ class State:
             assert modified == revision, "one revision at a time"
             if value is None:
                 self.records.pop(key, None)
+                self.gone[key] = revision
             else:
                 self.records[key] = Versioned(key, value, created, modified)
         self.revision = revision
+        if len(self.gone) > GONE_MAX:
+            for key in list(self.gone)[: GONE_MAX // 2]:
+                del self.gone[key]
 
     def changes(self) -> Iterator[Change]:
         """Yield the changes that lead here from nothing."""

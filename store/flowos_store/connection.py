@@ -1,8 +1,8 @@
 """How is etcd reached, and who are we there? One channel inside an unmodified etcd3 client."""
 
-import contextlib
 import json
-import socket
+import os
+import random
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 
 import grpc
 
-from flowos.model.errors import SpecError, StoreRefused, StoreUnreachable
-from flowos_store.failures import code_of, is_closed_channel, is_stale_token, is_unsent, meaning
+from flowos.model.errors import Forbidden, SpecError, StoreUnreachable
+from flowos_store.attempts import Attempts, Then
+from flowos_store.failures import is_closed_channel, meaning
+from flowos_store.members import Member, Members, Metadata
 from flowos_store.wire import etcd3, etcdrpc, rpc
 
 Answer = TypeVar("Answer")
-Metadata = tuple[tuple[str, str], ...]
 
 PORT_DEFAULT: Final = 2379
 COMES_BACK_SECONDS: Final = 2.0  # as long as the longest pause between two tries to connect
@@ -28,6 +29,7 @@ CHANNEL_OPTIONS: Final = (
     # A page of a large cell, or the events of a thousand revisions, is more than the default 4 MiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # One name may stand for several addresses.
     ("grpc.lb_policy_name", "round_robin"),
     # A write is never sent twice: nobody knows whether the first one landed.
     ("grpc.enable_retries", 0),
@@ -38,10 +40,13 @@ CHANNEL_OPTIONS: Final = (
     # A member that comes back is to be used within a second or two.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Each store has connections of its own, and its watches another: a large answer on one would
-    # hold up the events on the other (etcd#15402).
+    # Else channels share connections, and closing one that hangs would not end it.
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+# grpc's core writes its own lines about each failed handshake to stderr. What went wrong is in our
+# errors, and a command's output is for people.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Tls:
         ca: The authority that signed the servers' certificates; None = the system's.
         cert: This client's certificate, if the servers ask for one.
         key: Its key.
-        server_name: What the servers' certificate says, where it is not the first endpoint's host.
+        server_name: What the servers' certificates say, where it is not each endpoint's own host.
     """
 
     ca: Path | None = None
@@ -100,7 +105,7 @@ class Etcd3Client(etcd3.Etcd3Client):  # type: ignore[misc]  # etcd3 has no type
 
 
 class Connection:
-    """The way to one etcd: its channels, its client, its token; every call goes through `ask`."""
+    """The way to one etcd: its members, its client, its token; every call goes through `ask`."""
 
     def __init__(
         self,
@@ -110,6 +115,7 @@ class Connection:
         user: str = "",
         password: str = "",
         timeout_seconds: float,
+        first: int | None = None,
     ) -> None:
         """Prepare the channels; nothing is sent yet.
 
@@ -119,31 +125,28 @@ class Connection:
             user: Who to log in as; empty = nobody, or whom the client certificate names.
             password: The user's.
             timeout_seconds: How long the calls of the etcd3 client may take.
+            first: Which member is asked first; None = any, so that many clients spread.
 
         Raises:
             SpecError: An endpoint is no address, or not all are secured alike.
-            StoreUnreachable: A host name cannot be resolved.
         """
         self.endpoints = ",".join(endpoints)
         self._user, self._password = user, password
         self._logging_in = threading.Lock()
-        secured, target, name = _target(endpoints)
+        secured, addresses = _addresses(endpoints)
         self._http = [_http(endpoint, tls, secured=secured) for endpoint in endpoints]
-        options = list(CHANNEL_OPTIONS)
         credentials = (tls or Tls()).credentials() if tls or secured else None
-        if credentials:
-            name = (tls.server_name if tls else "") or name
-            options += [("grpc.ssl_target_name_override", name), ("grpc.default_authority", name)]
-
-        def channel() -> grpc.Channel:
-            if credentials:
-                return grpc.secure_channel(target, credentials, options)
-            return grpc.insecure_channel(target, options)
-
-        self._channels = channel(), channel()
-        self.client = Etcd3Client(self._channels[0], timeout_seconds)
-        self.watchstub = etcdrpc.WatchStub(self._channels[1])
-        self._authstub = etcdrpc.AuthStub(self._channels[0])
+        self.members = Members(
+            [
+                Member(endpoint, _opener(host, port, credentials, tls.server_name if tls else ""))
+                for endpoint, (host, port) in zip(endpoints, addresses, strict=True)
+            ],
+            first=random.randrange(len(addresses)) if first is None else first,
+            metadata=lambda: self.metadata,
+        )
+        self.client = Etcd3Client(self.members.calls, timeout_seconds)
+        self.watchstub = etcdrpc.WatchStub(self.members.watches)
+        self._authstub = etcdrpc.AuthStub(self.members.calls)
 
     @property
     def metadata(self) -> Metadata:
@@ -163,31 +166,30 @@ class Connection:
             patience_seconds: How long a server that is just starting is waited for.
 
         Raises:
-            StoreRefused: The password is wrong, or the server knows no users.
+            LoginRefused: The password is wrong, or the server knows no users.
             StoreUnreachable: No answer.
         """
+        if patience_seconds:
+            self._find(patience_seconds)
         with self._logging_in:
             if self.client.metadata != stale:
                 return
             request = rpc.AuthenticateRequest(name=self._user, password=self._password)
-            try:
-                answer = self._authstub.Authenticate(
-                    request,
-                    patience_seconds or self.client.timeout,
-                    wait_for_ready=patience_seconds > 0,
-                )
-            except (grpc.RpcError, ValueError) as error:
-                raise self._meaning(error, wrote=False) from error
+            answer = self._ask(
+                lambda: self._authstub.Authenticate(request, self.client.timeout),
+                Attempts(len(self.members), wrote=False, has_user=False),
+            )
             self.client.metadata = (("token", answer.token),)
 
     def ask(self, call: Callable[[], Answer], *, wrote: bool = False) -> Answer:
-        """Make a call, and again where it certainly was not carried out and another try may help.
+        """Make a call, and again where another try may help and cannot do anything twice.
 
-        That is after a new login, where the token has run out, and after waiting a moment for a
-        server to come back, where no connection was to be had.
+        See `Attempts`: after a new login, where the token has run out; at another member, where
+        this one cannot be reached or has no leader; after a moment, where none can; and what only
+        reads, where its connection broke.
 
         Args:
-            call: Reads `metadata` when it is called; may be called twice.
+            call: Reads `metadata` when it is called; may be called several times.
             wrote: Whether it may change something.
 
         Raises:
@@ -195,41 +197,58 @@ class Connection:
             StoreUnreachable: No answer, and nothing can have changed.
             OutcomeUnknown: No answer to a write that was sent.
         """
+        members, token = self.members, self.client.metadata
+        begun = members.begin()
+        try:
+            return call()
+        except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
+            failed = _origin(error)
+        finally:
+            members.end(begun)
+        attempts = Attempts(len(members), wrote=wrote, has_user=self.has_user)
+        return self._again(call, attempts, failed, token)
+
+    def _ask(self, call: Callable[[], Answer], attempts: Attempts) -> Answer:
+        """Make a call with the patience that `attempts` has."""
         token = self.client.metadata
-        try:
-            return call()
-        except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
-            failed = _origin(error)
-            stale = bool(self._user) and is_stale_token(failed)
-            if not stale and not (is_unsent(failed) and self._comes_back()):
-                raise self._meaning(failed, wrote=wrote) from failed
-        if stale:
-            self.log_in(stale=token)
-        try:
-            return call()
-        except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
-            failed = _origin(error)
-            raise self._meaning(failed, wrote=wrote) from failed
+        with self.members.waiting():
+            try:
+                return call()
+            except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
+                failed = _origin(error)
+        return self._again(call, attempts, failed, token)
 
-    def _comes_back(self) -> bool:
-        """Wait a moment for a connection; tell whether there is one.
+    def _again(
+        self, call: Callable[[], Answer], attempts: Attempts, failed: BaseException, token: Metadata
+    ) -> Answer:
+        while True:
+            match attempts.failed(failed, closed=self.members.closed):
+                case Then.LOG_IN:
+                    self.log_in(stale=token)
+                case Then.ELSEWHERE:
+                    if not is_closed_channel(failed):
+                        self.members.pass_over()
+                case Then.WHEN_THERE:
+                    if self.members.find(COMES_BACK_SECONDS) is not None:
+                        raise self._meaning(failed, wrote=attempts.wrote) from failed
+                case Then.RAISE:
+                    raise self._meaning(failed, wrote=attempts.wrote) from failed
+            token = self.client.metadata
+            with self.members.waiting():
+                try:
+                    return call()
+                except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
+                    failed = _origin(error)
 
-        It is more than a courtesy: before grpcio 1.80 a channel makes headway only while a call
-        waits on it, so that calls which fail at once leave it unconnected for 15 s and more.
+    def _find(self, seconds: float) -> None:
+        """Wait until some member answers.
+
+        Raises:
+            StoreUnreachable: None did.
         """
-        question = rpc.RangeRequest(key=b"\0", count_only=True)
-        try:
-            self.client.kvstub.Range(question, COMES_BACK_SECONDS, wait_for_ready=True)
-        except grpc.RpcError as error:
-            # Any answer is an answer, also that this is nobody's to ask.
-            return code_of(error) not in {
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                grpc.StatusCode.UNAVAILABLE,
-                grpc.StatusCode.CANCELLED,
-            }
-        except ValueError:
-            return False  # closed meanwhile
-        return True
+        failed = self.members.find(seconds)
+        if failed is not None:
+            raise self._meaning(failed, wrote=False) from failed
 
     def _meaning(self, failed: BaseException, *, wrote: bool) -> BaseException:
         if isinstance(failed, ValueError) and not is_closed_channel(failed):
@@ -243,21 +262,16 @@ class Connection:
             timeout_seconds: How long a server that is just starting is waited for.
 
         Raises:
-            StoreRefused: Nobody is logged in, and the server asks for that.
+            LoginRefused: Nobody is logged in, and the server asks for that.
             StoreUnreachable: No answer.
         """
+        self._find(timeout_seconds)
         request = rpc.StatusRequest()
         status = self.client.maintenancestub.Status
         try:
-            answer = self.ask(
-                lambda: status(
-                    request, timeout_seconds, metadata=self.metadata, wait_for_ready=True
-                )
-            )
-        except StoreRefused as error:
+            answer = self.ask(lambda: status(request, timeout_seconds, metadata=self.metadata))
+        except Forbidden:
             # For some releases since 3.5.28 and 3.6.0, status is for users with the role root.
-            if "permission denied" not in str(error):
-                raise
             return self._version_by_http(timeout_seconds)
         return str(answer.version)
 
@@ -275,7 +289,7 @@ class Connection:
 
     def auth_is_on(self) -> bool:
         """Tell whether the server checks users and roles."""
-        status = self._channels[0].unary_unary(
+        status = self.members.calls.unary_unary(
             "/etcdserverpb.Auth/AuthStatus",
             request_serializer=rpc.AuthStatusRequest.SerializeToString,
             response_deserializer=rpc.AuthStatusResponse.FromString,
@@ -294,9 +308,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the channels; calls under way fail."""
-        for channel in self._channels:
-            with contextlib.suppress(ValueError):
-                channel.close()
+        self.members.close()
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -305,8 +317,25 @@ def _origin(error: BaseException) -> BaseException:
     return inner if isinstance(inner, grpc.RpcError) else error
 
 
-def _target(endpoints: Sequence[str]) -> tuple[bool, str, str]:
-    """Return whether they are secured, grpc's one target for all of them, and the first host."""
+def _opener(
+    host: str, port: int, credentials: grpc.ChannelCredentials | None, server_name: str
+) -> Callable[[], grpc.Channel]:
+    """Return how to open a channel to one member."""
+    # IPv6 has colons of its own; no name server knows it.
+    target = f"ipv6:[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+    if credentials is None:
+        return lambda: grpc.insecure_channel(target, CHANNEL_OPTIONS)
+    name = server_name or host
+    options = (
+        *CHANNEL_OPTIONS,
+        ("grpc.ssl_target_name_override", name),
+        ("grpc.default_authority", name),
+    )
+    return lambda: grpc.secure_channel(target, credentials, options)
+
+
+def _addresses(endpoints: Sequence[str]) -> tuple[bool, list[tuple[str, int]]]:
+    """Return whether they are secured, and each one's host and port."""
     parsed = [urlsplit(e if "://" in e else f"//{e}") for e in endpoints]
     schemes = {url.scheme for url in parsed}
     if not parsed or len(schemes) > 1 or not schemes <= {"", "http", "https"}:
@@ -315,23 +344,12 @@ def _target(endpoints: Sequence[str]) -> tuple[bool, str, str]:
             hint='give each member as "host:port", or all as http:// or all as https:// URLs',
         )
     try:
-        hosts = [(url.hostname or "", url.port or PORT_DEFAULT) for url in parsed]
+        found = [(url.hostname or "", url.port or PORT_DEFAULT) for url in parsed]
     except ValueError as error:
         raise SpecError(f"endpoints {list(endpoints)}: {error}") from error
-    if not all(host for host, _ in hosts):
+    if not all(host for host, _ in found):
         raise SpecError(f"endpoints {list(endpoints)}: a host is missing", hint='give "host:port"')
-    secured, name = schemes == {"https"}, hosts[0][0]
-    if len(hosts) == 1 and ":" not in name:
-        return secured, f"dns:///{name}:{hosts[0][1]}", name
-    # grpc takes several addresses in one target, but not several names.
-    try:
-        found = [_address(host, port) for host, port in hosts]
-    except OSError as error:
-        raise StoreUnreachable(f"cannot resolve {','.join(endpoints)}: {error}") from error
-    families = {family for family, _ in found}
-    if len(families) > 1:
-        raise SpecError(f"endpoints {list(endpoints)} mix IPv4 and IPv6", hint="give one kind")
-    return secured, f"{families.pop()}:" + ",".join(address for _, address in found), name
+    return schemes == {"https"}, found
 
 
 def _http(endpoint: str, tls: Tls | None, *, secured: bool) -> Callable[[float], HTTPConnection]:
@@ -341,11 +359,3 @@ def _http(endpoint: str, tls: Tls | None, *, secured: bool) -> Callable[[float],
         context = (tls or Tls()).context
         return lambda timeout: HTTPSConnection(host, port, timeout=timeout, context=context())
     return lambda timeout: HTTPConnection(host, port, timeout=timeout)
-
-
-def _address(host: str, port: int) -> tuple[str, str]:
-    choices = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, *_, address = min(choices, key=lambda choice: choice[0] != socket.AF_INET)
-    if family == socket.AF_INET:
-        return "ipv4", f"{address[0]}:{port}"
-    return "ipv6", f"[{address[0]}]:{port}"

@@ -38,6 +38,15 @@ def until(happened: Callable[[], object], what: str, seconds: float = PATIENCE_S
         time.sleep(0.02)
 
 
+def state_of(pid: int) -> tuple[bytes, str]:
+    """Return a process's command line and its state ("T" = stopped, "Z" = only to be reaped)."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return command, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return b"", ""
+
+
 class Machine:
     """A data directory, and what `flowos up` runs for it."""
 
@@ -59,9 +68,11 @@ class Machine:
         assert code is None or done.returncode == code, (words, done.returncode, done.stderr)
         return done
 
-    def up(self, *words: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def up(
+        self, *words: str, code: int | None = 0, fsync: bool = False
+    ) -> subprocess.CompletedProcess[str]:
         """Start the cell in the background, with devices that take no time."""
-        fast = ("--detach", "--no-fsync", "--delay", "none=0")
+        fast = ("--detach", "--delay", "none=0", *(() if fsync else ("--no-fsync",)))
         done = self.command("up", *fast, *words, code=code)
         if done.returncode == 0:
             self.processes()
@@ -105,11 +116,7 @@ class Machine:
 
         A process that only waits to be reaped does not.
         """
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return False
+        command, status = state_of(pid)
         return str(self.folder).encode() in command and status != "Z"
 
     def signal(self, name: str, number: signal.Signals) -> int:

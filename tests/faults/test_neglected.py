@@ -1,6 +1,10 @@
 """What an operator does to a running cell without thinking of what runs."""
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -33,3 +37,21 @@ def test_a_command_on_simulated_agents_is_not_passed_off_as_run(machine):
     machine.up()
     done = machine.command("submit", "--engines", "gpu=1", "--", "false")
     assert "the command is not run" in done.stderr
+
+
+def test_down_leaves_a_process_alone_that_has_got_the_number_of_a_dead_one(machine):
+    machine.up()
+    other = ("import time; time.sleep(60)", "flowos", str(machine.folder))
+    with subprocess.Popen([sys.executable, "-c", *other]) as stranger:
+        try:
+            pid = machine.signal("supervisor", signal.SIGKILL)
+            until(lambda: not machine.lives(pid), "the supervisor is gone")
+            state = machine.state()
+            (machine.folder / "run.json").write_text(
+                json.dumps(state | {"supervisor": stranger.pid})
+            )
+            machine.down()
+            assert stranger.poll() is None
+            assert machine.left() == []  # all others were found
+        finally:
+            stranger.kill()

@@ -737,7 +737,7 @@ def test_the_end_of_a_long_queue_is_reached_however_often_something_is_freed():
     while not theatre.held("default/last"):
         assert theatre.clock.now < 30
         machine(player)._freed += 1  # somewhere, something that helps none of them
-        player.move(player.next_move() or "step")
+        player.move("send" if player.requests else player.next_move() or "step")
 
 
 def test_a_process_waits_a_moment_for_the_owner_of_a_more_important_slice():

@@ -400,7 +400,7 @@ def test_a_machine_that_wants_to_act_at_once_does_not_spin_while_the_store_is_ou
         until(lambda: running.machine.told, "told that nothing was sent")
         assert [type(answer) for answer in running.machine.told[0][1]] == [Conflicted]
         # As after several tries: the pauses grow to seconds.
-        running.shell._paused_until = time.monotonic() + 1.0
+        running.shell._mirror._held_until = time.monotonic() + 1.0
         before = running.rounds
         time.sleep(0.5)
         assert running.rounds - before < 20

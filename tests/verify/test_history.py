@@ -9,7 +9,7 @@ import pytest
 from flowos.model.errors import StoreUnreachable
 from flowos.model.transaction import Change, Delete, Lost
 from flowos.verify import history
-from flowos.verify.history import Listed, follow, verify_history, verify_now
+from flowos.verify.history import Listed, Told, follow, verify_history, verify_now
 from flowos.verify.laws import Violation
 from flowos.verify.state import State, by_revision
 from flowos_store.memory import MemoryStore
@@ -67,6 +67,23 @@ def test_verdict_is_what_the_command_prints(little):
                 "sentence": "engine/n2/z is claimed for default/nobody, which does not list it",
                 "revision": bad,
                 "details": {"owner": "default/nobody", "attempt": "a0"},
+                "transactions": [
+                    {
+                        "revision": 0,
+                        "wrote": [],
+                        "by": "",
+                        "made": "default/nobody does not list engine/n2/z, "
+                        "and was never written as far as is kept",
+                        "kept": True,
+                    },
+                    {
+                        "revision": bad,
+                        "wrote": ["put claim/engine/n2/z"],
+                        "by": "unknown",
+                        "made": "engine/n2/z is claimed for default/nobody, attempt a0",
+                        "kept": True,
+                    },
+                ],
             }
         ],
     }
@@ -208,28 +225,60 @@ def test_a_watch_that_never_answers_is_not_waited_for_for_ever(little, monkeypat
 # ------------------------------------------------------------------------- following
 
 
-def test_following_goes_on_after_its_watch_is_lost_and_says_what_it_missed(scene):
+def test_a_torn_watch_leaves_no_revision_unchecked(scene):
     scene.run(T, X)
     store = Meddled(scene.store)
     with followed(store) as seen:
         seen.wait_for(lambda news: isinstance(news, Listed))
         known = scene.write(STRAY)
         seen.wait_for(lambda news: isinstance(news, Violation))
+        # Written, and mended, after the watch broke and before it is opened again.
         missed: list[int] = []
-        # Written after the watch broke and before the state is read again.
-        store.before["read"] = [lambda: missed.append(scene.write(claim("engine/n2/y", T, "a0")))]
+
+        def wrong_for_a_moment() -> None:
+            missed.append(scene.write(claim("engine/n2/y", T, "a0")))
+            scene.write(Delete("claim/engine/n2/y"))
+
+        store.before["read"] = [wrong_for_a_moment]
+        store.watching[0](Lost("it broke"))
+        live = scene.write(claim("engine/n1/f", T, "a0"))
+        seen.wait_for(lambda news: isinstance(news, Violation) and news.where == "claim/engine/n1/f")
+        seen.wait_for(lambda news: isinstance(news, Violation) and news.where == "claim/engine/n2/y")
+    assert len([n for n in seen.news if isinstance(n, Listed)]) == 1
+    told = {(known, STRAY.key), (missed[0], "claim/engine/n2/y"), (live, "claim/engine/n1/f")}
+    assert set(found(seen.news)) == told
+    assert seen.verdict is not None
+    assert set(found(seen.verdict.violations)) == told
+
+
+def test_compaction_under_a_followers_feet_is_told_with_what_was_missed(scene):
+    scene.run(T, X)
+    store = Meddled(scene.store)
+    with followed(store) as seen:
+        seen.wait_for(lambda news: isinstance(news, Listed))
+        known = scene.write(STRAY)
+        seen.wait_for(lambda news: isinstance(news, Violation))
+        oldest: list[int] = []
+
+        def far_away() -> None:
+            scene.write(Delete(STRAY.key))
+            scene.write(STRAY)
+            oldest.append(scene.write(claim("engine/n2/y", T, "a0")))
+            scene.store.compact(oldest[0])
+
+        store.before["read"] = [far_away]
         store.watching[0](Lost("it broke"))
         seen.wait_for(lambda news: isinstance(news, Listed) and bool(news.after))
         live = scene.write(claim("engine/n1/f", T, "a0"))
         seen.wait_for(lambda news: isinstance(news, Violation) and news.revision == live)
-    assert [n for n in seen.news if isinstance(n, Listed)][1] == Listed(
-        revision=missed[0], after=known, why="it broke"
-    )
-    told = [(known, STRAY.key), (missed[0], "claim/engine/n2/y"), (live, "claim/engine/n1/f")]
+    listed = [n for n in seen.news if isinstance(n, Listed)][1]
+    assert (listed.revision, listed.after) == (oldest[0], known)
+    assert "compacted" in listed.why
+    # What was wrong before is not told again, though it was mended and made again meanwhile.
+    told = [(known, STRAY.key), (oldest[0], "claim/engine/n2/y"), (live, "claim/engine/n1/f")]
     assert found(seen.news) == told
     assert seen.verdict is not None
-    assert found(seen.verdict.violations) == told
-    assert (seen.verdict.first, seen.verdict.last) == (missed[0], live)
+    assert (seen.verdict.first, seen.verdict.last) == (oldest[0], live)
 
 
 def test_following_waits_for_a_store_that_is_gone_for_a_while(little, monkeypatch):
@@ -243,8 +292,12 @@ def test_following_waits_for_a_store_that_is_gone_for_a_while(little, monkeypatc
         seen.wait_for(lambda news: isinstance(news, Listed))
         store.before["read"] = [gone, gone]
         store.watching[0](Lost("it broke"))
-        seen.wait_for(lambda news: isinstance(news, Listed) and news.why == "it broke")
+        seen.wait_for(lambda news: isinstance(news, Told) and "answers again" in news.sentence)
+        bad = little.write(STRAY)
+        seen.wait_for(lambda news: isinstance(news, Violation) and news.revision == bad)
     assert store.before["read"] == []
+    said = [news.sentence for news in seen.news if isinstance(news, Told)]
+    assert [("does not answer" in said[0]), len(said)] == [True, 2]  # once each
 
 
 def test_following_can_be_stopped_while_the_store_is_gone(little, monkeypatch):

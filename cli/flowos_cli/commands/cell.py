@@ -2,9 +2,7 @@
 
 import json
 import re
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,11 +13,9 @@ from flowos_cli.output import (
     API_VERSION,
     Listing,
     Output,
-    compact,
     output_options,
     say,
     to_yaml,
-    write,
 )
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
@@ -27,8 +23,6 @@ from flowos_cli.wiring import Where, where_options
 if TYPE_CHECKING:
     from flowos.model.cell import Cell
     from flowos.model.protocols import CellStore
-    from flowos.verify.history import Listed, Verdict
-    from flowos.verify.laws import Violation
 
 NO_CELL: Final = "the store holds no cell of this name: load one with 'flowos cell init'"
 
@@ -39,9 +33,12 @@ NO_CELL: Final = "the store holds no cell of this name: load one with 'flowos ce
     table={
         "init": (f"{__name__}:init", "Load a cell from a file or a preset."),
         "show": (f"{__name__}:show", "What the cell is made of."),
-        "verify": (f"{__name__}:verify", "Does the shared state keep its laws?"),
+        "verify": ("flowos_cli.commands.verify:verify", "Does the shared state keep its laws?"),
         "presets": (f"{__name__}:presets", "Cells that need no file."),
         "export": (f"{__name__}:export", "Write the cell as a file that 'init' reads."),
+        "roles": ("flowos_cli.commands.roles:roles", "Who may read and write what, by etcd's users."),
+        "backup": ("flowos_cli.commands.backup:backup", "Write all of the cell's state to a file."),
+        "restore": ("flowos_cli.commands.backup:restore", "Bring a cell back from a backup."),
     },
 )
 def cell() -> None:
@@ -247,117 +244,3 @@ def _stored(store: "CellStore") -> "Cell":
     info = [r.value for r in store.read([keys.INFO]).records if r.key == keys.INFO]
     view.cell.name = json.loads(info[0]).get("name", "main") if info else "main"
     return view.cell
-
-
-# --------------------------------------------------------------------------------------- verify
-
-
-@click.command()
-@click.option("--history", is_flag=True, help="Every revision that the store still keeps.")
-@click.option("--follow", is_flag=True, help="Every revision from now on, until Ctrl-C.")
-@click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["table", "json", "yaml"]),
-    default="table",
-    show_default=True,
-    help="Form of the verdict.",
-)
-@where_options
-def verify(history: bool, follow: bool, form: str, where: Where) -> int:
-    """Check the laws of the shared state; status 6 where one is broken."""
-    from flowos.verify.history import verify_history, verify_now
-    from flowos.verify.hold import history_held
-
-    if history and follow:
-        raise click.UsageError("--history looks back and --follow ahead: choose one")
-    store = where.store()
-    try:
-        if not store.read(["cell/info"]).records:
-            raise UnknownName(NO_CELL)
-        if follow:
-            verdict = _followed(store, form)
-        elif history:
-            with (
-                history_held(store, store.oldest()),
-                render.progress_bar("checking revisions") as progress,
-            ):
-                verdict = verify_history(store, _from_first(progress))
-        else:
-            verdict = verify_now(store)
-    finally:
-        store.close()
-    record = {"apiVersion": API_VERSION, **verdict.record()}
-    if form == "json":
-        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
-    elif form == "yaml":
-        click.echo(to_yaml(record), nl=False)
-    else:
-        write(_verdict_lines(record, told=follow))
-    return 6 if verdict.violations else 0
-
-
-def _from_first(progress: Callable[[int, int], None]) -> Callable[[int, int, int], None]:
-    return lambda at, first, last: progress(at - first, last - first)
-
-
-def _followed(store: "CellStore", form: str) -> "Verdict":
-    """Tell violations as they come; Ctrl-C ends it."""
-    import signal
-    import threading
-
-    from flowos.verify.history import Listed
-    from flowos.verify.history import follow as follow_history
-
-    stop = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
-
-    def deliver(news: "Violation | Listed") -> None:
-        if isinstance(news, Listed):
-            again = (
-                f" again ({news.why}): {news.after} to {news.revision} was missed"
-                if news.why
-                else ""
-            )
-            say(f"all of revision {news.revision} is checked{again}; following")
-        elif form == "table":
-            write(_violation_lines(_record(news)))
-        else:
-            write([compact(_record(news))])
-        sys.stdout.flush()
-
-    try:
-        return follow_history(store, deliver, stop)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _record(violation: "Violation") -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(violation)
-
-
-def _verdict_lines(record: dict[str, Any], *, told: bool) -> list[str]:
-    colour = render.has_colour()
-    checked = record["checked"]
-    span = f"revision {record['to']}"
-    if record["from"] != record["to"]:
-        span = f"revisions {record['from']} to {record['to']}"
-    what = (
-        f"{span}: {_counted(checked['engines'], 'engine')}, {_counted(checked['slices'], 'slice')}"
-    )
-    found = record["violations"]
-    if not found:
-        return [f"{what}: {render.paint('every law holds', 'good', colour=colour)}"]
-    lines = [] if told else [line for v in found for line in _violation_lines(v)]
-    bad = render.paint(_counted(len(found), "violation"), "bad", colour=colour)
-    return [*lines, f"{what}: {bad}"]
-
-
-def _violation_lines(violation: dict[str, Any]) -> list[str]:
-    law = render.paint(violation["law"], "bad", colour=render.has_colour())
-    return [
-        f"revision {violation['revision']}: {law}: {violation['sentence']}  ({violation['where']})"
-    ]

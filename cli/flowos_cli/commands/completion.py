@@ -3,12 +3,15 @@
 A completion that fails says nothing and offers nothing: it is asked for in the middle of a line.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from flowos_cli.wiring import PASSWORD, Where, read_password
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -19,8 +22,8 @@ ANSWER_SECONDS: Final = 0.3  # a person waits at a keyboard
 CONNECT_SECONDS: Final = 0.2
 NAMES_MAX: Final = 200
 DEFAULTS: Final[Mapping[str, Any]] = {
-    "data_dir": "", "endpoints": "", "cell_name": "", "user": "", "password": "", "cacert": "",
-    "cert": "", "key": "", "allow_unsafe_etcd": True,
+    "data_dir": "", "endpoints": "", "cell_name": "", "user": "", "password_file": "", "cacert": "",
+    "cert": "", "key": "", "server_name": "",
 }  # fmt: skip
 
 
@@ -77,18 +80,14 @@ def _ask(
 
 
 def _names(family: str, options: Mapping[str, Any], start: str) -> list[str]:
-    from flowos_store import open_store
-
     said = {**DEFAULTS, **{name: v for name, v in options.items() if name in DEFAULTS and v}}
-    store = open_store(
-        tuple(e for e in said["endpoints"].split(",") if e),
-        cell=said["cell_name"],
-        data_dir=said["data_dir"],
-        user=said["user"],
-        password=said["password"],
-        allow_unsafe=True,
-        connect_timeout_seconds=CONNECT_SECONDS,
-    )
+    said["endpoints"] = tuple(e for e in said["endpoints"].split(",") if e)
+    password = os.environ.get(PASSWORD, "")  # nobody is asked for one in the middle of a line
+    if said["user"] and said["password_file"]:
+        password = read_password(said["password_file"])
+    store = Where(
+        **said, password=password, allow_unsafe=True, connect_timeout_seconds=CONNECT_SECONDS
+    ).store()
     if family == "slice":
         found = [
             record.key.partition("/")[2]

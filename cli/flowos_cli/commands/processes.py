@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,7 +21,22 @@ from flowos_cli.wiring import Where, where_options
 if TYPE_CHECKING:
     from flowos.runtime.scheduling import Policy
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 PROGRAM = (sys.executable, "-m", "flowos_cli.main")
+
+
+def ttl_option(function: F) -> F:
+    """Add how long others wait for a sign of life; short ones are for trials with kills."""
+    option = click.option(
+        "--ttl", "ttl_seconds", envvar="FLOWOS_TTL", type=click.IntRange(min=1), hidden=True
+    )
+    return option(function)
+
+
+def _ttl(seconds: int | None) -> dict[str, int]:
+    """Return the argument for a process's session; none = what its role needs."""
+    return {} if seconds is None else {"ttl_seconds": seconds}
 
 
 def log_to_stderr(name: str) -> None:
@@ -71,13 +86,15 @@ def scheduler() -> None:
 @click.command("run")
 @click.argument("plugin", metavar="NAME[=N]")
 @click.option("--name", default="", help="What to call this process; default NAME-0.")
+@ttl_option
 @where_options
-def scheduler_run(plugin: str, name: str, where: Where) -> int:
+def scheduler_run(plugin: str, name: str, ttl_seconds: int | None, where: Where) -> int:
     """Run N scheduler processes of a policy until SIGTERM or Ctrl-C."""
     policy_name, number = counted(plugin)
     policy = policy_named(policy_name)
     if number > 1:
-        return _run_many([f"{policy_name}-{n}" for n in range(number)], policy_name, where)
+        names = [f"{policy_name}-{n}" for n in range(number)]
+        return _run_many(names, policy_name, ttl_seconds, where)
     from flowos.runtime.clock import SystemClock
     from flowos.runtime.processes import Supervisor, scheduler_process
 
@@ -85,15 +102,19 @@ def scheduler_run(plugin: str, name: str, where: Where) -> int:
     log_to_stderr(process)
     supervisor = Supervisor(where.store(), SystemClock())
     supervisor.stop_on_signals()
-    supervisor.run(lambda s: scheduler_process(s, policy, process, ready=_say(process)))
+    supervisor.run(
+        lambda s: scheduler_process(s, policy, process, ready=_say(process), **_ttl(ttl_seconds))
+    )
     supervisor.store.close()
     return 0
 
 
-def _run_many(names: list[str], plugin: str, where: Where) -> int:
+def _run_many(names: list[str], plugin: str, ttl_seconds: int | None, where: Where) -> int:
     """Run one child process each, end with them, and end them."""
     where.store().close()  # a store that cannot be reached is said once, here
     environment = os.environ | ({"FLOWOS_PASSWORD": where.password} if where.password else {})
+    if ttl_seconds is not None:
+        environment |= {"FLOWOS_TTL": str(ttl_seconds)}
     children = [
         subprocess.Popen(
             [*PROGRAM, "scheduler", "run", plugin, "--name", name, *where.arguments()],
@@ -147,9 +168,15 @@ def controller() -> None:
     metavar="T",
     help="Forget ended slices after this long.",
 )
+@ttl_option
 @where_options
 def controller_run(
-    name: str, idle_off: str, agent_grace: str, keep_ended: str, where: Where
+    name: str,
+    idle_off: str,
+    agent_grace: str,
+    keep_ended: str,
+    ttl_seconds: int | None,
+    where: Where,
 ) -> int:
     """Move slices along their life cycle until SIGTERM or Ctrl-C."""
     from flowos.documents.quantities import seconds_of
@@ -165,7 +192,9 @@ def controller_run(
     log_to_stderr(name)
     supervisor = Supervisor(where.store(), SystemClock())
     supervisor.stop_on_signals()
-    supervisor.run(lambda s: controller_process(s, name, rules, ready=_say(name)))
+    supervisor.run(
+        lambda s: controller_process(s, name, rules, ready=_say(name), **_ttl(ttl_seconds))
+    )
     supervisor.store.close()
     return 0
 
@@ -206,6 +235,7 @@ def agent() -> None:
     help="The chance 0..1 that a simulated step fails, e.g. 'load=0.1'.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of simulated jitter and failures.")
+@ttl_option
 @where_options
 def agent_run(
     driver: str,
@@ -214,6 +244,7 @@ def agent_run(
     delays: tuple[str, ...],
     failures: tuple[str, ...],
     seed: int,
+    ttl_seconds: int | None,
     where: Where,
 ) -> int:
     """Carry out orders until SIGTERM or Ctrl-C."""
@@ -236,7 +267,7 @@ def agent_run(
                 return
         served = _places(store, places)
         sim = SimDriver(settings, seed)
-        agent_process(s, name, sim, served, policy=driver, ready=_say(name))
+        agent_process(s, name, sim, served, policy=driver, ready=_say(name), **_ttl(ttl_seconds))
 
     supervisor.run(life)
     store.close()

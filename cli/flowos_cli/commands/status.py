@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowos.model.errors import SpecError, UnknownName
+from flowos.model.errors import SpecError, StoreRefused, UnknownName
 from flowos_cli import render
 from flowos_cli.commands.stats import STATS, conflict_fraction, stats_items
 from flowos_cli.output import (
@@ -144,7 +144,8 @@ def _status(view: "CellView", store: "EtcdStore") -> Item:
     from flowos.model.life import phase_in
     from flowos.runtime.shown import slice_shown
 
-    records = {r.key: json.loads(r.value) for r in store.read(["cell/"]).records}
+    reading = store.read(["cell/"])
+    records = {r.key: json.loads(r.value) for r in reading.records}
     if keys.INFO not in records:
         raise UnknownName("the store holds no cell of this name: load one with 'flowos cell init'")
     info, totals = records[keys.INFO], records[keys.TOTALS]
@@ -156,14 +157,17 @@ def _status(view: "CellView", store: "EtcdStore") -> Item:
         if phase == "pending":
             shown = slice_shown(view, identifier, circuits=False)
             queue[entry.value.spec.policy, shown["reason"] or "not looked at yet"] += 1
-    server = store.status()
+    try:
+        server = store.status()
+    except StoreRefused:
+        server = None  # where users have roles, etcd tells this to its root alone
     schedulers = stats_items(view, store)
     leader = view.sessions.get("controller/leader")
     return {
         "apiVersion": API_VERSION,
         "cell": info.get("name", ""),
         "source": info.get("source", ""),
-        "revision": server.revision,
+        "revision": reading.revision,
         "engines": _engine_counts(view, store, totals),
         "slices": dict(sorted(phases.items())),
         "queue": [
@@ -181,7 +185,8 @@ def _status(view: "CellView", store: "EtcdStore") -> Item:
             "places_expected": totals["nodes"] + totals["switches"],
             "clients": len(view.sessions_of("client")),
         },
-        "store": {
+        "store": server
+        and {
             "version": server.version,
             "database_bytes": server.database_bytes,
             "database_bytes_used": server.database_bytes_used,
@@ -272,8 +277,11 @@ def _head(item: Item, colour: bool) -> list[str]:
     alive, store = item["alive"], item["store"]
     source = f" ({item['source']})" if item["source"] else ""
     title = render.paint(f"cell {item['cell']}{source}", "title", colour=colour)
-    used = render.amount(store["database_bytes_used"])
-    size = render.amount(store["database_bytes"])
+    said = "etcd, of which only its user root is told more"
+    if store:
+        used = render.amount(store["database_bytes_used"])
+        size = render.amount(store["database_bytes"])
+        said = f"etcd {store['version']}, {used} in a file of {size}"
     lead = f"{alive['leader']} leads" if alive["leader"] else "none leads"
     places = f"agents at {alive['places']} of {alive['places_expected']} places"
     parts = [
@@ -284,13 +292,13 @@ def _head(item: Item, colour: bool) -> list[str]:
     if alive["clients"]:
         parts.append((_counted(alive["clients"], "client"), True))
     lines = [
-        f"{title}  revision {item['revision']:,}  etcd {store['version']}, {used} in a file of {size}",
+        f"{title}  revision {item['revision']:,}  {said}",
         "alive: "
         + "; ".join(
             text if good else render.paint(text, "bad", colour=colour) for text, good in parts
         ),
     ]
-    if store["alarms"]:
+    if store and store["alarms"]:
         lines.append(render.paint(f"alarms: {', '.join(store['alarms'])}", "bad", colour=colour))
     return lines
 

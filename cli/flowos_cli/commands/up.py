@@ -117,10 +117,9 @@ def down(data_dir: str) -> int:
         click.echo(f"{said} in {folder}", err=True)
         return 0
     deadline = time.monotonic() + STOP_SECONDS
-    supervisor = state.get("supervisor", 0)
-    if _is_ours(supervisor):
-        os.kill(supervisor, signal.SIGTERM)
-        while _is_ours(supervisor) and time.monotonic() < deadline:
+    if _supervised(state):
+        os.kill(state["supervisor"], signal.SIGTERM)
+        while _supervised(state) and time.monotonic() < deadline:
             time.sleep(0.05)
     for pid in _alive_of(state):  # the supervisor was killed, or could not
         os.kill(pid, signal.SIGTERM)
@@ -356,10 +355,13 @@ class _Keeper:
         before = _state(self.folder)
         state = {
             "supervisor": os.getpid(),
+            "started": _started(os.getpid()),
             "ready": ready,
             "cell": cell or before.get("cell", ""),
             "processes": [
-                {"name": p.name, "pid": p.running.pid} for p in self.processes if p.running
+                {"name": p.name, "pid": p.running.pid, "started": _started(p.running.pid)}
+                for p in self.processes
+                if p.running
             ],
         }
         path = self.folder / "run.json"
@@ -372,7 +374,7 @@ def _refuse_leftovers(folder: Path) -> None:
     """Do not start beside what an `up` that was killed has left running."""
     state = _state(folder)
     left = _alive_of(state)
-    if left and not _is_ours(state.get("supervisor", 0)):
+    if left and not _supervised(state):
         raise SpecError(
             f"{len(left)} processes of an earlier 'up' run in {folder}",
             hint="'flowos down' stops them, --data-dir names another place",
@@ -439,15 +441,33 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _alive_of(state: dict[str, Any]) -> list[int]:
-    pids = [state.get("supervisor", 0), *(p["pid"] for p in state.get("processes", []))]
-    return [pid for pid in pids if _is_ours(pid)]
+    found = [state["supervisor"]] if _supervised(state) else []
+    listed = state.get("processes", [])
+    return found + [p["pid"] for p in listed if _is_ours(p["pid"], p.get("started", 0))]
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether a process still is one of ours: numbers are used again."""
+def _supervised(state: dict[str, Any]) -> bool:
+    """Whether the `up` that wrote this state still runs."""
+    return _is_ours(state.get("supervisor", 0), state.get("started", 0))
+
+
+def _is_ours(pid: int, started: int) -> bool:
+    """Whether a process still is the one that was noted: numbers are used again."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
+    except OSError:
         return False
-    return pid > 0 and b"flowos" in command and status != "Z"
+    return pid > 0 and b"flowos" in command and _started(pid) == started
+
+
+def _started(pid: int) -> int:
+    """Return when a process began, in the kernel's ticks since the machine did; 0 = it has ended.
+
+    Together with its number, nothing else tells it as surely from all others: a data directory may
+    stand in a command line by another name, or not at all.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if stat[0] == "Z" else int(stat[19])

@@ -1,0 +1,274 @@
+"""A client with a scheduler of its own: what one slice costs from the call to the answer."""
+
+import statistics
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from commit_parts.cells import Bench, Mix, Spent, fill, quantile
+from commit_parts.profiled import Profiled
+from commit_parts.raw import Raw, Timing, check_encoding, encoded, planned, released
+from commit_parts.waiter import Waiter
+
+from flowos.model import keys
+from flowos.model.placement import Unplaceable
+from flowos.model.slice import SliceSpec
+from flowos.runtime.embedded import EmbeddedScheduler
+from flowos_store import EtcdStore
+
+WARM = 20
+
+
+@dataclass
+class Rounds:
+    """What the rounds of one side came to.
+
+    Attributes:
+        rates: Slices a second, one for each round.
+        cpu_us: Microseconds of the client's CPU for a slice, one for each round.
+        first: Seconds of each placement's call.
+        second: Seconds of each release's call.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    second: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rates)
+
+    @property
+    def client_us(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.cpu_us)
+
+    def ms(self, at: float, samples: list[float] | None = None) -> float:
+        """A quantile of the placements' times, or of others, in milliseconds."""
+        return 1000 * quantile(self.first if samples is None else samples, at)
+
+    def add(self, slices: int, spent: "Spent | Timing") -> None:
+        """Add a round."""
+        self.rates.append(slices / spent.seconds)
+        self.cpu_us.append(1e6 * spent.cpu_seconds / slices)
+
+
+@dataclass
+class Side:
+    """Both sides of a comparison."""
+
+    ours: Rounds = field(default_factory=Rounds)
+    raw: Rounds = field(default_factory=Rounds)
+    alone: Rounds = field(default_factory=Rounds)  # raw with nothing else at work
+
+
+class Window:
+    """Live slices of one client; as new ones are placed beyond it, the oldest are released."""
+
+    def __init__(self, bench: Bench, live: list[str]) -> None:
+        """Take slices that are placed."""
+        self._bench = bench
+        self.live = deque(live)
+        self.size = len(live)
+
+    def churn(
+        self, scheduler: EmbeddedScheduler, specs: list[SliceSpec], releases: int, into: Rounds
+    ) -> None:
+        """Place each, and release the oldest beside each of the last `releases`; a call for each."""
+        without = len(specs) - releases
+        with Spent() as spent:
+            for number, spec in enumerate(specs):
+                before = time.perf_counter()
+                (placed,) = scheduler.place([spec])
+                into.first.append(time.perf_counter() - before)
+                if isinstance(placed, Unplaceable):
+                    raise SystemExit(f"{spec.id}: {placed.sentence}")
+                self.live.append(spec.id)
+                if number >= without:
+                    before = time.perf_counter()
+                    scheduler.release([self.live.popleft()])
+                    into.second.append(time.perf_counter() - before)
+        into.add(len(specs), spent)
+        self.shrink(scheduler)
+
+    def churn_raw(
+        self,
+        scheduler: EmbeddedScheduler,
+        raw: Raw,
+        specs: list[SliceSpec],
+        releases: int,
+        into: Rounds,
+    ) -> None:
+        """Do the same by transactions that were built beforehand; the cell must be settled."""
+        in_step(scheduler)
+        slices = {r.key: r.modified for r in self._bench.store.read(["slice/"]).records}
+        without = len(specs) - releases
+        requests = []
+        places = []
+        for number, spec in enumerate(specs):
+            places.append(len(requests))
+            requests.append(encoded(planned(scheduler, spec).transaction))
+            self.live.append(spec.id)
+            if number >= without:
+                oldest = self.live.popleft()
+                step = released(scheduler, oldest, slices[keys.slice_(oldest)])
+                requests.append(encoded(step.transaction))
+        timing = raw.one_in_flight(requests)
+        into.add(len(specs), timing)
+        into.first += [timing.samples[at] for at in places]
+        into.second += [s for at, s in enumerate(timing.samples) if at not in set(places)]
+        in_step(scheduler)
+        self.shrink(scheduler)
+
+    def shrink(self, scheduler: EmbeddedScheduler) -> None:
+        """Release what is over the window's size, in one call."""
+        scheduler.release([self.live.popleft() for _ in range(len(self.live) - self.size)])
+
+
+def direct(*, rounds: int, slices: int, share: float) -> Side:
+    """Place and release in a half full cell of 1,000 x 8, with a controller and an agent at work.
+
+    A round is `slices` calls of `place([spec])`; beside each of the last `share` of them is a call
+    that releases the oldest slice. The rate is that of the placements, by the wall time of all
+    these calls: the mix of the rival's driver, which ends jobs only once its window is full. What
+    a round has placed beyond the window is released after it, and all is free before the next.
+
+    A controller and an agent, each a process of its own, build and free what is placed and
+    released all the while. They stand for other machines' processors, so they are `nice` here.
+
+    The raw side sends the same placements and releases to the same cell with the same processes at
+    work; `alone` sends copies of placements that nobody watches.
+    """
+    side = Side()
+    with Bench("fat-tree:8000") as bench, ExitStack() as stack:
+        raw = Raw(bench.etcd.endpoint)
+        stack.callback(raw.close)
+        bench.start_freeing()
+        scheduler = stack.enter_context(bench.scheduler("direct"))
+        check_encoding(scheduler, bench.etcd.endpoint)
+        mix = Mix(seed=2)
+        window = Window(bench, fill(scheduler, mix, 4000))
+        for turn in range(rounds + 1):
+            measured = side if turn else Side()  # the first, small one warms up
+            number = slices if turn else WARM
+            releases = round(share * number)
+            bench.settle()
+            with Profiled(on=bool(turn)):
+                window.churn(scheduler, mix.take(number), releases, measured.ours)
+            bench.settle()
+            window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
+            bench.settle()
+            in_step(scheduler)
+            steps = [planned(scheduler, spec) for spec in mix.take(number)]
+            timing = raw.one_in_flight(raw.copies([step.transaction for step in steps]))
+            for step in steps:
+                scheduler.view.retract(step.identifier)
+            measured.alone.add(number, timing)
+            measured.alone.first += timing.samples
+    return side
+
+
+def freed(*, rounds: int, slices: int) -> Side:
+    """Release a slice and wait until another client sees its units free: its placement is gone.
+
+    One at a time, in a half full cell of 1,000 x 8; the agent's simulated steps take no time. The
+    raw side sends placements, one at a time, on copies that nobody watches.
+    """
+    side = Side()
+    with Bench("fat-tree:8000") as bench, ExitStack() as stack:
+        raw = Raw(bench.etcd.endpoint)
+        stack.callback(raw.close)
+        bench.start_freeing(profiled=True)
+        scheduler = stack.enter_context(bench.scheduler("direct"))
+        mix = Mix(seed=4)
+        live = deque(fill(scheduler, mix, 4000))
+        bench.settle()
+        other = EtcdStore([bench.etcd.endpoint])
+        stack.callback(other.close)
+        waiter = Waiter(other)
+        for turn in range(rounds + 1):
+            measured = side if turn else Side()
+            with Spent() as spent:
+                for _ in range(slices):
+                    name = live.popleft()
+                    before = time.perf_counter()
+                    scheduler.release([name])
+                    waiter.gone(name)
+                    measured.ours.first.append(time.perf_counter() - before)
+            measured.ours.add(slices, spent)
+            in_step(scheduler)
+            steps = [planned(scheduler, spec) for spec in mix.take(slices)]
+            timing = raw.one_in_flight(raw.copies([step.transaction for step in steps]))
+            for step in steps:
+                scheduler.view.retract(step.identifier)
+            measured.raw.add(slices, timing)
+            measured.raw.first += timing.samples
+        bench.stop()
+    return side
+
+
+def gangs(*, rounds: int, slices: int) -> Side:
+    """Place gangs of 64 engines on 8 nodes, nearly empty, with a window of 10 live ones.
+
+    As in `direct`, with a release beside each placement, which is the rival's mix here.
+    """
+    side = Side()
+    with Bench("fat-tree:8000") as bench, ExitStack() as stack:
+        raw = Raw(bench.etcd.endpoint)
+        stack.callback(raw.close)
+        bench.start_freeing()
+        scheduler = stack.enter_context(bench.scheduler("direct"))
+        mix = Mix(seed=7)
+        window = Window(bench, fill(scheduler, mix, 640, gang=64))
+        for turn in range(rounds + 1):
+            measured = side if turn else Side()
+            number = slices if turn else 3
+            bench.settle()
+            specs = [mix.of(64) for _ in range(number)]
+            with Profiled(on=bool(turn)):
+                window.churn(scheduler, specs, number, measured.ours)
+            bench.settle()
+            specs = [mix.of(64) for _ in range(number)]
+            window.churn_raw(scheduler, raw, specs, number, measured.raw)
+        nodes = {len(p.ordered) for p in bench.placements().values()}
+        assert nodes == {8}, nodes
+    return side
+
+
+def scaled(*, rounds: int, slices: int, share: float, fill_by: int) -> tuple[Rounds, Rounds]:
+    """Return the rounds of `direct` at 1,000 x 8 and at 10,000 x 8, with nobody else at work.
+
+    What is released is not freed here: the cells have more than enough room for what is placed.
+
+    Args:
+        rounds: How many, in turns.
+        slices: Of each round.
+        share: Of them that a release goes with.
+        fill_by: Engines of each slice that fills half of the cell; 0 = 1 to 8.
+    """
+    found = (Rounds(), Rounds())
+    with ExitStack() as stack:
+        sides = []
+        for engines in (8000, 80_000):
+            bench = stack.enter_context(Bench(f"fat-tree:{engines}"))
+            scheduler = stack.enter_context(bench.scheduler("direct"))
+            mix = Mix(seed=8)
+            window = Window(bench, fill(scheduler, mix, engines // 2, gang=fill_by))
+            window.churn(scheduler, mix.take(WARM), WARM // 2, Rounds())
+            sides.append((window, scheduler, mix))
+        for _ in range(rounds):
+            for (window, scheduler, mix), into in zip(sides, found, strict=True):
+                with Profiled(on=into is found[1]):
+                    window.churn(scheduler, mix.take(slices), round(share * slices), into)
+    return found
+
+
+def in_step(scheduler: EmbeddedScheduler) -> None:
+    """Let a scheduler take in what its watch has brought: it does so before it plans."""
+    impossible = Mix(stem="none").of(10**6)
+    time.sleep(0.1)
+    (said,) = scheduler.place([impossible])
+    assert isinstance(said, Unplaceable)

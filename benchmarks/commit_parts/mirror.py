@@ -1,0 +1,105 @@
+"""How soon a process has all of a large cell, and how fast it can follow."""
+
+import queue
+import statistics
+import time
+from pathlib import Path
+
+import grpc
+from commit_parts.cells import Bench, Mix
+from commit_parts.drain import engines_for
+from commit_parts.profiled import Profiled
+from commit_parts.raw import ROOT, UNLIMITED
+
+from flowos.model.transaction import Changes, WatchMessage
+from flowos.model.view import CellView
+from flowos.planning.pool import Pool
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS
+from flowos_store.wire import etcdrpc, rpc
+
+ENGINES = 100_000
+FOLLOW_SECONDS = 60.0
+STEP = 500
+
+
+def cold_start(*, starts: int, profile: Path | None = None) -> tuple[float, float]:
+    """Return seconds from the start of a scheduler process to its view being in step, and of raw.
+
+    The process is the product's own, on 100,000 engines: interpreter, imports, session, listing,
+    decoding, indexes. Raw is the bare stub's listing of the same keys in one answer, undecoded.
+    """
+    ours, raw = [], []
+    with Bench(f"fat-tree:{ENGINES}", profile=profile) as bench:
+        with grpc.insecure_channel(bench.etcd.endpoint, options=UNLIMITED) as channel:
+            stub = etcdrpc.KVStub(channel)
+            for _ in range(starts):
+                before = time.perf_counter()
+                bench.start("scheduler", "run", "batch", profiled=True)
+                bench.await_step()
+                ours.append(time.perf_counter() - before)
+                bench.stop()
+                before = time.perf_counter()
+                stub.Range(rpc.RangeRequest(key=ROOT, range_end=ROOT[:-1] + b"0"))
+                raw.append(time.perf_counter() - before)
+    return statistics.median(ours), statistics.median(raw)
+
+
+def events(*, rounds: int, slices: int) -> tuple[float, float]:
+    """Return events a second that a scheduler's view follows, and that its watch delivers alone.
+
+    An event is one key's change in the families that a scheduler follows. Half of them are new
+    slices, half their placements: the history of slices placed in groups, replayed by a watch from
+    the revision before them. The view has a planner's index attached, as a scheduler's has.
+    """
+    ours, bare = [], []
+    with Bench(f"fat-tree:{engines_for(slices)}") as bench:
+        before = bench.store.read(["cell/"]).revision
+        with bench.scheduler("write") as scheduler:
+            mix = Mix(seed=9)
+            for _ in range(slices // STEP):
+                scheduler.place(mix.take(STEP))
+        until = bench.store.read(["cell/"]).revision
+        for _ in range(rounds):
+            reading = bench.store.read(SCHEDULER_FOLLOWS, at=before)
+            view = CellView()
+            view.load(reading.records)
+            view.progressed(before)
+            Pool(view)
+            with Profiled():
+                ours.append(_follow(bench, view, before, until))
+            assert len(view.placements) == slices // STEP * STEP
+            bare.append(_follow(bench, None, before, until))
+    return statistics.median(ours), statistics.median(bare)
+
+
+def _follow(bench: Bench, view: CellView | None, after: int, until: int) -> float:
+    """Return the events a second of one replay."""
+    inbox: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
+    count, at = 0, after
+    started = time.perf_counter()
+    watch = bench.store.watch(SCHEDULER_FOLLOWS, after=after, deliver=inbox.put)
+    waiting = {"slice", "placement"}
+    seen = dict.fromkeys(waiting, after)
+    last = _last_of(bench)
+    while any(seen[family] < last[family] for family in waiting):
+        message = inbox.get(timeout=FOLLOW_SECONDS)
+        if not isinstance(message, Changes):
+            continue
+        for change in message.changes:
+            if view is not None:
+                view.apply(change)
+            family = change.key.partition("/")[0]
+            if family in seen:
+                seen[family] = change.modified
+        count += len(message.changes)
+    took = time.perf_counter() - started
+    watch.close()
+    assert at <= until
+    return count / took
+
+
+def _last_of(bench: Bench) -> dict[str, int]:
+    return {
+        family: max(r.modified for r in bench.store.read([f"{family}/"]).records)
+        for family in ("slice", "placement")
+    }

@@ -1,0 +1,114 @@
+"""What does a process know of its own session, and what has it to ask the store to be sure of it?
+
+Pure: each conversation yields what is to be asked. `session.py` has them on threads.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from flowos.model import keys
+from flowos.model.codec import encode
+from flowos.model.errors import OutcomeUnknown, SessionLost, StoreUnreachable
+from flowos.model.placement import Session
+from flowos.model.protocols import Lease
+from flowos.model.transaction import Committed, Put, Transaction
+from flowos.protocol.answers import fence_again, fenced
+from flowos.protocol.proposal import Fence
+from flowos.runtime.requests import Conversation, Grant, Look, Write
+
+KEYS_A_REQUEST: Final = 100  # below etcd's default --max-txn-ops of 128
+
+
+class Tenure:
+    """A session from its opening to its loss.
+
+    Attributes:
+        id: Never used twice.
+        record: What others see of this process.
+        fence: What every control transaction of this process compares; revision 0 = not open.
+        lost: Whether the lease is known to be over.
+    """
+
+    def __init__(self, identifier: str, role: str, name: str, policy: str, now: float) -> None:
+        """Know who this is; nothing is asked yet. `now` is wall-clock seconds."""
+        self.id = identifier
+        self.record = Session(
+            role=role,
+            name=name,
+            policy=policy,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started_at=now,
+        )
+        self.key = keys.session(role, identifier)
+        self.fence = Fence(self.key, 0)
+        self.lease: Lease | None = None
+        self.lost = False
+
+    @property
+    def lease_id(self) -> int:
+        """The lease to put this process's other keys under."""
+        assert self.lease is not None, "not open"
+        return self.lease.id
+
+    def open(self, ttl_seconds: int) -> Conversation[None]:
+        """Grant the lease and put the key."""
+        self.lease = yield Grant(ttl_seconds)
+        yield from self._put()
+
+    def refence(self) -> Conversation[int]:
+        """Put the session key again, so that nothing sent before can still happen.
+
+        Returns:
+            The revision of the fence: once the view is complete up to it, what is not there did
+            not happen.
+
+        Raises:
+            SessionLost: The lease is over, which fences as well; this process must start anew.
+            StoreUnreachable: No answer; try again.
+        """
+        try:
+            yield from self._put()
+        except OutcomeUnknown as error:
+            # Put at a later revision than was known: then it happened, or an earlier try did.
+            revision = yield from self._own_revision()
+            if revision == self.fence.revision:
+                raise StoreUnreachable(str(error)) from None
+            self.fence = Fence(self.key, revision)
+        return self.fence.revision
+
+    def put_leased(self, records: Mapping[str, object]) -> Conversation[dict[str, int]]:
+        """Write further keys of this process under its lease; return their revisions."""
+        found: dict[str, int] = {}
+        items = list(records.items())
+        for start in range(0, len(items), KEYS_A_REQUEST):
+            part = items[start : start + KEYS_A_REQUEST]
+            puts = tuple(Put(key, encode(record), self.lease_id) for key, record in part)
+            (outcome,) = yield Write((Transaction((self.fence.compare,), puts),))
+            if not isinstance(outcome, Committed):
+                raise self.over()
+            found |= dict.fromkeys((key for key, _ in part), outcome.revision)
+        return found
+
+    def over(self) -> SessionLost:
+        """Note that the lease is over; return what to raise."""
+        self.lost = True
+        return SessionLost(f"session {self.id} is over: start again")
+
+    def _put(self) -> Conversation[None]:
+        (outcome,) = yield Write((fence_again(self.fence, self.record, self.lease_id),))
+        try:
+            self.fence = fenced(self.fence, outcome)
+        except SessionLost:
+            self.lost = True
+            raise
+
+    def _own_revision(self) -> Conversation[int]:
+        reading = yield Look((self.key,))
+        found = [record for record in reading.records if record.key == self.key]
+        if not found:
+            raise self.over()
+        revision: int = found[0].modified
+        return revision
