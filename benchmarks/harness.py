@@ -73,21 +73,24 @@ class Report:
             goal, ok = f">= {at_least:g} {unit}", value >= at_least
         self.figures[name] = Figure(value, unit, baseline, goal, ok)
 
+    def shown(self) -> dict[str, dict[str, object]]:
+        """Return all figures for programs."""
+        return {
+            name: {
+                "value": round(f.value, 4),
+                "unit": f.unit,
+                "baseline": None if f.baseline is None else round(f.baseline, 4),
+                "ratio": None if f.ratio is None else round(f.ratio, 4),
+                "goal": f.goal,
+                "ok": f.ok,
+            }
+            for name, f in self.figures.items()
+        }
+
     def print(self, *, as_json: bool) -> None:
         """Print all figures, as JSON or as a table with a plot beside it."""
         if as_json:
-            shown = {
-                name: {
-                    "value": round(f.value, 4),
-                    "unit": f.unit,
-                    "baseline": None if f.baseline is None else round(f.baseline, 4),
-                    "ratio": None if f.ratio is None else round(f.ratio, 4),
-                    "goal": f.goal,
-                    "ok": f.ok,
-                }
-                for name, f in self.figures.items()
-            }
-            print(json.dumps({"figures": shown}))
+            print(json.dumps({"figures": self.shown()}))
             return
         load = os.getloadavg()[0]
         print(f"{self.title}  (load average {load:.2f}, {os.cpu_count()} cores)")
@@ -101,8 +104,11 @@ class Report:
                 f"{f.goal:<18} {verdict}".rstrip()
             )
 
-    def plot(self, name: str, draw: "Callable[[object], None]") -> None:
+    def plot(
+        self, name: str, draw: "Callable[[object], None]", *, folder: Path | None = None
+    ) -> None:
         """Write a picture, where matplotlib is installed (extra `bench`)."""
+        folder = folder or PLOTS
         try:
             import matplotlib as mpl
 
@@ -111,12 +117,12 @@ class Report:
         except ImportError:
             print("  no picture: pip install 'flowos[bench]'", file=sys.stderr)
             return
-        PLOTS.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         figure, axes = plt.subplots(figsize=(7, 4))
         draw(axes)
         axes.set_title(self.title)
         figure.tight_layout()
-        path = PLOTS / f"{name}.png"
+        path = folder / f"{name}.png"
         figure.savefig(path, dpi=120)
         plt.close(figure)
         print(f"  picture: {path}")

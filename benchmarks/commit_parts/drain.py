@@ -20,6 +20,7 @@ from flowos_store.wire import etcdrpc, rpc
 LOOK_SECONDS = 0.01
 DRAIN_SECONDS = 120.0
 PUTS = 100
+STATS_SECONDS = 5.0
 SPARE = 1.12  # engines beyond those asked for: gangs of one node leave some of each node free
 
 
@@ -142,9 +143,7 @@ def _drained(
     first = observer.at(0.5)
     moments = [first, *(observer.at(slices * n / 10) for n in range(1, 11))]
     tenths = [slices / 10 / (b - a) for a, b in pairwise(moments)]
-    time.sleep(1.2)  # figures are published once a second
-    stats = [decode(dict, r.value) for r in bench.store.read(["stats/"]).records]
-    tries = sum(s.get("commits", 0) + s.get("conflicts", 0) for s in stats)
+    tries = _tries(bench, slices)
     return Drained(
         from_start=slices / (last - started),
         at_work=slices / (last - first),
@@ -152,6 +151,17 @@ def _drained(
         cpu_us=1e6 * cpu_seconds / slices,
         plans_per_placed=tries / slices,
     )
+
+
+def _tries(bench: Bench, slices: int) -> int:
+    """Return how many commits all living schedulers have tried, once their figures are all told."""
+    deadline = time.monotonic() + STATS_SECONDS
+    while True:  # a process tells its figures once a second
+        stats = [decode(dict, r.value) for r in bench.store.read(["stats/"]).records]
+        done = sum(s.get("placed", 0) for s in stats) >= slices
+        if done or time.monotonic() > deadline:
+            return sum(s.get("commits", 0) + s.get("conflicts", 0) for s in stats)
+        time.sleep(0.05)
 
 
 def raw_placements(bench: Bench, slices: int) -> list[Transaction]:

@@ -29,18 +29,20 @@ def cold_start(*, starts: int, profile: Path | None = None) -> tuple[float, floa
     decoding, indexes. Raw is the bare stub's listing of the same keys in one answer, undecoded.
     """
     ours, raw = [], []
-    with Bench(f"fat-tree:{ENGINES}", profile=profile) as bench:
-        with grpc.insecure_channel(bench.etcd.endpoint, options=UNLIMITED) as channel:
-            stub = etcdrpc.KVStub(channel)
-            for _ in range(starts):
-                before = time.perf_counter()
-                bench.start("scheduler", "run", "batch", profiled=True)
-                bench.await_step()
-                ours.append(time.perf_counter() - before)
-                bench.stop()
-                before = time.perf_counter()
-                stub.Range(rpc.RangeRequest(key=ROOT, range_end=ROOT[:-1] + b"0"))
-                raw.append(time.perf_counter() - before)
+    with (
+        Bench(f"fat-tree:{ENGINES}", profile=profile) as bench,
+        grpc.insecure_channel(bench.etcd.endpoint, options=UNLIMITED) as channel,
+    ):
+        stub = etcdrpc.KVStub(channel)
+        for _ in range(starts):
+            before = time.perf_counter()
+            bench.start("scheduler", "run", "batch", profiled=True)
+            bench.await_step()
+            ours.append(time.perf_counter() - before)
+            bench.stop()
+            before = time.perf_counter()
+            stub.Range(rpc.RangeRequest(key=ROOT, range_end=ROOT[:-1] + b"0"))
+            raw.append(time.perf_counter() - before)
     return statistics.median(ours), statistics.median(raw)
 
 
@@ -58,7 +60,7 @@ def events(*, rounds: int, slices: int) -> tuple[float, float]:
             mix = Mix(seed=9)
             for _ in range(slices // STEP):
                 scheduler.place(mix.take(STEP))
-        until = bench.store.read(["cell/"]).revision
+        last = _last_of(bench)
         for _ in range(rounds):
             reading = bench.store.read(SCHEDULER_FOLLOWS, at=before)
             view = CellView()
@@ -66,39 +68,36 @@ def events(*, rounds: int, slices: int) -> tuple[float, float]:
             view.progressed(before)
             Pool(view)
             with Profiled():
-                ours.append(_follow(bench, view, before, until))
+                ours.append(_follow(bench, view, before, last))
             assert len(view.placements) == slices // STEP * STEP
-            bare.append(_follow(bench, None, before, until))
+            bare.append(_follow(bench, None, before, last))
     return statistics.median(ours), statistics.median(bare)
 
 
-def _follow(bench: Bench, view: CellView | None, after: int, until: int) -> float:
-    """Return the events a second of one replay."""
+def _follow(bench: Bench, view: CellView | None, after: int, last: dict[str, int]) -> float:
+    """Return the events a second of one replay, from the opening of the watch to the last event."""
     inbox: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
-    count, at = 0, after
+    count = 0
+    seen = dict.fromkeys(last, after)
     started = time.perf_counter()
     watch = bench.store.watch(SCHEDULER_FOLLOWS, after=after, deliver=inbox.put)
-    waiting = {"slice", "placement"}
-    seen = dict.fromkeys(waiting, after)
-    last = _last_of(bench)
-    while any(seen[family] < last[family] for family in waiting):
+    while any(seen[family] < last[family] for family in last):
         message = inbox.get(timeout=FOLLOW_SECONDS)
         if not isinstance(message, Changes):
             continue
+        count += len(message.changes)
         for change in message.changes:
             if view is not None:
                 view.apply(change)
-            family = change.key.partition("/")[0]
-            if family in seen:
-                seen[family] = change.modified
-        count += len(message.changes)
+        for change in message.changes[-1:]:
+            seen[change.key.partition("/")[0]] = change.modified
     took = time.perf_counter() - started
     watch.close()
-    assert at <= until
     return count / took
 
 
 def _last_of(bench: Bench) -> dict[str, int]:
+    """Return the newest revision of each family that the history is about."""
     return {
         family: max(r.modified for r in bench.store.read([f"{family}/"]).records)
         for family in ("slice", "placement")

@@ -47,7 +47,7 @@ def why_not() -> str:
     return "" if os.geteuid() == 0 else "its daemons want to be root"
 
 
-def slurm(*, nodes: int, slices: int, backlog: int) -> Slurm:
+def slurm(*, nodes: int, slices: int, backlog: int, occupied: float = 0.5) -> Slurm:
     """Run the rival's benchmark; what it does not tell is None, and said on stderr."""
     why = why_not()
     if why:
@@ -55,7 +55,8 @@ def slurm(*, nodes: int, slices: int, backlog: int) -> Slurm:
         return Slurm()
     folder = Path(tempfile.mkdtemp(prefix="flowos-slurm-", dir=on_disk()))
     settings = {
-        "NODES": nodes, "CPUS": 8, "OPS": slices, "BACKLOG": backlog, "CLI": 0, "DIR": folder / "run"
+        "NODES": nodes, "CPUS": 8, "OPS": slices, "BACKLOG": backlog, "CLI": 0, "OCC": occupied,
+        "DIR": folder / "run",
     }  # fmt: skip
     environment = os.environ | {name: str(value) for name, value in settings.items()}
     try:
@@ -69,7 +70,8 @@ def slurm(*, nodes: int, slices: int, backlog: int) -> Slurm:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     told = read(done.stdout)
-    missing = [name for name in ("client", "gang64", "drain") if getattr(told, name) is None]
+    asked = ("client", "gang64", *(("drain",) if backlog else ()))
+    missing = [name for name in asked if getattr(told, name) is None]
     if missing:
         words = (done.stdout + done.stderr).strip().splitlines()[-3:]
         print(f"Slurm did not tell {', '.join(missing)}: {' | '.join(words)}", file=sys.stderr)

@@ -3,10 +3,11 @@
 import heapq
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
-from flowos.drivers.step import Finished, Step, Verb
+from flowos.drivers.step import Finished, Standing, Step, Verb
+from flowos.model.units import subject_of
 
 # A second of real hardware is minutes of a demonstration: these are scaled to be watched.
 DEMO_SECONDS: Mapping[Verb, float] = {
@@ -46,6 +47,7 @@ class SimDriver:
         self._ends: list[tuple[float, int, Step]] = []
         self._count = 0
         self._runs: dict[tuple[str, str], int] = {}  # (place, attempt) -> the RUN under way
+        self._up: dict[tuple[str, str], Standing] = {}
 
     def begin(self, step: Step, now: float) -> None:
         """Queue the step's end."""
@@ -55,6 +57,7 @@ class SimDriver:
             self._runs.pop(key, None)
         elif step.verb is Verb.RUN:
             self._runs[key] = self._count
+        self._note(step)
         heapq.heappush(self._ends, (now + self._takes(step), self._count, step))
 
     def finished(self, now: float) -> list[Finished]:
@@ -82,10 +85,39 @@ class SimDriver:
         """Return when the next step ends."""
         return self._ends[0][0] if self._ends else inf
 
+    def standing(self) -> list[Standing]:
+        """Return what steps have put up and none has torn down."""
+        return list(self._up.values())
+
     def close(self) -> None:
         """Forget everything."""
         self._ends.clear()
         self._runs.clear()
+        self._up.clear()
+
+    def _note(self, step: Step) -> None:
+        key = (step.place, step.attempt)
+        if step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN):
+            running = step.verb is Verb.RUN or (key in self._up and self._up[key].running)
+            self._up[key] = Standing(step.place, step.attempt, step.order, running)
+            return
+        there = self._up.get(key)
+        if there is None:
+            return
+        order = there.order
+        if step.verb is Verb.STOP:
+            self._up[key] = replace(there, running=False)
+            return
+        if step.verb is Verb.DISCONNECT:
+            kept = tuple(u for u in order.units if not u.startswith(("lane/", "aggregator/")))
+            order = replace(order, crossbar=(), units=kept)
+        else:  # an engine of it is scrubbed, or switched off
+            kept = tuple(u for u in order.units if subject_of(u) != step.subject)
+            order = replace(order, units=kept)
+        if any(u.startswith(("engine/", "share/", "lane/")) for u in order.units) or order.crossbar:
+            self._up[key] = replace(there, order=order)
+        else:
+            del self._up[key]
 
     def _takes(self, step: Step) -> float:
         if step.verb is Verb.RUN:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flowos.model.placement import Order
 
@@ -62,3 +62,28 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Stop everything that runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is up at a place for an attempt.
+
+    Attributes:
+        place: The node or switch.
+        attempt: For whom.
+        order: What is up, as it was ordered.
+        running: Whether its tasks were started; `finished` tells when they end, or ended.
+    """
+
+    place: str
+    attempt: str
+    order: Order
+    running: bool = False
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A driver that can tell what an earlier agent, or another store's orders, have left up."""
+
+    def standing(self) -> list[Standing]:
+        """Return all that is up."""

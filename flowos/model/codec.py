@@ -13,8 +13,11 @@ T = TypeVar("T")
 # more for each kind of record.
 FEW: Final = 500
 
-_ADAPTERS: Final[dict[type, Any]] = {}  # they hold no state
+# They hold no state. Adapters are asked for their inner functions: what `TypeAdapter` puts around
+# them, to pass on a dozen options, takes as long as a small record.
+_ADAPTERS: Final[dict[type, Any]] = {}
 _WRITERS: Final[dict[type, Callable[..., bytes]]] = {}
+_READERS: Final[dict[type, Callable[..., Any]]] = {}
 _COUNTS: Final[dict[type, int]] = {}
 
 
@@ -32,7 +35,6 @@ def encode(record: object) -> bytes:
     kind = type(record)
     writer = _WRITERS.get(kind)
     if writer is None:
-        # Not `dump_json`: passing on its dozen options takes as long as writing a small record.
         writer = _WRITERS[kind] = _adapter(kind).serializer.to_json
     return writer(record, exclude_defaults=True)
 
@@ -60,11 +62,20 @@ def decode_few(kind: type[T], value: bytes) -> T:
 
 def decode_many(kind: type[T], value: bytes) -> T:
     """Do what `decode` does, by compiled code."""
+    reader = _READERS.get(kind)
+    if reader is None:
+        reader = _READERS[kind] = _adapter(kind).validator.validate_json
+    try:
+        return reader(value, strict=True)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise _misfit(kind, error) from None
+
+
+def _misfit(kind: type, error: ValueError) -> SpecError:
     from pydantic import ValidationError
 
-    try:
-        return _adapter(kind).validate_json(value, strict=True)  # type: ignore[no-any-return]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SpecError(first["msg"], where=f"{kind.__name__}.{where}") from None
+    if not isinstance(error, ValidationError):
+        raise error
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return SpecError(first["msg"], where=f"{kind.__name__}.{where}")

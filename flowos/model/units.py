@@ -21,10 +21,10 @@ Holding: TypeAlias = Mapping[str, Amounts]  # unit -> amounts; () for whole unit
 
 NOTHING: Holding = MappingProxyType({})
 DIVISIBLE = ("share", "host")
-_AMOUNTS = {"share": 1, "host": 2}
-_UNIT = re.compile(
-    r"(engine|share)/[^/]+/[^/]+|(host|node|switch|link)/[^/]+"
-    r"|lane/.+/(fwd|rev)/[0-9]{1,4}|aggregator/[^/]+/[0-9]{1,4}"
+_UNIT = re.compile(  # each group has one amount more than the one before it
+    r"(engine/[^/]+/[^/]+|(?:node|switch|link)/[^/]+"
+    r"|lane/.+/(?:fwd|rev)/[0-9]{1,4}|aggregator/[^/]+/[0-9]{1,4})"
+    r"|(share/[^/]+/[^/]+)|(host/[^/]+)"
 )
 OUT_OF_SERVICE = ("node", "switch", "link")
 
@@ -80,7 +80,7 @@ def place_in(unit: str) -> str:
 def well_formed(unit: str, amounts: Amounts) -> bool:
     """Whether a record names a unit that can be, with as many amounts as its kind has."""
     found = _UNIT.fullmatch(unit)
-    return found is not None and len(amounts) == _AMOUNTS.get(kind_of(unit), 0)
+    return found is not None and found.lastindex == len(amounts) + 1
 
 
 def claim_key(unit: str, attempt: str) -> str:

@@ -5,8 +5,9 @@ Changes from the store come in by `apply`. A planner's own commits that are unde
 journal that lets one working copy serve a whole group of plans.
 """
 
+import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -16,7 +17,7 @@ from flowos.model.errors import SpecError
 from flowos.model.placement import Observed, Order, Placement, Report, Session
 from flowos.model.slice import Slice, Waiting
 from flowos.model.transaction import Change, Versioned
-from flowos.model.units import engine_unit, is_divisible, well_formed
+from flowos.model.units import NOTHING, Amounts, engine_unit, is_divisible, well_formed
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class CellView:
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     inventory_listeners: list[Callable[[str, str], None]] = field(default_factory=list)
     _assumed: dict[str, Placement] = field(default_factory=dict)
+    _written: dict[str, bytes] = field(default_factory=dict)
     _guards: dict[str, int] = field(default_factory=dict)
     _spent: dict[tuple[str, str], int] = field(default_factory=dict)
 
@@ -149,16 +151,26 @@ class CellView:
 
     # -- the journal of plans under way
 
-    def assume(self, identifier: str, placement: Placement) -> None:
-        """Count a plan's units as held until `settle` or `retract`."""
+    def assume(self, identifier: str, placement: Placement, record: bytes = b"") -> None:
+        """Count a plan's units as held until `settle` or `retract`.
+
+        Args:
+            identifier: The slice, or system placement.
+            placement: As it will be.
+            record: The bytes that are to be written for it: when the store shows just these,
+                nothing has to be read or changed any more.
+        """
         before = self.now(identifier)
         self._assumed[identifier] = placement
+        if record:
+            self._written[identifier] = record
         self._replace(identifier, before, placement)
 
     def retract(self, identifier: str) -> None:
         """Forget a plan that was not committed; no error if the store's word came first."""
         plan = self._assumed.pop(identifier, None)
         if plan is not None:
+            self._written.pop(identifier, None)
             entry = self.placements.get(identifier)
             self._replace(identifier, plan, entry.value if entry else None)
 
@@ -186,8 +198,15 @@ class CellView:
     def load(self, records: Iterable[Versioned]) -> None:
         """Take in a listing after `clear`; plans under way that it does not show stay assumed."""
         plans, self._assumed = self._assumed, {}
-        for record in records:
-            self.apply(Change(*record))
+        # The collector would look at a million new objects again and again; none is garbage.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            for record in records:
+                self.apply(Change(*record))
+        finally:
+            if collects:
+                gc.enable()
         for identifier, plan in plans.items():
             if identifier not in self.placements:
                 self.assume(identifier, plan)
@@ -269,8 +288,14 @@ class CellView:
     def _apply_placement(self, identifier: str, change: Change) -> None:
         self.placed_at = max(self.placed_at, change.modified)
         before = self.now(identifier)
+        written = self._written.pop(identifier, None)
+        if written is not None and written == change.value and before is not None:
+            # Our own commit comes back to us. Its attempt is in it, so it is no other's.
+            self._assumed.pop(identifier, None)
+            self.placements[identifier] = Entry(before, change.created, change.modified)
+            return
         after = None if change.value is None else decode(Placement, change.value)
-        for unit, amounts in {**after.held, **after.releasing}.items() if after else ():
+        for unit, amounts in _listed(after).items():
             if not well_formed(unit, amounts):
                 raise SpecError(f"{unit} {list(amounts)} is no unit", where=change.key)
         self._assumed.pop(identifier, None)
@@ -282,8 +307,7 @@ class CellView:
 
     def _replace(self, name: str, before: Placement | None, after: Placement | None) -> None:
         """Move the indexes from one state of a placement to the next."""
-        old = {**before.held, **before.releasing} if before else {}
-        new = {**after.held, **after.releasing} if after else {}
+        old, new = _listed(before), _listed(after)
         for unit, amounts in old.items():
             if new.get(unit) != amounts:
                 self._drop(unit, name)
@@ -374,6 +398,14 @@ class CellView:
             return True
         report = self.reports.get(attempt, {}).get(place)
         return report is not None and report.value.applied >= order.modified
+
+
+def _listed(placement: Placement | None) -> Mapping[str, Amounts]:
+    """Return all units of a placement."""
+    if placement is None:
+        return NOTHING
+    held, releasing = placement.held, placement.releasing
+    return {**held, **releasing} if releasing else held
 
 
 def _put(table: dict[str, Entry[T]], name: str, kind: type[T], change: Change) -> None:

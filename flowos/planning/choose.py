@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.units import kind_of, subject_of
@@ -15,6 +15,8 @@ _LOOKED_AT_MAX: Final = 256  # nodes compared by what is loaded; loading costs s
 _TOGETHER: Final = {"node": 0, "switch": 1}  # the narrowest choose first
 
 Pick = tuple[int, Mask]  # node number, which of its engines
+Effort = tuple[int, int, bool, int, int]
+T = TypeVar("T")
 
 
 class Chosen(NamedTuple):
@@ -283,13 +285,13 @@ def _one_node(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] |
         )[:few]
         if not ranked:
             return None
-        _, number, mask = one_of(ranked, seed)
+        _, number, mask = _one_of(draft, ranked, ranked[0][1], seed)
     elif not draft.touched and not draft.wake:
         # The ladder's order is the order of preference, and nothing was taken off it.
         found = list(islice(_climb(draft, want, stock, few), few))
         if not found:
             return None
-        number, mask = one_of(found, seed)
+        number, mask = _one_of(draft, found, found[0][0], seed)
     else:
         ranked = sorted(
             (_effort(draft, want, number, mask), number, mask)
@@ -297,8 +299,18 @@ def _one_node(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] |
         )[:few]
         if not ranked:
             return None
-        _, number, mask = one_of(ranked, seed)
+        _, number, mask = _one_of(draft, ranked, ranked[0][1], seed)
     return [(number, _positions(draft, want, number, mask, want.count))]
+
+
+def _one_of(draft: Draft, ranked: Sequence[T], best: int, seed: int) -> T:
+    """One of the best few by chance, where rivals may want them too; at home just the best."""
+    at_home = draft.pool.divided and not _is_afar(draft, best)
+    return ranked[0] if at_home else one_of(ranked, seed)
+
+
+def _is_afar(draft: Draft, number: int) -> bool:
+    return draft.pool.is_afar(draft.site(number).name)
 
 
 def _climb(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
@@ -361,8 +373,11 @@ def _loaded_nodes(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
             yield number, mask
 
 
-def _effort(draft: Draft, want: Want, number: int, mask: Mask) -> tuple[int, int, int, int]:
-    """Return how much there is to do and to waste on a node: to wake, to load, left over."""
+def _effort(draft: Draft, want: Want, number: int, mask: Mask) -> Effort:
+    """Return how much there is to do and to waste on a node: to wake, to load, left over.
+
+    A node at home comes before one afar, unless that saves waking or loading.
+    """
     free = draft.pool.free[number]
     count = want.count
     asleep = max(count - (mask & free.on).bit_count(), 0)
@@ -373,7 +388,9 @@ def _effort(draft: Draft, want: Want, number: int, mask: Mask) -> tuple[int, int
         hot = (picked & loaded.get(want.bitstream, 0)).bit_count()
         empty = (picked & loaded.get("", 0)).bit_count()
         loads = 2 * (count - hot) - empty
-    return asleep, loads, mask.bit_count() - count, draft.host(number)[0] - want.cpu_millis * count
+    afar = draft.pool.divided and _is_afar(draft, number)
+    left = mask.bit_count() - count
+    return asleep, loads, afar, left, draft.host(number)[0] - want.cpu_millis * count
 
 
 def _positions(draft: Draft, want: Want, number: int, mask: Mask, count: int) -> Mask:
@@ -412,7 +429,7 @@ def _near(draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]) -> lis
                 if mask & ports and leaf != NOWHERE:
                     leaves[leaf] = None
     for leaf in leaves:
-        rooms: list[tuple[tuple[int, int, int, int], int, Mask]] = []
+        rooms: list[tuple[Effort, int, Mask]] = []
         for number, ports in _ports_on(draft, leaf):
             mask, limit = draft.room(number, want, stock, ports)
             if limit >= want.count:
@@ -483,16 +500,17 @@ def _anywhere(want: Want) -> Want:
 def _one_leaf(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
     """The leaf switch with the fewest engines left over."""
     which = 1 if draft.wake else 0
+    afar = draft.pool.leaves_afar
     fitting = sorted(
-        (totals[which], leaf)
+        (leaf in afar, totals[which], leaf)
         for leaf, totals in stock.leaves.items()
         if totals[which] >= want.count and leaf != NOWHERE
     )
-    if seed and len(fitting) > 1:
+    if seed and len(fitting) > 1 and (fitting[0][0] or not afar):
         few = fitting[:_FEW]
         first = scramble(seed) % len(few)
         fitting = [*few[first:], *few[:first], *fitting[_FEW:]]
-    for _, leaf in fitting:
+    for _, _, leaf in fitting:
         picks = _within(draft, want, stock, _ports_on(draft, leaf), want.count)
         if picks is not None:
             return picks
@@ -601,10 +619,16 @@ def _round_robin(
 def _part(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
     """The engine with the least thousandths left that still fits, then a whole one."""
     few = _FEW if seed else 1
-    found = sorted(_parts(draft, want, stock, few))[:few]
+    found = sorted(_parts(draft, want, stock, few))
+    if draft.pool.divided:
+        found.sort(key=lambda part: _is_afar(draft, part[2]))
+        if found and _is_afar(draft, found[0][2]):
+            whole = _one_node(draft, want, stock, seed)
+            if whole and not _is_afar(draft, whole[0][0]):
+                return whole
     if not found:
         return _one_node(draft, want, stock, seed)
-    _, _, number, mask = one_of(found, seed)
+    _, _, number, mask = _one_of(draft, found[:few], found[0][2], seed)
     return [(number, mask)]
 
 
@@ -660,31 +684,31 @@ def _suits(draft: Draft, want: Want, number: int, position: int) -> bool:
 def _hosts_for(draft: Draft, host: HostWant, seed: int) -> list[int] | None:
     """Nodes without engines first, then those whose engines are in use, each the tightest."""
     few = host.count + (_FEW - 1 if seed else 0)
-    ranked: list[tuple[int, int, int]] = []
+    ranked: list[tuple[int, bool, int, int]] = []
     for number in draft.touched:
         cpu, memory = draft.host(number)
         if cpu >= host.cpu_millis and memory >= host.memory_bytes and number not in draft.closed:
             calm = min(draft.pool.free[number].calm, 1)  # touched: its engines are in use, by us
-            ranked.append((calm, cpu, number))
+            ranked.append((calm, _is_afar(draft, number), cpu, number))
     states = draft.pool.free
     found = 0
-    for calm, number in draft.pool.hosts.climb(0, host.cpu_millis):
+    for calm, number in draft.pool.hosts.climb(0, host.cpu_millis, home_first=False):
         free = states[number]
         if free.memory_bytes < host.memory_bytes or number in draft.touched:
             continue
         if host.linked and not draft.site(number).linked:
             continue
-        ranked.append((calm, free.cpu_millis, number))
+        ranked.append((calm, _is_afar(draft, number), free.cpu_millis, number))
         found += 1
         if found >= few:
             break
     if host.linked:
-        ranked = [entry for entry in ranked if draft.site(entry[2]).linked]
+        ranked = [entry for entry in ranked if draft.site(entry[3]).linked]
     if len(ranked) < host.count:
         return None
     ranked.sort()
-    if seed:
+    if seed and (ranked[0][1] or not draft.pool.divided):
         few_ones = ranked[:few]
         first = scramble(seed) % (len(few_ones) - host.count + 1)
         ranked = few_ones[first:]
-    return [number for _, _, number in ranked[: host.count]]
+    return [number for _, _, _, number in ranked[: host.count]]

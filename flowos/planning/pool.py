@@ -19,6 +19,9 @@ NOWHERE: Final = ""  # the leaf of engines that have no port on any switch
 OFF: Final = "~off/"  # system placements of this name hold what is powered off, and give it up
 _NUMBER_BITS: Final = 24  # 16 million nodes
 _NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
+_AFAR: Final = 1 << 62  # in a node's tag: it is some other scheduler's to begin with
+_HOME_NODES_MIN: Final = 8  # a home with fewer would cost more in packing than conflicts cost
+_HOME_LEAVES_MIN: Final = 4  # with fewer, homes are made of nodes, of which all get alike
 _MEMO_MAX: Final = 20_000  # a stream of requests that differ each time ends here
 _STOCK_ENTRIES_MAX: Final = 1_000_000  # about 40 MB of sorted keys over all stocks
 
@@ -109,37 +112,59 @@ class Trunk(NamedTuple):
 
 
 class Ladder:
-    """Nodes by how much they have (the rung), on each rung by free CPU, least first."""
+    """Nodes by how much they have (the rung), on each rung by free CPU, least first.
 
-    __slots__ = ("order", "rungs")
+    On each rung the nodes at home stand before those afar (see `Pool.divide`).
+    """
+
+    __slots__ = ("afar", "order", "rungs")
 
     def __init__(self) -> None:
         self.rungs: dict[int, list[int]] = {}
         self.order: list[int] = []
+        self.afar = 0  # how many entries are of nodes afar
 
-    def put(self, rung: int, free: Free, number: int) -> None:
-        """Add a node; the same node may stand on several rungs."""
+    def put(self, rung: int, free: Free, tag: int) -> None:
+        """Add a node, by its tag; the same node may stand on several rungs."""
         bucket = self.rungs.get(rung)
         if bucket is None:
             bucket = self.rungs[rung] = []
             insort(self.order, rung)
-        insort(bucket, _key(free, number))
+        insort(bucket, _key(free, tag))
+        self.afar += tag >= _AFAR
 
-    def take(self, rung: int, free: Free, number: int) -> None:
+    def take(self, rung: int, free: Free, tag: int) -> None:
         """Remove a node that was put with the same words."""
         bucket = self.rungs[rung]
-        del bucket[bisect_left(bucket, _key(free, number))]
+        del bucket[bisect_left(bucket, _key(free, tag))]
+        self.afar -= tag >= _AFAR
         if not bucket:
             del self.rungs[rung]
             self.order.remove(rung)
 
-    def climb(self, least: int, cpu_millis: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield (rung, node) from a rung upwards, skipping nodes with less free CPU."""
+    def climb(
+        self, least: int, cpu_millis: int = 0, *, home_first: bool = True
+    ) -> Iterator[tuple[int, int]]:
+        """Yield (rung, node) from a rung upwards, skipping nodes with less free CPU.
+
+        Args:
+            least: The lowest rung.
+            cpu_millis: The least free CPU.
+            home_first: Whether to climb twice, at home and then afar; else each rung once.
+        """
         floor = cpu_millis << _NUMBER_BITS
-        for rung in self.order[bisect_left(self.order, least) :]:
-            bucket = self.rungs[rung]
-            for index in range(bisect_left(bucket, floor), len(bucket)):
-                yield rung, bucket[index] & _NUMBER_MASK
+        rungs = self.order[bisect_left(self.order, least) :]
+        turns = [(floor, _AFAR)]
+        if self.afar:
+            turns.append((_AFAR | floor, 2 * _AFAR))
+        walks = [turns] if not home_first else [[turn] for turn in turns]
+        for walk in walks:
+            for rung in rungs:
+                bucket = self.rungs[rung]
+                for low, high in walk:
+                    end = bisect_left(bucket, high) if self.afar else len(bucket)
+                    for index in range(bisect_left(bucket, low), end):
+                        yield rung, bucket[index] & _NUMBER_MASK
 
     def descend(self) -> Iterator[tuple[int, int]]:
         """Yield (rung, node) from the highest rung downwards."""
@@ -148,8 +173,8 @@ class Ladder:
                 yield rung, key & _NUMBER_MASK
 
 
-def _key(free: Free, number: int) -> int:
-    return max(free.cpu_millis, 0) << _NUMBER_BITS | number
+def _key(free: Free, tag: int) -> int:
+    return max(free.cpu_millis, 0) << _NUMBER_BITS | tag
 
 
 # Which engines a request is content with: the numbers of their makes, each with the conditions
@@ -211,15 +236,15 @@ class Stock:
         if self._of_node is not None:
             del self._of_node[site.number]
 
-    def put(self, site: Site, free: Free) -> None:
+    def put(self, site: Site, free: Free, tag: int) -> None:
         """Add what is free on a node."""
-        self._move(site, free, +1)
+        self._move(site, free, tag, +1)
 
-    def take(self, site: Site, free: Free) -> None:
+    def take(self, site: Site, free: Free, tag: int) -> None:
         """Remove what was put with the same words."""
-        self._move(site, free, -1)
+        self._move(site, free, tag, -1)
 
-    def _move(self, site: Site, free: Free, sign: int) -> None:
+    def _move(self, site: Site, free: Free, tag: int, sign: int) -> None:
         mask = self.mask(site)
         if not mask:
             return
@@ -230,9 +255,9 @@ class Stock:
             self.free_on += sign * powered
             self.free_off += sign * asleep
             if powered:
-                step(self.on, powered, free, site.number)
+                step(self.on, powered, free, tag)
             if asleep:
-                step(self.every, powered + asleep, free, site.number)
+                step(self.every, powered + asleep, free, tag)
             for leaf, ports in site.leaves:
                 totals = self.leaves.setdefault(leaf, [0, 0])
                 powered = (on & ports).bit_count()
@@ -240,7 +265,7 @@ class Stock:
                 totals[1] += sign * (powered + (off & ports).bit_count())
         if free.parts:
             for rest in {rest for position, rest in free.parts if mask >> position & 1}:
-                step(self.parts, rest, free, site.number)
+                step(self.parts, rest, free, tag)
 
 
 class Pool:
@@ -257,6 +282,8 @@ class Pool:
         cpu_millis: Free CPU of the whole cell.
         memory_bytes: Free memory of the whole cell.
         loaded: Bitstream reference -> node number -> which engines have it.
+        divided: Whether some nodes are not home.
+        leaves_afar: Leaves whose nodes are not home, where homes are made of leaves.
         trunks: Switch -> its links to other switches.
         shut: "switch/..." and "link/..." that are out of service or about to be.
         spoken: (link, direction) -> lanes that a drain waits for.
@@ -268,6 +295,7 @@ class Pool:
         view.inventory_listeners.append(self._thing_changed)
         self._units: set[str] = set()
         self._things: set[tuple[str, str]] = set()
+        self._part = (0, 1)
         self._rebuild()
 
     def close(self) -> None:
@@ -285,7 +313,7 @@ class Pool:
             for site in self.sites:
                 if site is not None:
                     stock.admit(site, self.view.cell.nodes[site.name])
-                    stock.put(site, self.free[site.number])
+                    stock.put(site, self.free[site.number], self._tags[site.number])
             while len(self._stocks) > _STOCK_ENTRIES_MAX // (len(self.sites) + 1000):
                 del self._stocks[next(iter(self._stocks))]
         self._stocks[wares] = stock  # the last is the one asked for latest
@@ -334,6 +362,8 @@ class Pool:
         self._memo.clear()
         for name in nodes:
             self._survey(name)
+        if nodes and self._part != (0, 1):
+            self._divide()
 
     def _fold_units(self) -> None:
         units, self._units = self._units, set()
@@ -378,15 +408,17 @@ class Pool:
             return
         # Most claims are of engines alone, and leave the node's place among hosts as it is.
         self.free[site.number] = after
+        tag = self._tags[site.number]
         for stock in self._stocks.values():
-            stock.take(site, before)
-            stock.put(site, after)
+            stock.take(site, before, tag)
+            stock.put(site, after, tag)
 
     def _remove(self, site: Site, free: Free) -> None:
+        tag = self._tags[site.number]
         for stock in self._stocks.values():
-            stock.take(site, free)
+            stock.take(site, free, tag)
         if free.cpu_millis >= 0:
-            self.hosts.take(free.calm, free, site.number)
+            self.hosts.take(free.calm, free, tag)
             self.cpu_millis -= free.cpu_millis
             self.memory_bytes -= free.memory_bytes
         for reference, _ in free.loaded:
@@ -397,10 +429,11 @@ class Pool:
 
     def _insert(self, site: Site, free: Free) -> None:
         self.free[site.number] = free
+        tag = self._tags[site.number]
         for stock in self._stocks.values():
-            stock.put(site, free)
+            stock.put(site, free, tag)
         if free.cpu_millis >= 0:
-            self.hosts.put(free.calm, free, site.number)
+            self.hosts.put(free.calm, free, tag)
             self.cpu_millis += free.cpu_millis
             self.memory_bytes += free.memory_bytes
         for reference, mask in free.loaded:
@@ -413,6 +446,9 @@ class Pool:
         self._things.clear()
         self.sites: list[Site | None] = []
         self.free: list[Free] = []
+        self._tags: list[int] = []
+        self.divided = False
+        self.leaves_afar: frozenset[str] = frozenset()
         self.numbers: dict[str, int] = {}
         self.makes: list[Make] = []
         self.counts: list[int] = []
@@ -433,6 +469,50 @@ class Pool:
                 self._fold_way(kind_of(unit), unit)
         for name in view.cell.nodes:
             self._survey(name)
+        self._divide()
+
+    # -- homes
+
+    def divide(self, part: int, parts: int) -> None:
+        """Say which nodes are home: a plan looks there first, and afar where nothing at home fits.
+
+        Schedulers that divide a cell alike seldom want the same node. It is a preference only; a
+        cell of few nodes is not divided.
+
+        Args:
+            part: Which of the parts is home, from 0.
+            parts: Into how many the cell is divided; 1 = all is home.
+        """
+        if (part, parts) != self._part:
+            self._part = (part, parts)
+            self._divide()
+
+    def is_afar(self, node: str) -> bool:
+        """Whether a node is not home."""
+        return self._tags[self.numbers[node]] >= _AFAR
+
+    def _divide(self) -> None:
+        part, parts = self._part
+        was, self.divided = self.divided, 1 < parts <= len(self.numbers) // _HOME_NODES_MIN
+        if not (was or self.divided):
+            return
+        names = sorted(self.leaf_sites.keys() - {NOWHERE})
+        by_leaf = len(names) >= _HOME_LEAVES_MIN * parts
+        afar = frozenset(
+            name
+            for place, name in enumerate(names if by_leaf else sorted(self.numbers))
+            if self.divided and place % parts != part
+        )
+        self.leaves_afar = afar if by_leaf else frozenset()
+        self.hosts = Ladder()
+        self._stocks.clear()
+        for site, free in zip(self.sites, self.free, strict=True):
+            if site is None:
+                continue
+            key = site.leaves[0][0] if by_leaf and site.leaves else site.name
+            tag = self._tags[site.number] = site.number | _AFAR * (key in afar)
+            if free.cpu_millis >= 0:
+                self.hosts.put(free.calm, free, tag)
 
     def _survey(self, name: str) -> None:
         """See anew what there is at a node: it came, changed or went."""
@@ -457,6 +537,7 @@ class Pool:
             number = self.numbers[name] = len(self.sites)
             self.sites.append(None)
             self.free.append(CLOSED)
+            self._tags.append(number)
         site = self.sites[number] = self._site(number, node)
         for make in site.makes:
             self.counts[make] += 1

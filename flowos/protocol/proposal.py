@@ -39,6 +39,7 @@ class Proposal:
             what takes (commit, grow) may be assumed in a view: to plan on units that are given
             back before the store says so would give them away twice.
         guards: Claims prefixes whose quiet is compared (see `CellView.settle`).
+        record: The placement as it is written; empty = it is not.
     """
 
     step: str
@@ -46,6 +47,7 @@ class Proposal:
     transaction: Transaction
     placement: Placement | None = None
     guards: tuple[str, ...] = ()
+    record: bytes = b""
 
 
 class Draft:
@@ -103,7 +105,11 @@ class Draft:
         self, step: str, identifier: str, view: CellView, placement: Placement | None = None
     ) -> Proposal:
         """Return the finished step."""
-        return Proposal(step, identifier, self.transaction(view), placement, tuple(self.quiet))
+        written = self.operations.get(keys.placement(identifier))
+        record = written.value if isinstance(written, Put) else b""
+        return Proposal(
+            step, identifier, self.transaction(view), placement, tuple(self.quiet), record
+        )
 
 
 def writes(proposals: Iterable[Proposal]) -> set[str]:

@@ -8,10 +8,12 @@ transaction that compares the order.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
-from flowos.drivers.step import Driver, Finished, Step, Verb
+from flowos.drivers.step import Driver, Finished, Remembering, Step, Verb
 from flowos.model import keys
+from flowos.model.life import is_quarantine
 from flowos.model.placement import Observed, Order, Report
 from flowos.model.transaction import Committed, Conflicted
 from flowos.model.units import engine_unit, is_divisible, subject_of
@@ -22,6 +24,7 @@ from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 GROUP_MAX: Final = 24  # a report is three compares and a few puts
 RETRY_SECONDS: Final = 1.0  # after a teardown that failed, or a report that was refused
 CONFLICT_SECONDS: Final = 0.05  # after a report that came too late
+CONFIRM: Final = "confirm"
 TEARDOWN: Final = frozenset({Verb.STOP, Verb.DISCONNECT, Verb.SCRUB, Verb.POWER_OFF})
 
 _NOTHING: Final = Order(slice="")
@@ -112,6 +115,9 @@ class Agent:
         self._left: dict[tuple[str, str], list[str]] = {}  # engines that tasks were left on
         self._timers: dict[tuple[str, str], float] = {}
         self._retries: list[tuple[float, Step]] = []
+        self._vanished: set[tuple[str, str]] = set()  # their orders were not in the last listing
+        self._confirm_at = inf  # when the store is asked whether it is the one of this session
+        self._unclean: set[tuple[str, str]] = set()  # asked for nothing, where something stands
 
     # -- what happened
 
@@ -125,8 +131,18 @@ class Agent:
                 self._due[place, attempt] = None
 
     def relisted(self) -> None:
-        """Look at every order again; what is up but in no order is torn down."""
+        """Look at every order again; what is up but in no order is torn down.
+
+        Orders that were there and are not listed may be gone, or this may be another store, empty
+        or half restored, at the same address. What they had built stays until the store has said
+        that it knows this session.
+        """
         self._due |= dict.fromkeys(self._work)
+        self._vanished = {
+            key for key, work in self._work.items() if work.modified and not self._is_ordered(*key)
+        }
+        self._confirm_at = -inf if self._vanished else inf
+        self._take_over()
         self._left.clear()
         for engine, seen in self.view.observed.items():
             place = engine.partition("/")[0]
@@ -139,6 +155,9 @@ class Agent:
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Note what the store knows; a report that came too late is thought over again."""
         for proposal, answer in zip(commit.proposals, answers, strict=True):
+            if proposal.step == CONFIRM:
+                self._confirmed(answer, now)
+                continue
             place, _, attempt = proposal.identifier.rpartition("/")
             work = self._work.get((place, attempt))
             if work is None:
@@ -164,7 +183,7 @@ class Agent:
 
     def wake_at(self) -> float:
         """Return when a step ends or is to be tried again."""
-        times = [self._driver.next_at(), *self._timers.values()]
+        times = [self._driver.next_at(), self._confirm_at, *self._timers.values()]
         return min(times + [at for at, _ in self._retries])
 
     def step(self, now: float) -> list[Instruction]:
@@ -187,7 +206,44 @@ class Agent:
                 work = self._advance(key, now)
                 if work is not None:
                     reports[key] = work
-        return self._send(reports.values())
+        return [*self._confirm(now), *self._send(reports.values())]
+
+    def _is_ordered(self, place: str, attempt: str) -> bool:
+        return place in self.view.orders.get(attempt, {})
+
+    def _confirm(self, now: float) -> list[Instruction]:
+        """Ask the store whether this session is its own, where orders have vanished."""
+        if now < self._confirm_at:
+            return []
+        self._confirm_at = inf
+        draft = Draft(fence=self._fence())
+        return [Commit((draft.proposal(CONFIRM, CONFIRM, self.view),))]
+
+    def _confirmed(self, answer: Answer, now: float) -> None:
+        if not isinstance(answer, Committed):  # most likely this session is just being given up
+            self._confirm_at = now + RETRY_SECONDS if self._vanished else inf
+            return
+        self._due |= dict.fromkeys(self._vanished)
+        self._vanished.clear()
+
+    def _take_over(self) -> None:
+        """Take as up what the driver says that an earlier agent has left up."""
+        if not isinstance(self._driver, Remembering):
+            return
+        for there in self._driver.standing():
+            key = there.place, there.attempt
+            if not self._serves(there.place) or key in self._work:
+                continue
+            work = self._work[key] = _Work(*key, up=there.order, running=there.running)
+            known = self.view.reports.get(there.attempt, {}).get(there.place)
+            if known is not None:
+                work.report = work.reported = known.value
+            exclusive = [(there.place, unit) for unit in _exclusive(there.order)]
+            self._built_for |= dict.fromkeys(exclusive, key)
+            for engine in there.order.tasks:
+                bitstream = there.order.bitstreams.get(engine, "")
+                self._observe(work, engine, power="on", bitstream=bitstream, task=there.attempt)
+            self._due[key] = None
 
     def _advance(self, key: tuple[str, str], now: float) -> _Work | None:
         """Move one work on; return it where it has something to report."""
@@ -204,6 +260,8 @@ class Agent:
             if known is not None:
                 work.report = work.reported = known.value
         if order is None:
+            if key in self._vanished:
+                return None
             work.wanted, work.modified = _NOTHING, 0
         elif order.modified > work.modified:  # never an order older than one that was built
             work.wanted, work.modified = order.value, order.modified
@@ -217,9 +275,18 @@ class Agent:
             return None
         if order is None and not work.news and not work.sending:
             del self._work[key]
+            self._due |= dict.fromkeys(self._unclean)
+            self._unclean.clear()
+            return None
+        if order is not None and is_quarantine(order.value.slice) and self._is_unclean(place):
+            self._unclean.add(key)
             return None
         self._run(work, now)
         return self._telling(work, building=False)
+
+    def _is_unclean(self, place: str) -> bool:
+        """Whether anything is up at a place that none of its orders names."""
+        return any(p == place and not self._is_ordered(p, a) for p, a in self._work)
 
     def _adopt(self, work: _Work, engines: Iterable[str], order: Order) -> None:
         """Take what an earlier agent left behind as up, unless it is to be up again."""

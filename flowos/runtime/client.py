@@ -57,6 +57,7 @@ from flowos.runtime.slice_queue import POLL_SECONDS, YOUNG_SECONDS, SliceQueue
 
 TRIES_MAX: Final = 20  # a user's own record is rarely written by anyone else at the same moment
 SUBMIT_GROUP: Final = 100  # slices of one atomic submission: etcd's default limit is 128 operations
+SUBMITTED_MAX: Final = 10_000  # slices whose record is remembered, some 300 bytes each
 SLICES: Final = ("slice/", "placement/", "reason/", "session/", "order/", "report/")
 
 
@@ -68,6 +69,7 @@ class CellClient:
         self.store = store
         self._clock = clock
         self._facts = _Facts(store)
+        self._submitted: dict[str, Versioned] = {}  # the newest; their own records as written here
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -138,6 +140,7 @@ class CellClient:
                     f"'flowos slice show {names[0].partition('/')[2]}' will tell"
                 ) from None
             if isinstance(outcome, Committed):
+                self._remember(records, outcome.revision)
                 return outcome.revision
             for key in records:
                 if outcome.keys.get(key) is not None:
@@ -145,6 +148,12 @@ class CellClient:
                     raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
             self._facts.refresh(outcome)
         raise StillContended("a tenant was changed at this moment: submit again")
+
+    def _remember(self, records: Mapping[str, bytes], revision: int) -> None:
+        for key, value in records.items():
+            self._submitted[key] = Versioned(key, value, revision, revision)
+        while len(self._submitted) > SUBMITTED_MAX:
+            del self._submitted[next(iter(self._submitted))]
 
     def cancel(self, identifier: str) -> bool:
         """Ask for a slice's end; False where it has ended already.
@@ -164,20 +173,26 @@ class CellClient:
 
     def _wish(self, identifier: str, change: Callable[[Slice], Slice | None]) -> bool:
         key = keys.slice_(identifier)
+        # Of a slice that was submitted here, the record is known; if not any more, a conflict tells.
+        known = self._submitted.pop(key, None)
+        record = known or look(self.store, [key]).records[key]
         for _ in range(TRIES_MAX):
-            record = look(self.store, [key]).records[key]
             if record is None:
                 raise UnknownName(f"there is no slice {identifier}: 'flowos ls --all' lists all")
             before = decode(Slice, record.value)
             after = change(before)
             if after is None:
                 return False
+            if after == before and record is known:  # somebody may have wished otherwise since
+                record = look(self.store, [key]).records[key]
+                continue
             if after == before:
                 return True
             transaction = Transaction((Seen(key, record.modified),), (Put(key, encode(after)),))
             (outcome,) = self.store.commit([transaction])
             if isinstance(outcome, Committed):
                 return True
+            record = outcome.keys[key]
         raise StillContended(f"slice {identifier} kept changing: try again")
 
     # -- waiting

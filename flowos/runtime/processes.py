@@ -34,6 +34,7 @@ SCHEDULER_TTL_SECONDS: Final = 10
 CONTROLLER_TTL_SECONDS: Final = 5  # the longest time without anyone who frees
 AGENT_TTL_SECONDS: Final = 30
 STATS_SECONDS: Final = 1.0
+CELL_SECONDS: Final = 0.2  # how often a cell that is being loaded is looked for
 CALM_SECONDS: Final = 10.0  # a life as long as this was no failed try
 CONTROLLER_FOLLOWS: Final = (
     *keys.INVENTORY, "slice/", "placement/", "session/", "grant/", "order/", "report/", "verify/",
@@ -248,6 +249,7 @@ def agent_process(
 def _open(
     supervisor: Supervisor, role: str, name: str, ttl_seconds: int, policy: str = ""
 ) -> ProcessSession:
+    _await_cell(supervisor)
     return ProcessSession(
         supervisor.store,
         supervisor.clock,
@@ -258,6 +260,16 @@ def _open(
         on_lost=lambda: supervisor.shell.session_lost() if supervisor.shell else None,
         trouble=supervisor.trouble,
     )
+
+
+def _await_cell(supervisor: Supervisor) -> None:
+    """Wait until all of a cell is there: what works on a part of it gives away what the rest holds."""
+    told = False
+    while not (supervisor.stopping.is_set() or supervisor.store.read([keys.INFO]).records):
+        if not told:
+            LOG.info("waiting for a cell: none is there, or one is just being loaded or restored")
+        told = True
+        supervisor.stopping.wait(CELL_SECONDS)
 
 
 def _fits(store: Store) -> Callable[[Sequence[Proposal]], bool]:

@@ -61,11 +61,12 @@ class Retention:
         if now < self._compact_at:
             return []
         self._compact_at = now + keeping.compact_seconds
+        self._look(now)
         self._revisions.append((now, self._view.revision))
         old = [r for at, r in self._revisions if at <= now - keeping.keep_seconds]
         if not old:
             return []
-        self._revisions = [(at, r) for at, r in self._revisions if r >= old[-1]]
+        del self._revisions[: len(old) - 1]
         before = min(old[-1], self._view.revision - keeping.keep_revisions)
         before = min([before, *self._needed(before, now)])
         return [Compact(before)] if before > 0 else []
@@ -81,7 +82,6 @@ class Retention:
 
     def _needed(self, before: int, now: float) -> list[int]:
         """Return the checkpoints that are honoured, and say once which are not."""
-        self._look(now)
         honoured: list[int] = []
         for name, (revision, since) in self._moved.items():
             away, behind = now - since, before - revision

@@ -6,7 +6,6 @@ offer; two of these machines on one queue only ever cost each other a conflict.
 """
 
 import bisect
-import hashlib
 import logging
 import random
 from collections import deque
@@ -26,6 +25,7 @@ from flowos.planning.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view
+from flowos.runtime.peers import Peers
 from flowos.runtime.purses import Purses
 
 LOG = logging.getLogger("flowos")
@@ -40,6 +40,7 @@ PASS_SECONDS: Final = 1.0  # the queue is gone through to its end this often at 
 OVERLAP_SECONDS: Final = 1.0  # a slice that its owner left this long is anybody's
 YIELD_SECONDS: Final = 0.05  # what its owner gets to try it before less important ones are planned
 BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
+AFAR_SECONDS: Final = 0.02  # what the schedulers there get to try what fits on their nodes
 REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
 
 
@@ -82,6 +83,11 @@ class _Pending:
     avoid: frozenset[str] = frozenset()  # units that somebody has and the view does not show
     alone: bool = False  # a group with it was refused
     known_at: int = 0  # the view must be complete up to here before it is planned
+    owner: str = ""  # who goes first with it
+    owner_of: int = -1  # the division of the queue that says so
+    left_until: float = 0.0  # its owner is given until then
+    afar: bool = False  # it has waited for those whose nodes it fits on
+    shape: object = None  # see `_shape`; worked out when it is first needed
 
 
 @dataclass(slots=True)
@@ -133,7 +139,6 @@ class Scheduling:
         self._fits = fits
         self._stopwatch = stopwatch
         self._new_attempt = new_attempt
-        self._alone = alone
         self._queue: dict[str, _Pending] = {}
         self._shapes: dict[object, Unplaceable] = {}
         self._freed = 0
@@ -148,10 +153,12 @@ class Scheduling:
         self._reasons_due: dict[str, Waiting] = {}
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
-        self._yielded: dict[str, float] = {}
+        self._yielded: dict[int, dict[str, float]] = {}  # priority -> slice -> until
+        self._due = inf  # when something that was passed over may be planned
+        self._due_at = inf  # the same as a revision of the view
         self._paused_until = -inf
         self._wake_at = inf
-        self._peers: list[str] = []
+        self._peers = Peers(view, session, policy.name, alone=alone)
         view.listeners.append(self._unit_changed)
         view.inventory_listeners.append(self._inventory_changed)
 
@@ -159,18 +166,19 @@ class Scheduling:
 
     def changed(self, change: Applied) -> None:
         """Keep the queue in step with slices, placements and sessions."""
-        if change.family in ("slice", "placement"):
+        if change.family == "slice":
+            self._enqueue(change.name)
+        elif change.family == "placement":
+            if self._peers.many:
+                self._note_rival(change.name)
             self._enqueue(change.name)
             pending = self._queue.get(change.name)
-            if pending and change.family == "placement" and not self.view.now(change.name):
+            if pending and not self.view.now(change.name):
                 # Its end may be in the same revision, and come by another watch a moment later.
                 pending.known_at = self.view.placed_at
         elif change.family == "session":
-            self._peers = sorted(
-                identifier
-                for identifier, entry in self.view.sessions_of("scheduler").items()
-                if entry.value.policy == self.policy.name
-            )
+            if change.name.startswith("scheduler/"):
+                self._meet()
         elif change.family == "grant":
             self._freed += 1
 
@@ -179,9 +187,20 @@ class Scheduling:
         self._queue.clear()
         self._pass, self._next = [], 0
         self._freed += 1
-        self.changed(Applied("session", ""))
+        self._meet()
         for name in self.view.slices:
             self._enqueue(name)
+
+    def _meet(self) -> None:
+        """Divide the queue and the cell among those who are there now."""
+        self._peers.refresh()
+        self.pool.divide(self._peers.part, self._peers.parts)
+        self._look_again(-inf)
+
+    def _note_rival(self, name: str) -> None:
+        placed, pending = self.view.placements.get(name), self._queue.get(name)
+        if placed and pending and placed.value.scheduler != self._session:
+            self._peers.placed(placed.value.scheduler, pending.order, self._stopwatch())
 
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Settle or retract; after a conflict plan again only on a view that shows it."""
@@ -201,6 +220,7 @@ class Scheduling:
                         # The slice or its placement has changed; then it is thought over again.
                         pending.tried_at = -1
                         pending.not_before = now + BACKOFF_SECONDS[1]
+                        self._look_again(pending.not_before)
                 case _:
                     self._freed += 1
                     if isinstance(answer, Refused):
@@ -222,12 +242,14 @@ class Scheduling:
             self.figures.refused += 1
             if pending and alone:
                 pending.not_before = now + BACKOFF_SECONDS[1]
+                self._look_again(pending.not_before)
                 reason = Reason.CONFLICTED  # rights or space: the store may take it another time
                 if isinstance(answer.error, TransactionTooLarge):
                     reason, pending.tried_at = Reason.INFEASIBLE, self._freed
                 self._tell(name, Unplaceable(reason, str(answer.error)), pending, now)
             elif pending:
                 pending.alone = True  # nobody knows which of the group it was
+                self._look_again(now)
             return
         self.figures.conflicts += 1
         self._wait_for(answer)
@@ -239,6 +261,11 @@ class Scheduling:
             first, longest = BACKOFF_SECONDS
             pause = min(longest, first * 2 ** min(pending.losses, 10))
             pending.not_before = now + pause * self._random.random()
+            self._look_again(pending.not_before)
+
+    def _look_again(self, at: float) -> None:
+        """Go through the queue again at this time, for what was passed over before."""
+        self._due = min(self._due, at)
 
     def _wait_for(self, answer: Answer) -> None:
         if isinstance(answer, Conflicted):
@@ -280,11 +307,13 @@ class Scheduling:
         order = self.policy.order(entry.value.spec, entry.created)
         pending = self._queue.get(name)
         if pending is None:
-            self._queue[name] = _Pending(order, self._stopwatch())
-        elif pending.order != order:
-            pending.order = order
+            now = self._stopwatch()
+            self._queue[name] = _Pending(order, now, left_until=now + OVERLAP_SECONDS)
         else:
-            return
+            pending.shape = None
+            if pending.order == order:
+                return
+            pending.order = order
         bisect.insort(self._pass, (order, name), lo=self._next)
 
     # -- what to do
@@ -307,8 +336,7 @@ class Scheduling:
         sent = _Sent(started, set(), set(), joins=True)
         proposals = self._plan_group(now, sent)
         if not proposals and not self._in_flight:
-            # These change grants, or wait for what only the next plan could say: they go alone.
-            sent.joins = False
+            sent.joins = False  # these change grants, or what is said of slices: they go alone
             proposals = self._purses.raises() or self._reasons(now)
             if not proposals:
                 proposals, look_at = self._purses.returns(now)
@@ -316,10 +344,11 @@ class Scheduling:
         over = self._stopwatch()
         self.figures.busy_seconds += over - started
         if not proposals:
+            self._full = not sent.joins and bool(self._in_flight)
             return []
         sent.at = over
         self._in_flight[tuple(p.identifier for p in proposals)] = sent
-        self._full = self._full or len(self._in_flight) == GROUPS_MAX or not sent.joins
+        self._full = len(self._in_flight) == GROUPS_MAX or not sent.joins
         if not self._full and self._next < len(self._pass):
             self._wake_at = now
         return [Commit(tuple(proposals))]
@@ -327,7 +356,7 @@ class Scheduling:
     def _plan_group(self, now: float, sent: _Sent) -> list[Proposal]:
         group: list[Proposal] = []
         started = sent.at
-        self._begin_pass(started)
+        self._begin_pass(now, started)
         while self._next < len(self._pass) and len(group) < GROUP_MAX:
             order, name = self._pass[self._next]
             if self._yields(order, now):
@@ -339,13 +368,14 @@ class Scheduling:
             if proposal is not None:
                 mine = writes([proposal])
                 if self._meets(mine, proposal.guards):
-                    self._full = True
+                    sent.joins = False
                     break
                 alone = self._queue[name].alone
                 # One that is too large alone goes alone: the store splits it or refuses it.
                 if group and (alone or mine & sent.written or not self._fits([*group, proposal])):
                     break
-                self.view.assume(name, proposal.placement)  # type: ignore[arg-type]
+                assert proposal.placement is not None, "a commit leaves a placement"
+                self.view.assume(name, proposal.placement, proposal.record)
                 group.append(proposal)
                 sent.written |= mine
                 sent.guards.update(proposal.guards)
@@ -353,8 +383,11 @@ class Scheduling:
                     self._next += 1
                     break
             self._next += 1
-        if self._next >= len(self._pass) and self._pass_freed != self._freed:
-            self._wake_at = now  # something was freed behind the pass
+        if self._next >= len(self._pass):
+            # Or something was freed behind the pass.
+            self._wake_at = min(
+                self._wake_at, self._due if self._pass_freed == self._freed else now
+            )
         return group
 
     def _meets(self, written: set[str], guards: Iterable[str]) -> bool:
@@ -373,30 +406,36 @@ class Scheduling:
 
         Without this, the owner of a less important slice could take what both want.
         """
-        if not self._yielded:
-            return False
-        self._yielded = {
-            name: until
-            for name, until in self._yielded.items()
-            if now < until
-            and name in self._queue
-            and name not in self.view.reasons
-            and self.view.now(name) is None
-        }
-        untils = [u for n, u in self._yielded.items() if self._queue[n].order[0] < order[0]]
-        self._wake_at = min([self._wake_at, *untils])
-        return bool(untils)
+        priority = order[0]
+        yields = False
+        for more_important in [p for p in self._yielded if p < priority]:
+            left = {
+                name: until
+                for name, until in self._yielded.pop(more_important).items()
+                if now < until
+                and name in self._queue
+                and name not in self.view.reasons
+                and self.view.now(name) is None
+            }
+            if left:
+                self._yielded[more_important] = left
+                self._wake_at = min(self._wake_at, *left.values())
+                yields = True
+        return yields
 
-    def _begin_pass(self, started: float) -> None:
+    def _begin_pass(self, now: float, started: float) -> None:
         """Start at the head of the queue again, where that may place anything."""
-        over = self._next >= len(self._pass)
-        if over:
+        if self._next >= len(self._pass):
             self._passed_at = started
+            due = now >= self._due or self.view.revision >= self._due_at
+            if self._pass_freed == self._freed and not due:
+                return
         # What is freed in the middle of a pass is for those who come first, not for those who
         # happen to be looked at next. But a long queue must be gone through now and then.
         elif self._pass_freed == self._freed or started - self._passed_at > PASS_SECONDS:
             return
         self._pass_freed = self._freed
+        self._due = self._due_at = inf
         if self._stale():
             self._pass = sorted((p.order, name) for name, p in self._queue.items())
             self._next = 0
@@ -413,28 +452,36 @@ class Scheduling:
         entry = self.view.slices.get(name)
         if pending is None or entry is None or self.view.assumed(name):
             return None
-        if pending.tried_at == self._freed or pending.known_at > self.view.revision:
+        if pending.tried_at == self._freed:
             return None
-        not_before = pending.not_before
-        if not self._first_to_plan(entry.created, name):
-            not_before = max(not_before, pending.since + OVERLAP_SECONDS)
-            self._yielded.setdefault(name, pending.since + YIELD_SECONDS)
-        if now < not_before:
-            self._wake_at = min(self._wake_at, not_before)
+        if pending.known_at > self.view.revision:
+            self._due_at = min(self._due_at, pending.known_at)
+            return None
+        if now < pending.not_before:
+            self._look_again(pending.not_before)
+            return None
+        if self._leaves(pending, entry.created, name, now):
+            self._look_again(pending.left_until)
             return None
         if pending.avoid:
             # What a rival has is in the view by now. What is not there is somebody's all the same,
             # by a record that cannot be read, and would be lost again and again.
             pending.avoid = frozenset(u for u in pending.avoid if u not in self.view.holders)
-        result = self._decide(entry.value.spec, pending.avoid)
+        result = self._decide(entry.value.spec, pending)
+        if isinstance(result, Decision) and self._is_afar(result) and not pending.afar:
+            pending.afar = True
+            pending.not_before = now + AFAR_SECONDS * self._random.random()
+            self._look_again(pending.not_before)
+            return None
         if isinstance(result, Decision):
             result = self._purses.afford(result, now) or result
         if isinstance(result, Unplaceable):
             pending.tried_at = self._freed
+            pending.afar = False
             if pending.avoid:
                 pending.avoid, pending.tried_at = frozenset(), -1
                 pending.not_before = now + BACKOFF_SECONDS[1]
-                self._wake_at = min(self._wake_at, pending.not_before)
+                self._look_again(pending.not_before)
             if not self._purses.asking:
                 self._tell(name, result, pending, now)
             return None
@@ -447,24 +494,54 @@ class Scheduling:
             scheduler=self._session,
         )
         if proposal is None:
+            self._due_at = 0  # with whatever happens next
             unclear = next(iter(self.view.unreadable), "")
             why = f"{unclear} cannot be read" if unclear else "the view has changed"
             sentence = f"what was planned cannot be committed: {why}"
             self._tell(name, Unplaceable(Reason.CONFLICTED, sentence), pending, now)
         return proposal
 
-    def _decide(self, spec: SliceSpec, avoid: frozenset[str]) -> Decision | Unplaceable:
+    def _leaves(self, pending: _Pending, created: int, name: str, now: float) -> bool:
+        """Whether a slice is left to its owner for now.
+
+        An owner that is silent, or has passed the slice by, is helped out once a second.
+        """
+        owner = self._owner(pending, created)
+        if owner in ("", self._session):
+            return False
+        if now < pending.since + YIELD_SECONDS:
+            yielded = self._yielded.setdefault(pending.order[0], {})
+            yielded.setdefault(name, pending.since + YIELD_SECONDS)
+        if now < pending.left_until:
+            return True
+        pending.left_until = now + OVERLAP_SECONDS
+        return self._peers.comes(owner, pending.order, now, OVERLAP_SECONDS)
+
+    def _owner(self, pending: _Pending, created: int) -> str:
+        if pending.owner_of != self._peers.version:
+            pending.owner_of = self._peers.version
+            pending.owner = self._peers.owner(created)
+        return pending.owner
+
+    def _is_afar(self, decision: Decision) -> bool:
+        """Whether a plan needs nodes that others look at first."""
+        if not self.pool.divided:
+            return False
+        nodes = {engine.partition("/")[0] for role in decision.engines.values() for engine in role}
+        return any(map(self.pool.is_afar, nodes))
+
+    def _decide(self, spec: SliceSpec, pending: _Pending) -> Decision | Unplaceable:
         if self._shapes_at != self._freed:
             self._shapes.clear()
             self._shapes_at = self._freed
-        shape = _shape(spec)
-        known = self._shapes.get(shape)
-        if (
-            known is not None and not avoid
-        ):  # the same request found no place since anything was freed
-            return known
+        avoid = pending.avoid
+        if self._shapes and not avoid:
+            pending.shape = pending.shape or _shape(spec)
+            known = self._shapes.get(pending.shape)
+            if known is not None:  # it found no place since anything was freed
+                return known
         before = self._stopwatch()
-        seed = 0 if self._alone or len(self._peers) < 2 else self._random.getrandbits(32) | 1
+        seed = self._random.getrandbits(32) | 1 if self._peers.many else 0
         try:
             result = self.policy.plan(self.pool, spec, seed=seed, avoid=avoid)
         except Exception as bug:  # a plug-in that fails for one slice serves the others
@@ -476,18 +553,9 @@ class Scheduling:
         self.figures.plans += 1
         self.figures.decisions_ms.append(1000 * (self._stopwatch() - before))
         if isinstance(result, Unplaceable) and not avoid:
-            self._shapes[shape] = result
+            pending.shape = pending.shape or _shape(spec)
+            self._shapes[pending.shape] = result
         return result
-
-    def _first_to_plan(self, created: int, name: str) -> bool:
-        """Rendezvous hashing over the living schedulers: each slice has one that goes first."""
-        if self._alone or len(self._peers) < 2:
-            return True
-
-        def weight(peer: str) -> bytes:
-            return hashlib.blake2b(f"{peer}|{created}|{name}".encode(), digest_size=8).digest()
-
-        return max(self._peers, key=weight) == self._session
 
     # -- reasons
 

@@ -146,10 +146,14 @@ class SliceQueue:
                 self._look(identifier, heard)
             if heard.news:
                 heard.news = False
-                found = _reached(heard, identifier, until)
+                try:
+                    found = _reached(heard, identifier, until)
+                except UnknownName:
+                    del self._heard[identifier]
+                    raise
+                if isinstance(found, End):
+                    del self._heard[identifier]
                 if found is not None:
-                    if isinstance(found, End):
-                        del self._heard[identifier]
                     return found
             left = pause if self._young else POLL_SECONDS
             if deadline is not None:
@@ -164,7 +168,7 @@ class SliceQueue:
                     with contextlib.suppress(StoreUnreachable):  # the watch waits for it too
                         self._look(identifier, heard)
                     pause = min(2 * pause, YOUNG_SECONDS[1])
-        waiting = _decoded(Waiting, heard.reason)
+        waiting = _waiting(heard)
         said = f": {waiting.sentence}" if waiting and _placed(heard) is None else ""
         raise NotInTime(
             f"slice {identifier} is not {WHAT[until]} after {timeout_seconds:g} s{said}"
@@ -252,7 +256,7 @@ def _reached(heard: _Heard, identifier: str, until: str) -> Placement | End | No
         return request.end
     placed = _placed(heard)
     if placed is None:
-        waiting = _decoded(Waiting, heard.reason)
+        waiting = _waiting(heard)
         if waiting is not None and waiting.reason is Reason.INFEASIBLE:
             raise NeverPlaceable(f"slice {identifier} can never be placed: {waiting.sentence}")
         return None
@@ -267,6 +271,12 @@ def _placed(heard: _Heard) -> Placement | None:
     if placed is None or heard.placement is None:
         return None
     return placed if uid_of(heard.placement.created, placed) == heard.uid else None
+
+
+def _waiting(heard: _Heard) -> Waiting | None:
+    """Return why the slice waits; an earlier slice of its name may have left its reason too."""
+    told = heard.reason
+    return _decoded(Waiting, told) if told is not None and told.modified > heard.uid else None
 
 
 def _decoded(kind: type[T], change: Change | None) -> T | None:

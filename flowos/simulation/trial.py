@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from flowos.documents.presets import preset
 from flowos.drivers.sim import SimSettings
@@ -100,6 +100,8 @@ class Trial:
         new_store: Callable[[VirtualClock], SimStore],
         policy: Policy,
         slices: int = 30,
+        mishaps: Mishaps | None = None,
+        budget_watts: int | None = None,
         on_request: Noted = lambda *_: None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
@@ -110,6 +112,8 @@ class Trial:
             new_store: Makes the store behind the faults, on the virtual clock.
             policy: Of the schedulers.
             slices: How many the user submits.
+            mishaps: How often what goes wrong; None = drawn, from nothing to a lot.
+            budget_watts: Of the whole cell; None = drawn, tight or ample.
             on_request: Called with each write's transactions, when it was sent, what its sender
                 was told, and when.
             say: Takes a line for each thing that happens, with its moment.
@@ -120,7 +124,8 @@ class Trial:
         self.timeline = Timeline(self.clock)
         self.store = new_store(self.clock)
         self.timeline.leases = self.store
-        self.site = Site(self.store, self.timeline, self.dice, _mishaps(self.dice), self._noted)
+        drawn = _mishaps(self.dice)
+        self.site = Site(self.store, self.timeline, self.dice, mishaps or drawn, self._noted)
         self.devices = Devices()
         self.processes: list[Process] = []
         self.broken: list[str] = []
@@ -131,7 +136,7 @@ class Trial:
         self._hash = hashlib.sha256()
         self._last: deque[str] = deque(maxlen=LAST)
         self._attempts = 0
-        self._load(_cell(self.dice))
+        self._load(_cell(self.dice, budget_watts))
         reading = self.store.read([""])
         self._checker = Checker(State.read(reading))
         self.store.watch([""], after=reading.revision, deliver=self._revision)
@@ -194,6 +199,8 @@ class Trial:
         for together in by_revision(message.changes):
             for change in together:
                 self._hash.update(repr(change).encode())
+                if change.value is None and change.key.startswith("session/"):
+                    self.say(f"{change.key} is over at {change.modified}")
             for violation in self._checker.step(together):
                 self.broken.append(
                     f"law '{violation.law}' is broken at revision {violation.revision}: "
@@ -254,6 +261,10 @@ class Trial:
             and key.removeprefix("claim/") not in offs
             and key.rpartition("/")[2] not in offs.values()
         ]
+        for process in self.processes:
+            machine = process.mirror.machine if process.mirror is not None else None
+            if isinstance(machine, Embedding):
+                found += [f"{name} is to be placed" for name in machine.left]
         if found:
             return found[:8]
         for process in self.processes:
@@ -275,7 +286,7 @@ class Trial:
         return [
             f"{process.name} sees other {table} than there are"
             for table in COMPARED
-            if getattr(view, table) != getattr(fresh, table)
+            if _told(getattr(view, table)) != _told(getattr(fresh, table))
         ]
 
     # -- who is there
@@ -465,6 +476,11 @@ COMPARED: Final = (
 )  # fmt: skip
 
 
+def _told(table: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a view's table without the empty places that what has gone has left."""
+    return {key: value for key, value in table.items() if value}
+
+
 def _session(process: Process) -> str:
     assert process.tenure is not None
     return process.tenure.id
@@ -484,10 +500,11 @@ def _mishaps(dice: random.Random) -> Mishaps:
     )
 
 
-def _cell(dice: random.Random) -> Cell:
+def _cell(dice: random.Random, budget_watts: int | None) -> Cell:
     cell = preset("fic-small")
     room = cell.domains["room"]
-    cell.add(replace(room, budget_watts=dice.choice((BUDGET_WATTS, room.budget_watts))))
+    drawn = dice.choice((BUDGET_WATTS, room.budget_watts))
+    cell.add(replace(room, budget_watts=budget_watts or drawn))
     return cell
 
 

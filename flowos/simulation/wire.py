@@ -59,6 +59,7 @@ class Mishaps:
     slow: float = 0.0  # a request or message that takes up to a second
     deaf: float = 0.0  # a question for progress without an answer
     killed: float = 0.0  # a process, at an instruction
+    patience_seconds: float = 5.0  # the longest that a sender waits for an answer
 
 
 class Site:
@@ -124,6 +125,10 @@ class Site:
             return self.dice.uniform(0.01, 1.0)
         return self.dice.uniform(0.0002, 0.003)
 
+    def patience(self) -> float:
+        """Draw how long a sender waits for an answer that does not come."""
+        return self.dice.uniform(0.005, self.mishaps.patience_seconds)
+
     def do(self, request: Request) -> Any:  # any of the requests' answers
         """Carry out a request that has arrived; return the answer or the error."""
         try:
@@ -169,16 +174,16 @@ class Wire:
                 return
             answer = site.do(request)
             if site.chance(site.mishaps.unanswered):
-                timeline.after(site.dice.uniform(0.01, 5.0), give_up)
+                timeline.after(site.patience(), give_up)
                 return
             timeline.after(site.takes(), lambda: give_up() if site.away else tell(answer))
 
         if site.away and site.dice.random() < 0.7:
             timeline.after(site.takes(), lambda: tell(StoreUnreachable("nobody there")))
         elif site.chance(site.mishaps.dropped):
-            timeline.after(site.dice.uniform(0.01, 5.0), give_up)
+            timeline.after(site.patience(), give_up)
         elif site.chance(site.mishaps.late):
-            patience = site.dice.uniform(0.005, 5.0)
+            patience = site.patience()
             timeline.after(patience, give_up)
             delay = patience + site.dice.choice((0.01, 0.1, 1.0, 5.0)) * site.dice.random()
             timeline.after(delay, lambda: site.do(request))
@@ -202,10 +207,11 @@ class WireWatch:
         self._deliver = deliver
         self._delivered = dict.fromkeys(prefixes, after)
         self._arrives = dict.fromkeys(prefixes, 0.0)  # when the newest message under way arrives
-        self._stream = 0
+        self._stream = self._last_stream = 0
         self._sources: list[Watch] = []
         self._asked = False
         self._over = False
+        self._lingers = False  # a delivery is under way while it is closed
         site.watches.append(self)
         self._open()
 
@@ -213,7 +219,7 @@ class WireWatch:
         """Ask for a `Progress` message; it comes after every change that precedes it."""
         self._asked = True
         stream, site = self._stream, self._site
-        if not site.chance(site.mishaps.deaf):
+        if self._sources and not site.chance(site.mishaps.deaf):
             site.timeline.after(site.takes(), lambda: self._answer(stream))
 
     def tear(self) -> None:
@@ -225,7 +231,10 @@ class WireWatch:
         site.timeline.after(site.dice.uniform(0.01, 1.0), lambda: self._reopen(stream))
 
     def close(self) -> None:
-        """End it."""
+        """End it; one message may be just on its way through."""
+        if not self._over:
+            self._lingers = self._site.chance(self._site.mishaps.deaf)
+            self._last_stream = self._stream
         self._over = True
         self._cut()
         if self in self._site.watches:
@@ -270,6 +279,10 @@ class WireWatch:
         site.timeline.at(arrives, lambda: self._arrive(stream, prefix, message))
 
     def _arrive(self, stream: int, prefix: str, message: WatchMessage) -> None:
+        if self._lingers and stream == self._last_stream:
+            self._lingers = False
+            self._deliver(message)
+            return
         if stream != self._stream or self._over:
             return
         if self._site.chance(self._site.mishaps.torn):

@@ -365,7 +365,9 @@ def _exists(scene: _Scene) -> Iterator[Fact]:
     else:
         yield scene.lists(min(scene.facts.listed[below]), below)
     key = keys.inventory(family, name)
-    yield scene.stays(key, f"{key} is as it is" if key in scene.records else f"{key} is not there")
+    yield scene.stays(
+        key, f"{key} is written as it stands" if key in scene.records else f"{key} is not there"
+    )
 
 
 def _shares(scene: _Scene) -> Iterator[Fact]:
@@ -383,7 +385,7 @@ def _hosts(scene: _Scene) -> Iterator[Fact]:
     parts = [f"{CLAIM}{scene.where}/{attempt}" for attempt in scene.details["attempts"]]
     for key in scene.newest([node, *parts], SHOWN):
         yield (
-            scene.stays(key, f"{key} is as it is")
+            scene.stays(key, f"{key} is written as it stands")
             if key == node
             else scene.claimed(key[len(CLAIM) :])
         )
@@ -426,7 +428,7 @@ def _orders(scene: _Scene) -> Iterator[Fact]:
         yield _orders_at(name, place, attempt, listed=False)
         yield _wants(scene, name, place)
     elif "parts" in scene.details:
-        yield scene.stays(scene.where, f"the order of {attempt} at {place} is as it is")
+        yield scene.stays(scene.where, f"the order of {attempt} at {place} is written as it stands")
         yield _wants(scene, name, place)
     elif len(listing_it) > 1 and there:
         for other in listing_it:
@@ -455,14 +457,14 @@ def _wants(scene: _Scene, name: str, place: str) -> Fact:
         placement = _read(Placement, value)
         return placement is not None and orders_of(cell, name, placement).get(place) == now
 
-    return Fact(keys.placement(name), f"{name} needs another order at {place}", holds)
+    return Fact(keys.placement(name), f"{name} asks for another order at {place}", holds)
 
 
 def _reports(scene: _Scene) -> Iterator[Fact]:
-    yield scene.stays(scene.where, f"{scene.where} is as it is")
+    yield scene.stays(scene.where, f"{scene.where} is written as it stands")
     order = scene.where.replace("report/", "order/", 1)
     if order in scene.records:
-        yield scene.stays(order, f"{order} is as it is")
+        yield scene.stays(order, f"{order} is written as it stands")
     else:
         yield scene.absent(order)
 
@@ -597,7 +599,7 @@ def _raised(scene: _Scene) -> Iterator[Fact]:
     ]
     older = [k for k in judged if k in scene.records and scene.records[k].modified < scene.revision]
     for key in scene.newest(older, 1):
-        yield scene.stays(key, f"{key} is as it is: the limit is {scene.details['limit']}")
+        yield scene.stays(key, f"{key} was written: the limit is {scene.details['limit']}")
 
 
 def _committed(scene: _Scene) -> Iterator[Fact]:
@@ -634,7 +636,7 @@ def _phases(scene: _Scene) -> Iterator[Fact]:
 
 
 def _readable(scene: _Scene) -> Iterator[Fact]:
-    yield scene.stays(scene.where, f"{scene.where} is what it is")
+    yield scene.stays(scene.where, f"{scene.where} was written")
 
 
 _CAUSES: Final[Mapping[str, Callable[[_Scene], Iterator[Fact]]]] = {

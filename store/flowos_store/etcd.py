@@ -31,7 +31,8 @@ from flowos.model.transaction import (
 from flowos_store import limits, versions
 from flowos_store.connection import Connection, Tls
 from flowos_store.failures import TooManyOperations
-from flowos_store.watch import EtcdWatch, Newest, Span
+from flowos_store.subscription import Newest, Span
+from flowos_store.watch import EtcdWatch
 from flowos_store.wire import rpc
 
 ENCODING: Final = ("utf-8", "surrogateescape")  # a foreign key must not stop a whole listing

@@ -74,8 +74,10 @@ REFUSED: Final[tuple[tuple[str, type[StoreRefused], str], ...]] = (
     (
         "authentication is not enabled",
         LoginRefused,
-        "this etcd asks nobody for a password: leave user and password away, or enable its "
-        "authentication",
+        (
+            "this etcd asks nobody for a password: leave user and password away, or enable its "
+            "authentication"
+        ),
     ),
     ("invalid auth token", LoginRefused, "the login ran out and could not be renewed: log in anew"),
     ("auth token", LoginRefused, "log in anew"),
@@ -181,6 +183,8 @@ def reason(error: BaseException) -> str:
         return "the server hung up: does it want TLS? then use https://"
     if code_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
         return "no answer in time"
+    if code_of(error) is grpc.StatusCode.CANCELLED and "hannel closed" in said:
+        return "the member hung, or its leader was lost: the call was given up"
     return f"{code_of(error).name}: {said}"
 
 
@@ -204,7 +208,7 @@ def meaning(error: BaseException, *, wrote: bool, endpoints: str) -> StoreError:
         return StoreRefused(f"etcd at {endpoints} refused: {said}")
     if wrote and not (is_unsent(error) or is_closed_channel(error)):
         return OutcomeUnknown(
-            f"etcd at {endpoints} did not answer a write ({code.name}: {said}): it may or may not "
+            f"etcd at {endpoints} did not answer a write ({reason(error)}): it may or may not "
             "have happened"
         )
     return StoreUnreachable(f"no answer from etcd at {endpoints} ({reason(error)})")

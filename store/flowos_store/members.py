@@ -10,11 +10,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 
-from flowos_store.failures import is_answer
+from flowos_store.failures import details_of, is_answer
 from flowos_store.roster import ROUND_SECONDS, Ask, GiveUp, Leave, Roster, Step
 from flowos_store.wire import rpc
 
@@ -84,6 +84,14 @@ class Member:
                 channel.close()
 
 
+class _Report(NamedTuple):
+    """How a member is: the term it lives in (0 = it is well, and did not say), or None."""
+
+    member: int
+    term: int | None
+    changed: bool = False  # it said that the leader has just changed
+
+
 class Members:
     """The members of one etcd, one of which is asked at a time."""
 
@@ -101,7 +109,7 @@ class Members:
         self._metadata = metadata
         self._roster = Roster(len(members), first=first)
         self._lock = threading.Lock()  # of the roster
-        self._heard: queue.SimpleQueue[tuple[int, int | None] | None] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[_Report | None] = queue.SimpleQueue()
         self._guard: threading.Thread | None = None
         self.closed = False
         self.calls = Routed(lambda: self.current.calls)
@@ -157,7 +165,8 @@ class Members:
         deadline = time.monotonic() + seconds
         waiting: dict[int, Any] = {}
         again: dict[int, float] = dict.fromkeys(range(len(self._members)), 0.0)
-        found, decide_at, why = -1, deadline, None
+        found, found_term, decide_at = -1, 0, deadline
+        why: BaseException | None = None
         while not self.closed and (now := time.monotonic()) < decide_at:
             for member in [m for m, at in again.items() if at <= now]:
                 del again[member]
@@ -173,13 +182,11 @@ class Members:
             waiting.pop(member, None)
             error = done.exception()
             if error is None or is_answer(error):
-                if error is None:
-                    with self._lock:
-                        self._roster.term = max(self._roster.term, done.result().header.raft_term)
-                if found < 0:
-                    found, decide_at = member, min(deadline, now + FIRST_CHOICE_SECONDS)
+                term = done.result().header.raft_term if error is None else 0
+                if found < 0 or member == self._roster.current:
+                    found, found_term = member, term
+                    decide_at = min(decide_at, now + FIRST_CHOICE_SECONDS)
                 if member == self._roster.current or not waiting:
-                    found = member
                     break
             else:
                 why = error
@@ -190,7 +197,7 @@ class Members:
             return self._why() or why or ValueError("closed")
         with self._lock:
             left = self.current
-            self._roster.leads(found)
+            self._roster.leads(found, found_term)
         if left is not self.current:
             left.renew(calls=False)
         return None
@@ -223,7 +230,7 @@ class Members:
 
     def _watch_over(self) -> None:
         while not self.closed:
-            heard: list[tuple[int, int | None]] = []
+            heard: list[_Report] = []
             with contextlib.suppress(queue.Empty):
                 answer = self._heard.get(timeout=LOOK_SECONDS)
                 if answer is None:
@@ -232,9 +239,9 @@ class Members:
             now = time.monotonic()
             with self._lock:
                 steps: list[Step] = []
-                for member, term in heard:
+                for member, term, changed in heard:
                     if term is None:
-                        steps += self._roster.failed(member, now)
+                        steps += self._roster.failed(member, now, changed=changed)
                     else:
                         steps += self._roster.answered(member, term, now, self.current.oldest())
                 steps += self._roster.looked(now, self.current.oldest())
@@ -254,13 +261,14 @@ class Members:
                 self._members[member].renew()
 
     def _hear(self, member: int, done: Any) -> None:  # on a thread of grpc's
-        error = done.exception() if not done.cancelled() else None
+        error = None if done.cancelled() else done.exception()
         if done.cancelled():
-            self._heard.put((member, None))
+            self._heard.put(_Report(member, None))
         elif error is None:
-            self._heard.put((member, done.result().header.raft_term))
+            self._heard.put(_Report(member, done.result().header.raft_term))
         else:
-            self._heard.put((member, 0 if is_answer(error) else None))
+            changed = "leader changed" in details_of(error)
+            self._heard.put(_Report(member, 0 if is_answer(error) else None, changed))
 
 
 class Routed(grpc.Channel):
@@ -285,7 +293,7 @@ class Routed(grpc.Channel):
         """See grpc.Channel."""
         return _RoutedCall(self._pick, lambda c: c.stream_stream(method, *args, **options), method)
 
-    def subscribe(self, callback: Any, try_to_connect: bool | None = False) -> None:  # noqa: FBT001, FBT002
+    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
         """See grpc.Channel."""
         self._pick().subscribe(callback, try_to_connect)
 
@@ -306,7 +314,7 @@ class Routed(grpc.Channel):
 class _RoutedCall:
     """One method, on whichever channel is picked."""
 
-    __slots__ = ("_carries", "_make", "_made", "_pick")
+    __slots__ = ("_carries", "_made", "_make", "_pick")
 
     def __init__(
         self, pick: Callable[[], grpc.Channel], make: Callable[[grpc.Channel], Any], method: str
@@ -321,7 +329,7 @@ class _RoutedCall:
         timeout: float | None = None,
         metadata: Metadata | None = None,
         credentials: Any = None,
-        wait_for_ready: bool | None = None,  # noqa: FBT001
+        wait_for_ready: bool | None = None,
         compression: Any = None,
     ) -> Any:
         carried = (*(metadata or ()), *self._carries)

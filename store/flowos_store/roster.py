@@ -49,7 +49,7 @@ class Roster:
 
     Attributes:
         current: Who is asked.
-        term: The newest leader's, as far as it was heard of.
+        term: The newest leader's, as far as the members told that were asked.
     """
 
     def __init__(self, members: int, *, first: int = 0) -> None:
@@ -64,12 +64,12 @@ class Roster:
         self.term = 0
         self._asked_at: float | None = None  # when the round under way began
         self._next_at = 0.0  # not before then begins another
-        self._ok: dict[int, float] = {}  # who answered in this round, and when
+        self._ok: dict[int, tuple[float, int]] = {}  # who answered in this round: when, its term
         self._failed: set[int] = set()
 
-    def leads(self, member: int) -> None:
-        """Ask this member from now on: it has just answered."""
-        self.current = member
+    def leads(self, member: int, term: int = 0) -> None:
+        """Ask this member from now on; it has just told its term, or 0 = nothing is known of it."""
+        self.current, self.term = member, max(self.term, term)
         self._asked_at = None
 
     def passed_over(self) -> int:
@@ -92,26 +92,35 @@ class Roster:
             self._failed.clear()
             return [Ask()]
         steps = self._left(now)
-        if self._asked_at is not None and now - self._asked_at >= ROUND_SECONDS:
+        if not steps and now - self._asked_at >= ROUND_SECONDS:
             self._over(now, AGAIN_SECONDS)
         return steps
 
     def answered(self, member: int, term: int, now: float, oldest: float | None) -> list[Step]:
         """Note that a member is well, and which term it lives in; `oldest` as in `looked`."""
-        known, self.term = self.term, max(self.term, term)
         if self._asked_at is None:
             return []
-        self._ok[member] = now
+        self._ok[member] = now, term
         if member != self.current:
             return self._left(now)
+        known, self.term = self.term, term
         self._over(now, CALM_SECONDS)
         is_new = 0 < known < term and oldest is not None and now - oldest >= PATIENCE_SECONDS
         return [GiveUp(member)] if is_new else []
 
-    def failed(self, member: int, now: float) -> list[Step]:
-        """Note that a member said no, or nothing, when it was asked in this round."""
+    def failed(self, member: int, now: float, *, changed: bool = False) -> list[Step]:
+        """Note that a member said no, or nothing, when it was asked in this round.
+
+        Args:
+            member: Which.
+            now: Monotonic seconds.
+            changed: It said that the leader has just changed.
+        """
         if self._asked_at is None:
             return []
+        if changed and member == self.current:
+            self._over(now, AGAIN_SECONDS)
+            return [GiveUp(member)]
         self._failed.add(member)
         steps = self._left(now)
         if len(self._failed) == self.members:
@@ -123,10 +132,11 @@ class Roster:
         if not self._ok:
             return []
         best = min(self._ok, key=self._ok.__getitem__)
-        if self.current not in self._failed and now - self._ok[best] < HEAD_START_SECONDS:
+        at, term = self._ok[best]
+        if self.current not in self._failed and now - at < HEAD_START_SECONDS:
             return []
         left = self.current
-        self.leads(best)
+        self.leads(best, term)
         return [Leave(left)]
 
     def _over(self, now: float, pause: float) -> None:

@@ -38,6 +38,14 @@ def until(happened: Callable[[], object], what: str, seconds: float = PATIENCE_S
         time.sleep(0.02)
 
 
+def until_none(found: Callable[[], Sequence[object]], what: str, seconds: float = 60.0) -> None:
+    """Poll until nothing is found any more; name what is left where that does not come."""
+    try:
+        until(lambda: not found(), what, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; left: {list(found())[:20]}") from None
+
+
 def state_of(pid: int) -> tuple[bytes, str]:
     """Return a process's command line and its state ("T" = stopped, "Z" = only to be reaped)."""
     try:

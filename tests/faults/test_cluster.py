@@ -23,7 +23,7 @@ from flowos.verify.history import verify_history
 from tests.faults.crew import Crew, Verifier, note
 from tests.faults.ledger import Ledger
 from tests.faults.load import Placer, Submitter
-from tests.faults.machine import COMMAND, until
+from tests.faults.machine import COMMAND, until, until_none
 from tests.plugins.cluster import Cluster
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
@@ -130,7 +130,7 @@ class Whole:
             thread.stop()
             assert thread.surprises == []
         self.cluster.wait_healthy()
-        until(lambda: not self.cell.store.read(LEFT).records, "the cell is empty", 40.0)
+        until_none(lambda: self.cell.store.read(LEFT).records, "the cell is empty")
         assert self.crew.pids() == self.before
         self.verifier.end()
         verdict = verify_history(self.cell.store)

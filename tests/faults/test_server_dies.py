@@ -15,7 +15,7 @@ from flowos.verify.history import verify_history
 from tests.faults.crew import Verifier, note
 from tests.faults.ledger import Ledger
 from tests.faults.load import Placer, Submitter
-from tests.faults.machine import Machine, until
+from tests.faults.machine import Machine, until, until_none
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
@@ -68,7 +68,7 @@ def test_no_acknowledged_placement_is_lost_when_the_server_is_killed_twenty_time
         for thread in (one, four, submitter):
             assert thread.surprises == []
         names = {*submitter.accepted, *(name for name, _ in (*one.placed, *four.placed))}
-        until(lambda: not cell.store.read(LEFT).records, "the cell is empty")
+        until_none(lambda: cell.store.read(LEFT).records, "the cell is empty")
         verifier.end()
         verdict = verify_history(cell.store)
         assert verdict.violations == ()

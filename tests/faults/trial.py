@@ -20,6 +20,7 @@ from tests.plugins.proxy import Proxy
 
 ROLES = ("batch-0", "controller-0", "agent-0")
 TTL_SECONDS = 15  # outlives the troubles here; processes look at their lease every 5 s
+QUOTA = 24 << 20  # bytes: a store that is soon full
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -73,6 +74,7 @@ class Trial:
         """Run a command to its end."""
         return subprocess.run(
             self.arguments(*words),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             env=self.crew.environment | environment,

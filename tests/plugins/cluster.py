@@ -324,7 +324,7 @@ class Namespaces:
     @staticmethod
     def _free_net() -> int:
         """Return a third byte of 198.18, the addresses set aside for benchmarks, that is unused."""
-        used = subprocess.run(["ip", "-o", "-4", "addr"], capture_output=True, text=True).stdout  # noqa: PLW1510
+        used = subprocess.run(["ip", "-o", "-4", "addr"], capture_output=True, text=True).stdout
         return random.choice([n for n in range(1, 250) if f" 198.18.{n}." not in used])
 
     def _build(self, members: int) -> None:
@@ -468,7 +468,7 @@ class Proxies:
                     with contextlib.suppress(OSError):
                         for link in Path(f"/proc/{pid}/fd").iterdir():
                             with contextlib.suppress(OSError):
-                                if os.readlink(link) == wanted:
+                                if str(link.readlink()) == wanted:
                                     return member
         return None
 

@@ -21,7 +21,8 @@ import pytest
 from flowos.model.errors import StoreUnreachable
 from flowos.model.transaction import Changes, Lost, Progress, Put, Transaction
 from flowos_store.connection import Connection
-from flowos_store.watch import EtcdWatch, Newest, Span, pause_seconds
+from flowos_store.subscription import Newest, Span, pause_seconds
+from flowos_store.watch import EtcdWatch
 from flowos_store.wire import kv, rpc
 from tests.plugins.etcd import paused
 

@@ -317,7 +317,7 @@ def followed(store: KeptStore) -> Iterator[Followed]:
     def run() -> None:
         seen.verdict = follow(store, seen.deliver, stop)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         yield seen

@@ -242,8 +242,12 @@ def test_a_torn_watch_leaves_no_revision_unchecked(scene):
         store.before["read"] = [wrong_for_a_moment]
         store.watching[0](Lost("it broke"))
         live = scene.write(claim("engine/n1/f", T, "a0"))
-        seen.wait_for(lambda news: isinstance(news, Violation) and news.where == "claim/engine/n1/f")
-        seen.wait_for(lambda news: isinstance(news, Violation) and news.where == "claim/engine/n2/y")
+        seen.wait_for(
+            lambda news: isinstance(news, Violation) and news.where == "claim/engine/n1/f"
+        )
+        seen.wait_for(
+            lambda news: isinstance(news, Violation) and news.where == "claim/engine/n2/y"
+        )
     assert len([n for n in seen.news if isinstance(n, Listed)]) == 1
     told = {(known, STRAY.key), (missed[0], "claim/engine/n2/y"), (live, "claim/engine/n1/f")}
     assert set(found(seen.news)) == told
@@ -309,15 +313,21 @@ def test_following_can_be_stopped_while_the_store_is_gone(little, monkeypatch):
         raise StoreUnreachable("no answer")
 
     bad = little.write(STRAY)
-    store.before["watch"] = [lambda: store.before.update(read=[gone] * 1_000_000)]
     verdicts: list[Any] = []
+    told: list[int] = []  # how many watches there were when it was told: to explain it takes some
+
+    def deliver(news: Any) -> None:
+        if isinstance(news, Violation):
+            told.append(len(store.watching))
+
     thread = threading.Thread(
-        target=lambda: verdicts.append(follow(store, lambda news: None, stop))
+        target=lambda: verdicts.append(follow(store, deliver, stop)), daemon=True
     )
     thread.start()
-    while not store.watching:
+    while not told or len(store.watching) == told[0]:
         pass
-    store.watching[0](Lost("it broke"))
+    store.before["read"] = [gone] * 1_000_000
+    store.watching[-1](Lost("it broke"))
     assert asked.wait(5)
     stop.set()
     thread.join(5)

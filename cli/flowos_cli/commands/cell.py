@@ -36,7 +36,10 @@ NO_CELL: Final = "the store holds no cell of this name: load one with 'flowos ce
         "verify": ("flowos_cli.commands.verify:verify", "Does the shared state keep its laws?"),
         "presets": (f"{__name__}:presets", "Cells that need no file."),
         "export": (f"{__name__}:export", "Write the cell as a file that 'init' reads."),
-        "roles": ("flowos_cli.commands.roles:roles", "Who may read and write what, by etcd's users."),
+        "roles": (
+            "flowos_cli.commands.roles:roles",
+            "Who may read and write what, by etcd's users.",
+        ),
         "backup": ("flowos_cli.commands.backup:backup", "Write all of the cell's state to a file."),
         "restore": ("flowos_cli.commands.backup:restore", "Bring a cell back from a backup."),
     },

@@ -1,6 +1,7 @@
 """`flowos cell roles ...`: who may read and write which keys, enforced by etcd."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -41,12 +42,20 @@ def roles() -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @click.option("--enable-auth", is_flag=True, help="Have etcd check who asks, once all is in place.")
 @click.option(
-    "--reset-password", "resets", multiple=True, metavar="USER",
+    "--reset-password",
+    "resets",
+    multiple=True,
+    metavar="USER",
     help="Give a user that is there already the password anew.",
 )
 @click.option(
-    "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table",
-    show_default=True, help="Form of the answer.",
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="Form of the answer.",
 )
 @where_options
 def apply(
@@ -141,7 +150,7 @@ def _password(name: str, path: str, *, ask: bool) -> str:
         return read_password(path)
     if not ask:
         return ""
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise SpecError(
             f"user {name} is new and has no password",
             hint="write password_file: F, or login: certificate, or call this at a terminal",
@@ -195,7 +204,9 @@ def _tell(
     if same:
         say(f"= {len(same):,} roles unchanged" if len(same) > FEW else _unchanged(same))
     what = "would change" if dry_run else "changed"
-    say(f"{len(lines):,} {what}; etcd {'checks' if on or turned_on else 'does not check yet'} who asks")
+    say(
+        f"{len(lines):,} {what}; etcd {'checks' if on or turned_on else 'does not check yet'} who asks"
+    )
 
 
 def _unchanged(names: list[str]) -> str:

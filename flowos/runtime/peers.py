@@ -1,0 +1,73 @@
+"""Which of the living scheduler processes goes first with a slice, and at which nodes?
+
+Nobody is asked and nothing is written: all of them see the same sessions and come to the same
+answer. Where they don't, for a moment, they cost each other a conflict and no more.
+"""
+
+import hashlib
+from math import inf
+
+from flowos.model.view import CellView
+from flowos.planning.chance import scramble
+
+Order = tuple[int, ...]  # a slice's place in the queue
+
+
+class Peers:
+    """The living schedulers of a view, as one of them sees them."""
+
+    def __init__(self, view: CellView, session: str, policy: str, *, alone: bool = False) -> None:
+        """Start alone, until `refresh`.
+
+        Args:
+            view: Whose sessions count.
+            session: The own one.
+            policy: Which of them serve the same queue.
+            alone: Whether the others do not matter.
+        """
+        self.version = 0  # counts the divisions of the queue
+        self.part, self.parts = 0, 1  # of all schedulers, whatever they serve
+        self._view = view
+        self._session = session
+        self._policy = policy
+        self._alone = alone
+        self._seeds: dict[str, int] = {}  # of those that serve the same queue
+        self._signs: dict[str, tuple[float, Order]] = {}
+
+    @property
+    def many(self) -> bool:
+        """Whether the queue is divided at all."""
+        return len(self._seeds) > 1
+
+    def refresh(self) -> None:
+        """Take in which sessions there are now."""
+        everybody = {} if self._alone else self._view.sessions_of("scheduler")
+        names = sorted(everybody)
+        self.part, self.parts = 0, 1
+        if self._session in everybody:
+            self.part, self.parts = names.index(self._session), len(names)
+        serving = [name for name in names if everybody[name].value.policy == self._policy]
+        if serving != list(self._seeds):
+            self.version += 1
+            self._seeds = {name: _seed(name) for name in serving}
+            self._signs = {n: sign for n, sign in self._signs.items() if n in self._seeds}
+
+    def owner(self, created: int) -> str:
+        """Return who goes first with a slice, by rendezvous hashing of its uid; "" = all do."""
+        if not self.many:
+            return ""
+        return max(self._seeds, key=lambda name: scramble(self._seeds[name] ^ created))
+
+    def placed(self, session: str, order: Order, now: float) -> None:
+        """Note how far in the queue one of the others is."""
+        if session in self._seeds:
+            self._signs[session] = (now, order)
+
+    def comes(self, owner: str, order: Order, now: float, patience_seconds: float) -> bool:
+        """Whether a slice's owner is seen at work and has not got as far as the slice yet."""
+        at, reached = self._signs.get(owner, (-inf, ()))
+        return now - at < patience_seconds and order > reached
+
+
+def _seed(session: str) -> int:
+    return int.from_bytes(hashlib.blake2b(session.encode(), digest_size=8).digest())
