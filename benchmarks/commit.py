@@ -9,10 +9,11 @@ be trusted on a machine that does other things as well.
 
 import argparse
 import cProfile
-import datetime
+import datetime as dt
 import json
 import os
 import platform
+import resource
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ def main() -> None:
         profile(chosen)
         return
     parts = [p for p in PARTS if not chosen.only or set(chosen.only) & set(p.names)]
-    churned = 300 if chosen.quick else 600
+    churned = 200 if chosen.quick else 600
     run = Run(chosen.quick, share=churned / (churned + SLURM_WINDOW))
     if not chosen.no_slurm:
         with _Told("Slurm"):
@@ -46,9 +47,12 @@ def main() -> None:
             if not chosen.quick:
                 large = slurm(nodes=10_000, slices=100, backlog=0, occupied=0.05)
                 run.note(f"Slurm at 10,000 x 8, 5 % full: {large.client}/s, p50 {large.p50_ms} ms")
-    for part in parts:
-        with _Told(", ".join(part.names)):
-            part.measure(run)
+    try:
+        for part in parts:
+            with _Told(", ".join(part.names)):
+                part.measure(run)
+    finally:
+        run.close()
     run.figures.print(as_json=chosen.json)
     if chosen.json:
         return
@@ -61,13 +65,18 @@ def main() -> None:
 def profile(chosen: argparse.Namespace) -> None:
     """Measure one part and print where its time goes: here, or in the process that matters."""
     part = next(part for part in PARTS if chosen.profile in part.names)
+    who = chosen.of or part.profiled or "here"
     with tempfile.TemporaryDirectory() as folder:
-        elsewhere = None if part.here else Path(folder) / "profile"
-        run = Run(chosen.quick, share=0.4, profile=elsewhere)
-        if part.here:
+        elsewhere = Path(folder) / "profile"
+        run = Run(chosen.quick, share=0.4, profile=elsewhere, profiled=who)
+        if who == "here":
             Profiled.profiler = cProfile.Profile()
-        part.measure(run)
+        try:
+            part.measure(run)
+        finally:
+            run.close()  # its processes write their profiles when they end
         run.figures.print(as_json=False)
+        print("\n".join(f"  {note}" for note in run.notes))
         show(Profiled.profiler or elsewhere)
 
 
@@ -78,7 +87,7 @@ def save(run: Run) -> None:
         "figures": run.figures.shown(),
         "notes": run.notes,
         "quick": run.quick,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "etcd": run.etcd,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -107,17 +116,22 @@ def draw(axes: Any, run: Run) -> None:  # matplotlib has no types
 
 
 class _Told:
-    """Says on stderr how long a part took."""
+    """Says on stderr how long a part took, and how much CPU, that of ended processes included."""
 
     def __init__(self, what: str) -> None:
         self._what = what
 
     def __enter__(self) -> None:
-        self._before = time.perf_counter()
+        self._before, self._cpu = time.perf_counter(), _cpu()
 
     def __exit__(self, *_: object) -> None:
-        took = time.perf_counter() - self._before
-        print(f"  {self._what}: {took:.1f} s", file=sys.stderr, flush=True)
+        took, cpu = time.perf_counter() - self._before, _cpu() - self._cpu
+        print(f"  {self._what}: {took:.1f} s, CPU {cpu:.1f} s", file=sys.stderr, flush=True)
+
+
+def _cpu() -> float:
+    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in found)
 
 
 def options() -> argparse.Namespace:
@@ -130,6 +144,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda t: t.split(","), default=[], metavar="NAME,..")
     parser.add_argument("--no-slurm", action="store_true", help="leave the rival out")
     parser.add_argument("--profile", choices=NAMES, metavar="NAME", help="profile one figure")
+    parser.add_argument(
+        "--of",
+        choices=("here", "scheduler", "controller", "agent"),
+        help="whose profile; default: who matters most",
+    )
     chosen = parser.parse_args()
     unknown = set(chosen.only) - set(NAMES)
     if unknown:

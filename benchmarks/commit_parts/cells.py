@@ -10,22 +10,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 from flowos.documents.presets import preset
 from flowos.model.cell import Cell
 from flowos.model.codec import decode
-from flowos.model.placement import Placement, Unplaceable
-from flowos.model.slice import EngineChoice, EngineRole, SliceSpec
+from flowos.model.placement import Decision, Placement, Unplaceable
+from flowos.model.slice import EngineChoice, EngineRole, Slice, SliceSpec
+from flowos.model.transaction import Operation, Transaction
+from flowos.model.view import CellView
+from flowos.protocol.commit import commit
+from flowos.protocol.proposal import Fence
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.embedded import EmbeddedScheduler
 from flowos.runtime.loading import load_cell_into
+from flowos.runtime.processes import new_attempt
 from flowos_schedulers.batch import Batch
 from flowos_store import EmbeddedEtcd, EtcdStore
 
 ENGINES_PER_NODE = 8
+PUTS = 100  # of one transaction
 TENANT = "default"
 UP_SECONDS = 60.0
 SETTLE_SECONDS = 60.0
@@ -55,22 +62,32 @@ def _file_system(folder: Path) -> str:
 class Bench:
     """One etcd with fsync, one cell in it, and the processes started on it."""
 
-    def __init__(self, cell: Cell | str, *, profile: Path | None = None) -> None:
-        """Take a cell, or the name of a preset; nothing is started yet."""
+    def __init__(
+        self, cell: Cell | str, *, profile: Path | None = None, profiled: str = ""
+    ) -> None:
+        """Take a cell, or the name of a preset; nothing is started yet.
+
+        Args:
+            cell: What to load.
+            profile: Where a process's profile goes.
+            profiled: Which process's: scheduler, controller or agent.
+        """
         self._cell = cell
         self._profile = profile
+        self._profiled = profiled
         self.folder = Path(tempfile.mkdtemp(prefix="flowos-commit-", dir=on_disk()))
         self.etcd = EmbeddedEtcd(self.folder / "etcd")
         self.processes: list[subprocess.Popen[bytes]] = []
         self.logs: list[Path] = []
+        self._frees = False
 
     def __enter__(self) -> Self:
         """Start etcd and load the cell."""
         try:
             self.etcd.start()
             self.store = EtcdStore([self.etcd.endpoint])
-            cell = preset(self._cell) if isinstance(self._cell, str) else self._cell
-            self.loaded_at = load_cell_into(self.store, cell)
+            self.cell = preset(self._cell) if isinstance(self._cell, str) else self._cell
+            self.loaded_at = load_cell_into(self.store, self.cell)
             self.client = CellClient(self.store, SystemClock())
         except BaseException:
             self._end()
@@ -90,28 +107,23 @@ class Bench:
 
     # -- processes
 
-    def start(
-        self, *words: str, profiled: bool = False, nice: bool = False
-    ) -> subprocess.Popen[bytes]:
-        """Start `flowos WORDS` on this cell; return at once."""
-        process = self._launch(["-m", "flowos_cli.main", *words], profiled=profiled)
-        if nice:  # before it has threads, which take it over
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-        return process
+    def start(self, role: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start `flowos ROLE run WORDS` on this cell; return at once."""
+        profiler = []
+        if role == self._profiled and self._profile is not None:
+            profiler = ["-m", "cProfile", "-o", str(self._profile)]
+        return self._launch([*profiler, "-m", "flowos_cli.main", role, "run", *words])
 
     def start_script(self, script: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a script that lies beside this file on this cell; return at once."""
         return self._launch([str(PARTS / script), *words])
 
-    def _launch(self, words: list[str], *, profiled: bool = False) -> subprocess.Popen[bytes]:
+    def _launch(self, words: list[str]) -> subprocess.Popen[bytes]:
         log = self.folder / f"process-{len(self.processes)}.log"
-        profiler = []
-        if profiled and self._profile is not None:
-            profiler = ["-m", "cProfile", "-o", str(self._profile)]
         where = ["--endpoints", self.etcd.endpoint, "--data-dir", str(self.folder)]
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, *profiler, *words, *where],
+                [sys.executable, *words, *where],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -131,10 +143,16 @@ class Bench:
             if process.poll() is not None:
                 raise SystemExit(f"ended with {process.returncode}: {log.read_text()}")
 
-    def start_freeing(self, *, profiled: bool = False) -> None:
+    def start_freeing(self) -> None:
         """Start who really gives units back: a controller, and an agent whose steps take no time."""
-        self.start("agent", "run", "--driver", "sim", "--delay", "none=0", nice=True)
-        self.start("controller", "run", "--idle-off", "0", profiled=profiled, nice=True)
+        if self._frees:
+            return
+        self._frees = True
+        for process in (
+            self.start("agent", "--driver", "sim", "--delay", "none=0"),
+            self.start("controller", "--idle-off", "0"),
+        ):  # before they have threads, which take it over
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         self.await_step()
 
     def stop(self) -> None:
@@ -150,6 +168,17 @@ class Bench:
                 process.wait()
         self.processes.clear()
         self.logs.clear()
+        self._frees = False
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """Return the CPU that etcd and the processes have used so far, by what they are."""
+        found = {"etcd": cpu_of(self.etcd.pid)}
+        for process in self.processes:
+            words = process.args
+            assert isinstance(words, list)
+            role = next((w for w in words if w in ("agent", "controller", "scheduler")), "other")
+            found[role] = found.get(role, 0.0) + cpu_of(process.pid)
+        return found
 
     # -- state
 
@@ -226,6 +255,45 @@ def fill(scheduler: EmbeddedScheduler, mix: Mix, engines: int, *, gang: int = 0)
     return placed
 
 
+def fill_in_bulk(bench: Bench) -> list[str]:
+    """Let every second node be held by a slice of its own, as if placed; return the slices.
+
+    Slices, placements, claims and orders are those of the protocol's own step, written many to a
+    transaction and without compares: a large cell is half full in seconds.
+    """
+    cell = bench.cell
+    view = CellView(cell=cell)
+    fence = Fence("session/client/fill", 0)
+    puts: list[Operation] = []
+    names = []
+    mix = Mix(stem="w")
+    for node in list(cell.nodes)[::2]:
+        spec = mix.of(ENGINES_PER_NODE)
+        engines = cell.engines_of[node]
+        units: dict[str, tuple[int, ...]] = {f"engine/{engine}": () for engine in engines}
+        decision = Decision({"workers": tuple(engines)}, units)
+        record = Slice(spec=spec, submitted_at=1.0)
+        step = commit(
+            view, spec.id, decision, fence=fence, attempt=new_attempt(), scheduler="fill",
+            spec=(spec.id, record),
+        )  # fmt: skip
+        assert step is not None
+        puts += step.transaction.operations
+        names.append(spec.id)
+    parts = [tuple(puts[n : n + PUTS]) for n in range(0, len(puts), PUTS)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda part: bench.store.commit([Transaction((), part)]), parts))
+    return names
+
+
+def half_full(bench: Bench, scheduler: EmbeddedScheduler, mix: Mix) -> list[str]:
+    """Place what is missing until half of 1,000 x 8 is held; return the slices, the oldest first."""
+    found = bench.store.read(["placement/"]).records
+    there = sorted((r.created, r.key.partition("/")[2], r.value) for r in found)
+    held = sum(len(decode(Placement, value).held) for *_, value in there)
+    return [name for _, name, _ in there] + fill(scheduler, mix, 4000 - held)
+
+
 # --------------------------------------------------------------------------------------- measuring
 
 
@@ -248,9 +316,9 @@ def _cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def cpu_of(process: "subprocess.Popen[bytes]") -> float:
+def cpu_of(pid: int) -> float:
     """Return the CPU seconds that another process has used so far."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

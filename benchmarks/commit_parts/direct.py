@@ -3,10 +3,11 @@
 import statistics
 import time
 from collections import deque
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from commit_parts.cells import Bench, Mix, Spent, fill, quantile
+from commit_parts.cells import Bench, Mix, Spent, fill, fill_in_bulk, half_full, quantile
 from commit_parts.profiled import Profiled
 from commit_parts.raw import Raw, Timing, check_encoding, encoded, planned, released
 from commit_parts.waiter import Waiter
@@ -128,7 +129,7 @@ class Window:
         scheduler.release([self.live.popleft() for _ in range(len(self.live) - self.size)])
 
 
-def direct(*, rounds: int, slices: int, share: float) -> Side:
+def direct(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
     """Place and release in a half full cell of 1,000 x 8, with a controller and an agent at work.
 
     A round is `slices` calls of `place([spec])`; beside each of the last `share` of them is a call
@@ -143,14 +144,13 @@ def direct(*, rounds: int, slices: int, share: float) -> Side:
     work; `alone` sends copies of placements that nobody watches.
     """
     side = Side()
-    with Bench("fat-tree:8000") as bench, ExitStack() as stack:
-        raw = Raw(bench.etcd.endpoint)
-        stack.callback(raw.close)
+    with ExitStack() as stack:
+        raw = stack.enter_context(closing(Raw(bench.etcd.endpoint)))
         bench.start_freeing()
         scheduler = stack.enter_context(bench.scheduler("direct"))
         check_encoding(scheduler, bench.etcd.endpoint)
-        mix = Mix(seed=2)
-        window = Window(bench, fill(scheduler, mix, 4000))
+        mix = Mix(seed=2, stem="d")
+        window = Window(bench, half_full(bench, scheduler, mix))
         for turn in range(rounds + 1):
             measured = side if turn else Side()  # the first, small one warms up
             number = slices if turn else WARM
@@ -161,34 +161,37 @@ def direct(*, rounds: int, slices: int, share: float) -> Side:
             bench.settle()
             window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
             bench.settle()
-            in_step(scheduler)
-            steps = [planned(scheduler, spec) for spec in mix.take(number)]
-            timing = raw.one_in_flight(raw.copies([step.transaction for step in steps]))
-            for step in steps:
-                scheduler.view.retract(step.identifier)
-            measured.alone.add(number, timing)
-            measured.alone.first += timing.samples
+            alone(scheduler, raw, mix.take(number), measured.alone)
     return side
 
 
-def freed(*, rounds: int, slices: int) -> Side:
+def alone(scheduler: EmbeddedScheduler, raw: Raw, specs: Sequence[SliceSpec], into: Rounds) -> None:
+    """Send copies of placements that nobody watches, one after the other."""
+    in_step(scheduler)
+    steps = [planned(scheduler, spec) for spec in specs]
+    timing = raw.one_in_flight(raw.copies([step.transaction for step in steps]))
+    for step in steps:
+        scheduler.view.retract(step.identifier)
+    into.add(len(specs), timing)
+    into.first += timing.samples
+
+
+def freed(bench: Bench, *, rounds: int, slices: int) -> Side:
     """Release a slice and wait until another client sees its units free: its placement is gone.
 
     One at a time, in a half full cell of 1,000 x 8; the agent's simulated steps take no time. The
     raw side sends placements, one at a time, on copies that nobody watches.
     """
     side = Side()
-    with Bench("fat-tree:8000") as bench, ExitStack() as stack:
-        raw = Raw(bench.etcd.endpoint)
-        stack.callback(raw.close)
-        bench.start_freeing(profiled=True)
+    with ExitStack() as stack:
+        raw = stack.enter_context(closing(Raw(bench.etcd.endpoint)))
+        bench.start_freeing()
         scheduler = stack.enter_context(bench.scheduler("direct"))
-        mix = Mix(seed=4)
-        live = deque(fill(scheduler, mix, 4000))
-        bench.settle()
-        other = EtcdStore([bench.etcd.endpoint])
-        stack.callback(other.close)
+        mix = Mix(seed=4, stem="f")
+        live = deque(half_full(bench, scheduler, mix))
+        other = stack.enter_context(closing(EtcdStore([bench.etcd.endpoint])))
         waiter = Waiter(other)
+        bench.settle()
         for turn in range(rounds + 1):
             measured = side if turn else Side()
             with Spent() as spent:
@@ -199,29 +202,22 @@ def freed(*, rounds: int, slices: int) -> Side:
                     waiter.gone(name)
                     measured.ours.first.append(time.perf_counter() - before)
             measured.ours.add(slices, spent)
-            in_step(scheduler)
-            steps = [planned(scheduler, spec) for spec in mix.take(slices)]
-            timing = raw.one_in_flight(raw.copies([step.transaction for step in steps]))
-            for step in steps:
-                scheduler.view.retract(step.identifier)
-            measured.raw.add(slices, timing)
-            measured.raw.first += timing.samples
-        bench.stop()
+            alone(scheduler, raw, mix.take(slices), measured.raw)
     return side
 
 
-def gangs(*, rounds: int, slices: int) -> Side:
+def gangs(bench: Bench, *, rounds: int, slices: int) -> Side:
     """Place gangs of 64 engines on 8 nodes, nearly empty, with a window of 10 live ones.
 
-    As in `direct`, with a release beside each placement, which is the rival's mix here.
+    As in `direct`, with a release beside each placement, which is the rival's mix here. The cell
+    is 1,000 x 8, and empty again afterwards.
     """
     side = Side()
-    with Bench("fat-tree:8000") as bench, ExitStack() as stack:
-        raw = Raw(bench.etcd.endpoint)
-        stack.callback(raw.close)
+    with ExitStack() as stack:
+        raw = stack.enter_context(closing(Raw(bench.etcd.endpoint)))
         bench.start_freeing()
         scheduler = stack.enter_context(bench.scheduler("direct"))
-        mix = Mix(seed=7)
+        mix = Mix(seed=7, stem="l")
         window = Window(bench, fill(scheduler, mix, 640, gang=64))
         for turn in range(rounds + 1):
             measured = side if turn else Side()
@@ -233,30 +229,35 @@ def gangs(*, rounds: int, slices: int) -> Side:
             bench.settle()
             specs = [mix.of(64) for _ in range(number)]
             window.churn_raw(scheduler, raw, specs, number, measured.raw)
-        nodes = {len(p.ordered) for p in bench.placements().values()}
+        nodes = {len(p.ordered) for p in bench.placements().values() if p.held}
         assert nodes == {8}, nodes
+        bench.settle()
+        scheduler.release(list(window.live))
+        bench.settle()
     return side
 
 
-def scaled(*, rounds: int, slices: int, share: float, fill_by: int) -> tuple[Rounds, Rounds]:
-    """Return the rounds of `direct` at 1,000 x 8 and at 10,000 x 8, with nobody else at work.
+def scaled(
+    small: Bench, large: Bench, *, rounds: int, slices: int, share: float
+) -> tuple[Rounds, Rounds]:
+    """Return the rounds of `direct` in a small and a large cell, half full, nobody else at work.
 
     What is released is not freed here: the cells have more than enough room for what is placed.
 
     Args:
+        small: 1,000 x 8.
+        large: Ten times as much, or more.
         rounds: How many, in turns.
         slices: Of each round.
         share: Of them that a release goes with.
-        fill_by: Engines of each slice that fills half of the cell; 0 = 1 to 8.
     """
     found = (Rounds(), Rounds())
     with ExitStack() as stack:
         sides = []
-        for engines in (8000, 80_000):
-            bench = stack.enter_context(Bench(f"fat-tree:{engines}"))
+        for bench in (small, large):
+            window = Window(bench, fill_in_bulk(bench))
             scheduler = stack.enter_context(bench.scheduler("direct"))
-            mix = Mix(seed=8)
-            window = Window(bench, fill(scheduler, mix, engines // 2, gang=fill_by))
+            mix = Mix(seed=8, stem="s")
             window.churn(scheduler, mix.take(WARM), WARM // 2, Rounds())
             sides.append((window, scheduler, mix))
         for _ in range(rounds):
@@ -269,6 +270,6 @@ def scaled(*, rounds: int, slices: int, share: float, fill_by: int) -> tuple[Rou
 def in_step(scheduler: EmbeddedScheduler) -> None:
     """Let a scheduler take in what its watch has brought: it does so before it plans."""
     impossible = Mix(stem="none").of(10**6)
-    time.sleep(0.1)
+    time.sleep(0.05)
     (said,) = scheduler.place([impossible])
     assert isinstance(said, Unplaceable)

@@ -1,14 +1,17 @@
 """How fast schedulers empty a full queue: one, four, and with decisions that take their time."""
 
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import grpc
-from commit_parts.cells import Bench, Mix, cpu_of
+from commit_parts.cells import PUTS, Bench, Mix, cpu_of
 from commit_parts.raw import planned
 
 from flowos.model import keys
@@ -19,7 +22,6 @@ from flowos_store.wire import etcdrpc, rpc
 
 LOOK_SECONDS = 0.01
 DRAIN_SECONDS = 120.0
-PUTS = 100
 STATS_SECONDS = 5.0
 SPARE = 1.12  # engines beyond those asked for: gangs of one node leave some of each node free
 
@@ -90,89 +92,105 @@ class Observer:
         return before[0]
 
 
-def submit_all(bench: Bench, slices: int, *, seed: int) -> None:
+def submit_all(bench: Bench, slices: int, *, stem: str) -> None:
     """Put so many slices into the queue, as fast as the store takes them."""
     puts = [
         Put(keys.slice_(spec.id), encode(Slice(spec=spec, submitted_at=1.0)))
-        for spec in Mix(seed=seed, stem="b").take(slices)
+        for spec in Mix(seed=5, stem=stem).take(slices)
     ]
     parts = [tuple(puts[n : n + PUTS]) for n in range(0, len(puts), PUTS)]
     for part in parts:
         bench.store.commit([Transaction((), part)])
 
 
-def drain_once(bench: Bench, slices: int, *, profiled: bool = False) -> Drained:
-    """Start a scheduler on a full queue and see it emptied.
+def drain_once(bench: Bench, slices: int) -> Drained:
+    """Start a scheduler on a full queue of an empty cell and see it emptied.
 
     The clock starts with the process: interpreter, imports and the listing of cell and queue are
     in `from_start`.
     """
-    submit_all(bench, slices, seed=5)
-    observer = Observer(bench)
-    started = time.monotonic()
-    process = bench.start("scheduler", "run", "batch", profiled=profiled)
-    observer.until(slices, [process])
-    return _drained(bench, observer, slices, started, cpu_of(process))
+    with closing(Observer(bench)) as observer:
+        started = time.monotonic()
+        process = bench.start("scheduler", "batch")
+        observer.until(slices, [process])
+        return _drained(bench, observer, 0, slices, started, cpu_of(process.pid), 0)
 
 
-def drain_by(bench: Bench, slices: int, processes: int, *, decision_ms: float = 0.0) -> Drained:
-    """Fill the queue of schedulers that wait for it, and see it emptied.
+class Team:
+    """Scheduler processes that wait for a queue; their decisions can be made to take longer."""
 
-    The clock starts with the first submission; all schedulers are in step by then.
-    """
-    running = [
-        bench.start_script("slow.py", "--name", f"batch-{n}", "--decision-ms", str(decision_ms))
-        for n in range(processes)
-    ]
-    bench.await_step()
-    before = sum(map(cpu_of, running))
-    observer = Observer(bench)
-    started = time.monotonic()
-    thread = threading.Thread(target=submit_all, args=(bench, slices), kwargs={"seed": 6})
-    thread.start()
-    observer.until(slices, running)
-    thread.join()
-    return _drained(bench, observer, slices, started, sum(map(cpu_of, running)) - before)
+    def __init__(self, bench: Bench) -> None:
+        """Begin with none."""
+        self._bench = bench
+        self._placed = 0
+        self.members: list[subprocess.Popen[bytes]] = []
+
+    def grow(self, size: int) -> None:
+        """Have so many, and wait until all are in step."""
+        while len(self.members) < size:
+            name = f"batch-{len(self.members)}"
+            self.members.append(self._bench.start_script("slow.py", "--name", name))
+        self._bench.await_step()
+        time.sleep(0.2)  # until each has seen the others' sessions
+
+    def drain(self, slices: int, *, slow: bool) -> Drained:
+        """Fill the queue and see it emptied; the clock starts with the first submission."""
+        for member in self.members:
+            member.send_signal(signal.SIGUSR1 if slow else signal.SIGUSR2)
+        pids = [member.pid for member in self.members]
+        cpu, (_, tries) = sum(map(cpu_of, pids)), _told(self._bench)
+        before, self._placed = self._placed, self._placed + slices
+        work = {"slices": slices, "stem": f"b{before}-"}
+        thread = threading.Thread(target=submit_all, args=(self._bench,), kwargs=work)
+        with closing(Observer(self._bench)) as observer:
+            started = time.monotonic()
+            thread.start()
+            observer.until(before + slices, self.members)
+            thread.join()
+            cpu = sum(map(cpu_of, pids)) - cpu
+            return _drained(self._bench, observer, before, slices, started, cpu, tries)
 
 
 def _drained(
-    bench: Bench, observer: Observer, slices: int, started: float, cpu_seconds: float
+    bench: Bench,
+    observer: Observer,
+    before: int,
+    slices: int,
+    started: float,
+    cpu_seconds: float,
+    tries_before: int,
 ) -> Drained:
-    observer.close()
     last = observer.seen[-1][0]
-    first = observer.at(0.5)
-    moments = [first, *(observer.at(slices * n / 10) for n in range(1, 11))]
-    tenths = [slices / 10 / (b - a) for a, b in pairwise(moments)]
-    tries = _tries(bench, slices)
+    first = observer.at(before + 0.5)
+    moments = [first, *(observer.at(before + slices * n / 10) for n in range(1, 11))]
+    deadline = time.monotonic() + STATS_SECONDS
+    placed, tries = _told(bench)
+    while placed < before + slices and time.monotonic() < deadline:  # told once a second
+        time.sleep(0.05)
+        placed, tries = _told(bench)
     return Drained(
         from_start=slices / (last - started),
         at_work=slices / (last - first),
-        tenths=tenths,
+        tenths=[slices / 10 / (b - a) for a, b in pairwise(moments)],
         cpu_us=1e6 * cpu_seconds / slices,
-        plans_per_placed=tries / slices,
+        plans_per_placed=(tries - tries_before) / slices,
     )
 
 
-def _tries(bench: Bench, slices: int) -> int:
-    """Return how many commits all living schedulers have tried, once their figures are all told."""
-    deadline = time.monotonic() + STATS_SECONDS
-    while True:  # a process tells its figures once a second
-        stats = [decode(dict, r.value) for r in bench.store.read(["stats/"]).records]
-        done = sum(s.get("placed", 0) for s in stats) >= slices
-        if done or time.monotonic() > deadline:
-            return sum(s.get("commits", 0) + s.get("conflicts", 0) for s in stats)
-        time.sleep(0.05)
+def _told(bench: Bench) -> tuple[int, int]:
+    """Return what living schedulers say that they have placed, and tried to commit."""
+    stats = [decode(dict, r.value) for r in bench.store.read(["stats/"]).records]
+    tries = sum(s.get("commits", 0) + s.get("conflicts", 0) for s in stats)
+    return sum(s.get("placed", 0) for s in stats), tries
 
 
 def raw_placements(bench: Bench, slices: int) -> list[Transaction]:
-    """Return what placing so many queued slices one by one would send; nothing is sent."""
-    submit_all(bench, slices, seed=5)
+    """Return what placing the first slices of the queue one by one would send; nothing is sent."""
     with bench.scheduler("plan") as scheduler:
-        queue = bench.store.read(["slice/"]).records
-        view = scheduler.view
-        for record in queue:
-            view.apply(Change(*record))
-        ours = sorted(queue, key=lambda r: r.created)
+        queue = sorted(bench.store.read(["slice/"]).records, key=lambda r: (r.created, r.key))
+        for record in queue[:slices]:
+            scheduler.view.apply(Change(*record))
         return [
-            planned(scheduler, decode(Slice, r.value).spec, new=False).transaction for r in ours
+            planned(scheduler, decode(Slice, r.value).spec, new=False).transaction
+            for r in queue[:slices]
         ]

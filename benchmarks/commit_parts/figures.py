@@ -1,19 +1,27 @@
 """Which figures there are, what each is measured by, and what it is to reach."""
 
 import statistics
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 from commit_parts.cells import Bench
 from commit_parts.direct import Side, direct, freed, gangs, scaled
-from commit_parts.drain import Drained, drain_by, drain_once, engines_for, raw_placements
-from commit_parts.mirror import cold_start, events
+from commit_parts.drain import Drained, Team, drain_once, engines_for, raw_placements, submit_all
+from commit_parts.mirror import ENGINES, cold_start, events, make_history
 from commit_parts.peers import Slurm
 from commit_parts.queued import queued
 from commit_parts.raw import Raw
-from commit_parts.whole import ratio_of, whole_slices
+from commit_parts.whole import ratio_of, two_switch_cell, whole_slices
 from harness import Report
+
+from flowos.model.cell import Cell
+
+IN_FLIGHT = 16
+HALF, BACKLOG, LARGE = "half", "backlog", "large"  # cells that figures may share in a quick run
 
 
 @dataclass
@@ -21,10 +29,11 @@ class Run:
     """One run of the benchmark: what is asked for, and what is known so far.
 
     Attributes:
-        quick: Whether it is to take less than a minute.
+        quick: Whether it is to take less than a minute; then some figures share a cell.
         share: Of the placements that a release goes with: the rival's driver releases only once
             its window is full.
         profile: Where another process puts its profile.
+        profiled: Which.
         slurm: The rival's figures.
         notes: Lines for people: what is behind the figures.
         etcd: The server's version.
@@ -33,10 +42,35 @@ class Run:
     quick: bool
     share: float
     profile: Path | None = None
+    profiled: str = ""
     figures: Report = field(default_factory=lambda: Report("The speed of commits"))
     slurm: Slurm = field(default_factory=Slurm)
     notes: list[str] = field(default_factory=list)
     etcd: str = ""
+    _shared: dict[str, Bench] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    @contextmanager
+    def bench(self, cell: Cell | str, *, shared: str = "") -> Iterator[Bench]:
+        """Yield a cell: a fresh one, or in a quick run one that other figures use too."""
+        if shared and shared in self._shared:
+            yield self._shared[shared]
+            return
+        bench = Bench(cell, profile=self.profile, profiled=self.profiled)
+        if shared and self.quick:
+            self.close()  # no more than one stays
+            self._shared[shared] = self._stack.enter_context(bench)
+            self.etcd = bench.etcd.version
+            yield bench
+        else:
+            with bench:
+                self.etcd = bench.etcd.version
+                yield bench
+
+    def close(self) -> None:
+        """Stop what is shared."""
+        self._shared.clear()
+        self._stack.close()
 
     @property
     def rounds(self) -> int:
@@ -59,10 +93,29 @@ class Run:
                 )
 
 
+def run_gangs(run: Run) -> None:
+    """Gangs of 64."""
+    with run.bench("fat-tree:8000", shared=HALF) as bench:
+        side = gangs(bench, rounds=run.rounds, slices=25 if run.quick else 100)
+    run.side("gang64", side)
+    add, rival = run.figures.add, run.slurm.gang64
+    add("gang64", side.ours.rate, "1/s", baseline=rival, ratio_at_least=3)
+
+
 def run_direct(run: Run) -> None:
     """A client with a scheduler of its own."""
-    side = direct(rounds=run.rounds, slices=150 if run.quick else 600, share=run.share)
+    slices = 150 if run.quick else 600
+    with run.bench("fat-tree:8000", shared=HALF) as bench:
+        bench.start_freeing()
+        before = bench.cpu_seconds()
+        side = direct(bench, rounds=run.rounds, slices=slices, share=run.share)
+        spent = {name: used - before[name] for name, used in bench.cpu_seconds().items()}
     run.side("direct_client", side)
+    # Ours, the raw ones that are real too, and a window's worth to begin with.
+    each = ", ".join(
+        f"{name} {1e6 * used / (2 * run.rounds * slices + 900):.0f}" for name, used in spent.items()
+    )
+    run.note(f"direct_client: CPU of the others, us a slice about: {each}")
     add, rate = run.figures.add, side.ours.rate
     add("direct_client", rate, "1/s", baseline=side.raw.rate, ratio_at_least=0.7)
     add("direct_client_over_slurm", rate, "1/s", baseline=run.slurm.client, ratio_at_least=5)
@@ -72,7 +125,8 @@ def run_direct(run: Run) -> None:
 
 def run_freed(run: Run) -> None:
     """How soon what is released is free."""
-    side = freed(rounds=2 if run.quick else 5, slices=15 if run.quick else 60)
+    with run.bench("fat-tree:8000", shared=HALF) as bench:
+        side = freed(bench, rounds=2 if run.quick else 5, slices=15 if run.quick else 60)
     run.side("release_free", side)
     add, raw = run.figures.add, side.raw.ms(0.5)
     add("release_free", side.ours.ms(0.5), "ms", baseline=raw, ratio_at_most=6)
@@ -81,7 +135,8 @@ def run_freed(run: Run) -> None:
 def run_queued(run: Run) -> None:
     """A client that goes through the queue."""
     slices = 80 if run.quick else 400
-    side = queued(rounds=run.rounds, slices=slices, share=run.share, profile=run.profile)
+    with run.bench("fat-tree:8000", shared=HALF) as bench:
+        side = queued(bench, rounds=run.rounds, slices=slices, share=run.share)
     run.side("queued_client", side)
     add, rate = run.figures.add, side.ours.rate
     add("queued_client", rate, "1/s", baseline=side.raw.rate, ratio_at_least=0.3)
@@ -93,19 +148,17 @@ def run_queued(run: Run) -> None:
 def run_drain(run: Run) -> None:
     """One scheduler empties a full queue."""
     slices = 5_000 if run.quick else 20_000
-    sample = 1_500 if run.quick else 5_000
+    sample = 1_000 if run.quick else 5_000
     timings, drains = [], []
-    with Bench(f"fat-tree:{engines_for(sample)}") as bench:
-        run.etcd = bench.etcd.version
-        raw = Raw(bench.etcd.endpoint)
-        steps = raw_placements(bench, sample)
-        for _ in range(1 if run.quick else 3):
-            timings.append(raw.in_flight(raw.copies(steps), 16))
-            with Bench(f"fat-tree:{engines_for(slices)}", profile=run.profile) as full:
-                drains.append(drain_once(full, slices, profiled=True))
-                full.stop()
-            timings.append(raw.in_flight(raw.copies(steps), 16))
-        raw.close()
+    for _ in range(1 if run.quick else 3):
+        with run.bench(f"fat-tree:{engines_for(slices)}", shared=BACKLOG) as bench:
+            submit_all(bench, slices, stem="b")
+            steps = raw_placements(bench, sample)
+            with closing(Raw(bench.etcd.endpoint)) as raw:
+                timings.append(raw.in_flight(raw.copies(steps), IN_FLIGHT))
+                drains.append(drain_once(bench, slices))
+                bench.stop()
+                timings.append(raw.in_flight(raw.copies(steps), IN_FLIGHT))
     baseline = sample / statistics.median(t.seconds for t in timings)
     cpu = statistics.median(t.cpu_seconds for t in timings)
     drained = sorted(drains, key=lambda d: d.from_start)[len(drains) // 2]
@@ -121,33 +174,49 @@ def run_drain(run: Run) -> None:
     add("last_tenth", last, "1/s", baseline=first, ratio_at_least=0.9)
 
 
+def run_events(run: Run) -> None:
+    """What a view follows."""
+    slices = 2_000 if run.quick else 10_000
+    with run.bench(f"fat-tree:{engines_for(slices)}", shared=BACKLOG) as bench:
+        if not bench.store.read(["placement/"]).records:
+            make_history(bench, slices)
+        ours, bare = events(bench, rounds=run.rounds)
+    run.figures.add("mirror_events", ours, "1/s", baseline=bare, at_least=20_000)
+
+
+def run_cold(run: Run) -> None:
+    """A scheduler's cold start on a large cell."""
+    with run.bench(f"fat-tree:{ENGINES}", shared=LARGE) as bench:
+        ours, raw = cold_start(bench, starts=1 if run.quick else 3)
+    run.figures.add("mirror_step_seconds", ours, "s", baseline=raw, at_most=10)
+
+
 def run_scale(run: Run) -> None:
-    """Ten times as many nodes."""
-    small, large = scaled(
-        rounds=run.rounds,
-        slices=100 if run.quick else 400,
-        share=run.share,
-        fill_by=64 if run.quick else 0,
-    )
-    for name, rounds in (("1,000", small), ("10,000", large)):
+    """Ten times as many nodes; in a quick run even 12.5 times, the cell of the cold start."""
+    engines = ENGINES if run.quick else 80_000
+    with (
+        run.bench(f"fat-tree:{engines}", shared=LARGE) as large,
+        run.bench("fat-tree:8000") as small,
+    ):
+        found = scaled(
+            small,
+            large,
+            rounds=run.rounds,
+            slices=100 if run.quick else 400,
+            share=run.share,
+        )
+    for nodes, rounds in ((1000, found[0]), (engines // 8, found[1])):
         run.note(
-            f"scale: at {name} x 8 {rounds.rate:.0f}/s, p50 {rounds.ms(0.5):.2f} p99 "
+            f"scale: at {nodes:,} x 8 {rounds.rate:.0f}/s, p50 {rounds.ms(0.5):.2f} p99 "
             f"{rounds.ms(0.99):.2f} ms, client CPU {rounds.client_us:.0f} us a slice"
         )
-    run.figures.add("scale", large.rate, "1/s", baseline=small.rate, ratio_at_least=0.77)
-
-
-def run_gangs(run: Run) -> None:
-    """Gangs of 64."""
-    side = gangs(rounds=run.rounds, slices=25 if run.quick else 100)
-    run.side("gang64", side)
-    add, rival = run.figures.add, run.slurm.gang64
-    add("gang64", side.ours.rate, "1/s", baseline=rival, ratio_at_least=3)
+    run.figures.add("scale", found[1].rate, "1/s", baseline=found[0].rate, ratio_at_least=0.77)
 
 
 def run_whole(run: Run) -> None:
     """All that a slice can ask for."""
-    found = whole_slices(rounds=run.rounds, slices=30 if run.quick else 80)
+    with run.bench(two_switch_cell()) as bench:
+        found = whole_slices(bench, rounds=run.rounds, slices=30 if run.quick else 80)
     whole, plain = found
     run.note(
         f"full_slice: median of the rounds' ratios {ratio_of(found):.2f}, client CPU "
@@ -157,47 +226,29 @@ def run_whole(run: Run) -> None:
 
 
 def run_four(run: Run) -> None:
-    """Four schedulers on one queue."""
-    one, four = _one_and_four(1_500 if run.quick else 6_000, 0.0, run)
-    add = run.figures.add
-    add("four_schedulers", four.from_start, "1/s", baseline=one.from_start, ratio_at_least=0.8)
-    add("plans_per_placed", four.plans_per_placed, "", at_most=1.10)
-
-
-def run_four_slow(run: Run) -> None:
-    """Four schedulers that take 2 ms to decide."""
-    one, four = _one_and_four(400 if run.quick else 2_000, 2.0, run)
-    add = run.figures.add
-    add("four_schedulers_2ms", four.from_start, "1/s", baseline=one.from_start, ratio_at_least=2.5)
-
-
-def _one_and_four(slices: int, decision_ms: float, run: Run) -> tuple[Drained, Drained]:
-    found: tuple[list[Drained], list[Drained]] = ([], [])
+    """Four schedulers on one queue, also such as take 2 ms to decide."""
+    found: dict[tuple[int, bool], list[Drained]] = defaultdict(list)
+    backlog = {False: 1_000 if run.quick else 6_000, True: 300 if run.quick else 2_000}
     for _ in range(1 if run.quick else 3):
-        for processes, drains in zip((1, 4), found, strict=True):
-            with Bench(f"fat-tree:{engines_for(slices)}") as bench:
-                drains.append(drain_by(bench, slices, processes, decision_ms=decision_ms))
-                bench.stop()
-    one, four = (sorted(d, key=lambda x: x.from_start)[len(d) // 2] for d in found)
-    name = "four_schedulers" + (f" at {decision_ms:g} ms" if decision_ms else "")
-    for number, drained in ((1, one), (4, four)):
+        with run.bench(f"fat-tree:{engines_for(2 * sum(backlog.values()))}") as bench:
+            team = Team(bench)
+            for size, slow in product((1, 4), (False, True)):
+                team.grow(size)
+                found[size, slow].append(team.drain(backlog[slow], slow=slow))
+            bench.stop()
+    best = {k: sorted(d, key=lambda x: x.from_start)[len(d) // 2] for k, d in found.items()}
+    for (size, slow), drained in best.items():
         run.note(
-            f"{name}: {number} at {drained.from_start:.0f}/s, CPU of all {drained.cpu_us:.0f} us "
-            f"a slice, {drained.plans_per_placed:.2f} commits tried for each"
+            f"four_schedulers: {size}{' at 2 ms' if slow else ''} {drained.from_start:.0f}/s, "
+            f"CPU of all {drained.cpu_us:.0f} us a slice, {drained.plans_per_placed:.2f} commits "
+            "tried for each"
         )
-    return one, four
-
-
-def run_cold(run: Run) -> None:
-    """A scheduler's cold start on a large cell."""
-    ours, raw = cold_start(starts=1 if run.quick else 3, profile=run.profile)
-    run.figures.add("mirror_step_seconds", ours, "s", baseline=raw, at_most=10)
-
-
-def run_events(run: Run) -> None:
-    """What a view follows."""
-    ours, bare = events(rounds=run.rounds, slices=2_000 if run.quick else 10_000)
-    run.figures.add("mirror_events", ours, "1/s", baseline=bare, at_least=20_000)
+    rates = {k: d.from_start for k, d in best.items()}
+    add = run.figures.add
+    base, slow_base = rates[1, False], rates[1, True]
+    add("four_schedulers", rates[4, False], "1/s", baseline=base, ratio_at_least=0.8)
+    add("four_schedulers_2ms", rates[4, True], "1/s", baseline=slow_base, ratio_at_least=2.5)
+    add("plans_per_placed", best[4, False].plans_per_placed, "", at_most=1.10)
 
 
 @dataclass(frozen=True)
@@ -205,25 +256,25 @@ class Part:
     """Figures that are measured together.
 
     Attributes:
-        here: Whether what is worth a profile happens in this process.
+        profiled: Which process is worth a profile; "" = this one.
     """
 
     names: tuple[str, ...]
     measure: Callable[[Run], None]
-    here: bool = True
+    profiled: str = ""
 
 
+# In this order: those that share a cell come together.
 PARTS = (
-    Part(("direct_client", "release_ack"), run_direct),
-    Part(("release_free",), run_freed, here=False),
-    Part(("queued_client", "queued_p99_over_p50"), run_queued, here=False),
-    Part(("drain", "last_tenth"), run_drain, here=False),
-    Part(("scale",), run_scale),
     Part(("gang64",), run_gangs),
-    Part(("full_slice",), run_whole),
-    Part(("four_schedulers", "plans_per_placed"), run_four, here=False),
-    Part(("four_schedulers_2ms",), run_four_slow, here=False),
-    Part(("mirror_step_seconds",), run_cold, here=False),
+    Part(("direct_client", "release_ack"), run_direct),
+    Part(("release_free",), run_freed, "controller"),
+    Part(("queued_client", "queued_p99_over_p50"), run_queued, "scheduler"),
+    Part(("drain", "last_tenth"), run_drain, "scheduler"),
     Part(("mirror_events",), run_events),
+    Part(("mirror_step_seconds",), run_cold, "scheduler"),
+    Part(("scale",), run_scale),
+    Part(("full_slice",), run_whole),
+    Part(("four_schedulers", "four_schedulers_2ms", "plans_per_placed"), run_four, "scheduler"),
 )
 NAMES = [name for part in PARTS for name in part.names]

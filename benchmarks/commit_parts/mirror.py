@@ -3,11 +3,9 @@
 import queue
 import statistics
 import time
-from pathlib import Path
 
 import grpc
 from commit_parts.cells import Bench, Mix
-from commit_parts.drain import engines_for
 from commit_parts.profiled import Profiled
 from commit_parts.raw import ROOT, UNLIMITED
 
@@ -22,21 +20,18 @@ FOLLOW_SECONDS = 60.0
 STEP = 500
 
 
-def cold_start(*, starts: int, profile: Path | None = None) -> tuple[float, float]:
+def cold_start(bench: Bench, *, starts: int) -> tuple[float, float]:
     """Return seconds from the start of a scheduler process to its view being in step, and of raw.
 
     The process is the product's own, on 100,000 engines: interpreter, imports, session, listing,
     decoding, indexes. Raw is the bare stub's listing of the same keys in one answer, undecoded.
     """
     ours, raw = [], []
-    with (
-        Bench(f"fat-tree:{ENGINES}", profile=profile) as bench,
-        grpc.insecure_channel(bench.etcd.endpoint, options=UNLIMITED) as channel,
-    ):
+    with grpc.insecure_channel(bench.etcd.endpoint, options=UNLIMITED) as channel:
         stub = etcdrpc.KVStub(channel)
         for _ in range(starts):
             before = time.perf_counter()
-            bench.start("scheduler", "run", "batch", profiled=True)
+            bench.start("scheduler", "batch")
             bench.await_step()
             ours.append(time.perf_counter() - before)
             bench.stop()
@@ -46,31 +41,35 @@ def cold_start(*, starts: int, profile: Path | None = None) -> tuple[float, floa
     return statistics.median(ours), statistics.median(raw)
 
 
-def events(*, rounds: int, slices: int) -> tuple[float, float]:
+def make_history(bench: Bench, slices: int) -> None:
+    """Place slices in an empty cell, in groups."""
+    with bench.scheduler("write") as scheduler:
+        mix = Mix(seed=9, stem="h")
+        for _ in range(slices // STEP):
+            scheduler.place(mix.take(STEP))
+
+
+def events(bench: Bench, *, rounds: int) -> tuple[float, float]:
     """Return events a second that a scheduler's view follows, and that its watch delivers alone.
 
-    An event is one key's change in the families that a scheduler follows. Half of them are new
-    slices, half their placements: the history of slices placed in groups, replayed by a watch from
-    the revision before them. The view has a planner's index attached, as a scheduler's has.
+    An event is one key's change in the families that a scheduler follows: here half of them are
+    new slices, half their placements. It is the history of the cell since it was loaded, replayed
+    by a watch from there, so that no writer sets the pace. The view has a planner's index attached,
+    as a scheduler's has.
     """
     ours, bare = [], []
-    with Bench(f"fat-tree:{engines_for(slices)}") as bench:
-        before = bench.store.read(["cell/"]).revision
-        with bench.scheduler("write") as scheduler:
-            mix = Mix(seed=9)
-            for _ in range(slices // STEP):
-                scheduler.place(mix.take(STEP))
-        last = _last_of(bench)
-        for _ in range(rounds):
-            reading = bench.store.read(SCHEDULER_FOLLOWS, at=before)
-            view = CellView()
-            view.load(reading.records)
-            view.progressed(before)
-            Pool(view)
-            with Profiled():
-                ours.append(_follow(bench, view, before, last))
-            assert len(view.placements) == slices // STEP * STEP
-            bare.append(_follow(bench, None, before, last))
+    before, last = bench.loaded_at, _last_of(bench)
+    placed = len(bench.store.read(["placement/"]).records)
+    reading = bench.store.read(SCHEDULER_FOLLOWS, at=before)
+    for _ in range(rounds):
+        view = CellView()
+        view.load(reading.records)
+        view.progressed(before)
+        Pool(view)
+        with Profiled():
+            ours.append(_follow(bench, view, before, last))
+        assert len(view.placements) == placed
+        bare.append(_follow(bench, None, before, last))
     return statistics.median(ours), statistics.median(bare)
 
 

@@ -1,10 +1,9 @@
 """A client that submits and waits: what a slice costs by way of the queue and a scheduler process."""
 
 import time
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, closing
 
-from commit_parts.cells import Bench, Mix, Spent, fill
+from commit_parts.cells import Bench, Mix, Spent, half_full
 from commit_parts.direct import WARM, Rounds, Side, Window
 from commit_parts.raw import Raw
 from commit_parts.waiter import Waiter
@@ -12,7 +11,7 @@ from commit_parts.waiter import Waiter
 from flowos.model.slice import SliceSpec
 
 
-def queued(*, rounds: int, slices: int, share: float, profile: Path | None = None) -> Side:
+def queued(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
     """Submit and wait until it is seen allocated; cancel old ones; one at a time, half full.
 
     A scheduler, and those who free (see `direct`), are at work, each in a process of its own. The
@@ -22,28 +21,26 @@ def queued(*, rounds: int, slices: int, share: float, profile: Path | None = Non
     transaction each, to the same cell with the same processes at work.
     """
     side = Side()
-    with Bench("fat-tree:8000", profile=profile) as bench, ExitStack() as stack:
-        raw = Raw(bench.etcd.endpoint)
-        stack.callback(raw.close)
-        mix = Mix(seed=3)
+    with ExitStack() as stack:
+        raw = stack.enter_context(closing(Raw(bench.etcd.endpoint)))
+        mix = Mix(seed=3, stem="q")
         with bench.scheduler("fill") as scheduler:
-            window = Window(bench, fill(scheduler, mix, 4000))
-        bench.start("scheduler", "run", "batch", profiled=True)
+            window = Window(bench, half_full(bench, scheduler, mix))
+        bench.start("scheduler", "batch")
         bench.start_freeing()
-        waiter = Waiter(bench.store)
-        stack.callback(waiter.close)
+        bench.await_step()
+        waiter = stack.enter_context(closing(Waiter(bench.store)))
         for turn in range(rounds + 1):
             measured = side if turn else Side()  # the first, small one warms up
             number = slices if turn else WARM
             releases = round(share * number)
             bench.settle()
             with bench.scheduler("raw") as scheduler:
+                window.shrink(scheduler)  # what the queue has placed in the round before
+                bench.settle()
                 window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
             bench.settle()
             churn(bench, waiter, mix.take(number), releases, window, measured.ours)
-            with bench.scheduler("shrink") as scheduler:
-                window.shrink(scheduler)
-        bench.stop()
     return side
 
 

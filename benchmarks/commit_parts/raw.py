@@ -6,6 +6,7 @@ the stub's call alone: protobuf's serializing, the wire, etcd's commit with fsyn
 raw pays neither for planning nor for building messages, nor for following the cell.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from flowos_store import EtcdStore
 from flowos_store.wire import etcdrpc, rpc
 
 ROOT = b"/flowos/main/"  # of the cell that is measured
+COPIES = itertools.count()  # each below a prefix of its own
 LESS, MOD = 2, 2  # etcdserverpb.Compare.LESS and Compare.MOD
 TXN = "/etcdserverpb.KV/Txn"
 STREAMS = ("/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive")
@@ -178,7 +180,6 @@ class Raw:
         """Open a channel of its own."""
         self._channel = grpc.insecure_channel(endpoint, options=UNLIMITED)
         self._txn = etcdrpc.KVStub(self._channel).Txn
-        self._copies = 0
 
     def close(self) -> None:
         """Close the channel."""
@@ -189,8 +190,7 @@ class Raw:
 
         What they compare with something that is there, is put there first.
         """
-        self._copies += 1
-        root = f"/flowos/r{self._copies:03d}/".encode()
+        root = f"/flowos/r{next(COPIES):03d}/".encode()
         assert len(root) == len(ROOT)
         there = sorted(
             {c.key for t in transactions for c in t.compares if isinstance(c, Seen) and c.revision}

@@ -1,10 +1,11 @@
-"""A scheduler process whose every decision takes a while longer, as one that asks a solver would.
+"""A scheduler process whose decisions take 2 ms longer on demand, as if each asked a solver.
 
-Usage: slow.py --name N --decision-ms M --endpoints E --data-dir D
+Usage: slow.py --name N --endpoints E --data-dir D; SIGUSR1 makes it slow, SIGUSR2 fast again.
 """
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from flowos.runtime.processes import Supervisor, scheduler_process
 from flowos_schedulers.batch import Batch
 from flowos_store import EtcdStore
 
+SLOW_SECONDS = 0.002
+
 
 @dataclass
 class Deliberate:
     """The policy `batch`, with a pause in every decision."""
 
-    seconds: float
+    seconds: float = 0.0
     inner: Batch = field(default_factory=Batch)
     name: str = Batch.name
 
@@ -40,7 +43,6 @@ def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--name", required=True)
-    parser.add_argument("--decision-ms", type=float, default=0.0)
     parser.add_argument("--endpoints", required=True)
     parser.add_argument("--data-dir", default="")
     chosen = parser.parse_args()
@@ -51,7 +53,13 @@ def main() -> None:
     def ready() -> None:
         logging.getLogger("flowos").info("%s is in step with the cell", chosen.name)
 
-    policy = Deliberate(chosen.decision_ms / 1000)
+    policy = Deliberate()
+
+    def slow(number: int, _: object) -> None:
+        policy.seconds = SLOW_SECONDS if number == signal.SIGUSR1 else 0.0
+
+    signal.signal(signal.SIGUSR1, slow)
+    signal.signal(signal.SIGUSR2, slow)
     supervisor.run(lambda s: scheduler_process(s, policy, chosen.name, ready=ready))
     supervisor.store.close()
 

@@ -78,10 +78,10 @@ def switch_off(bench: Bench, scheduler: EmbeddedScheduler, engines: list[str]) -
         bench.store.commit([s.transaction for s in group])
 
 
-def whole_slices(*, rounds: int, slices: int) -> tuple[Rounds, Rounds]:
+def whole_slices(bench: Bench, *, rounds: int, slices: int) -> tuple[Rounds, Rounds]:
     """Return the rounds of whole slices and of engines alone; placements only, one a call."""
     found = (Rounds(), Rounds())
-    with Bench(two_switch_cell()) as bench, bench.scheduler("direct") as scheduler:
+    with bench.scheduler("direct") as scheduler:
         needed = (rounds * slices + slices) * 2
         assert needed <= NODES
         nodes = [n for n in scheduler.view.cell.nodes if int(n[1:]) % 2 == 0][: needed // 2]

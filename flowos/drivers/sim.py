@@ -57,7 +57,7 @@ class SimDriver:
             self._runs.pop(key, None)
         elif step.verb is Verb.RUN:
             self._runs[key] = self._count
-        self._note(step)
+        self._put_up(step)
         heapq.heappush(self._ends, (now + self._takes(step), self._count, step))
 
     def finished(self, now: float) -> list[Finished]:
@@ -78,6 +78,7 @@ class SimDriver:
                         Finished(step, error=f"simulated failure to {step.verb} {step.subject}")
                     )
             else:
+                self._tear_down(step)
                 found.append(Finished(step))
         return found
 
@@ -95,27 +96,32 @@ class SimDriver:
         self._runs.clear()
         self._up.clear()
 
-    def _note(self, step: Step) -> None:
+    def _put_up(self, step: Step) -> None:
+        """Note what a step that begins puts up: from now on it may be there."""
         key = (step.place, step.attempt)
-        if step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN):
-            running = step.verb is Verb.RUN or (key in self._up and self._up[key].running)
-            self._up[key] = Standing(step.place, step.attempt, step.order, running)
-            return
         there = self._up.get(key)
-        if there is None:
-            return
-        order = there.order
-        if step.verb is Verb.STOP:
+        if step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN):
+            running = step.verb is Verb.RUN or (there is not None and there.running)
+            self._up[key] = Standing(step.place, step.attempt, step.order, running)
+        elif step.verb is Verb.STOP and there is not None:
             self._up[key] = replace(there, running=False)
+
+    def _tear_down(self, step: Step) -> None:
+        """Note what a step that has ended has torn down."""
+        key = (step.place, step.attempt)
+        there = self._up.get(key)
+        if there is None or step.verb not in (Verb.DISCONNECT, Verb.SCRUB, Verb.POWER_OFF):
             return
+        units, crossbar = there.order.units, there.order.crossbar
         if step.verb is Verb.DISCONNECT:
-            kept = tuple(u for u in order.units if not u.startswith(("lane/", "aggregator/")))
-            order = replace(order, crossbar=(), units=kept)
-        else:  # an engine of it is scrubbed, or switched off
-            kept = tuple(u for u in order.units if subject_of(u) != step.subject)
-            order = replace(order, units=kept)
-        if any(u.startswith(("engine/", "share/", "lane/")) for u in order.units) or order.crossbar:
-            self._up[key] = replace(there, order=order)
+            crossbar = ()
+            units = tuple(u for u in units if not u.startswith(("lane/", "aggregator/")))
+        else:
+            units = tuple(u for u in units if subject_of(u) != step.subject)
+        if crossbar or any(not u.startswith("host/") for u in units):
+            self._up[key] = replace(
+                there, order=replace(there.order, units=units, crossbar=crossbar)
+            )
         else:
             del self._up[key]
 

@@ -85,14 +85,17 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
     # Orders come by another watch than placements: an order not known yet would look carried out.
     if view.carried(before.waits) or entry.modified > view.revision:
         return None
-    clean = {
-        unit: amounts
-        for unit, amounts in before.releasing.items()
-        if all(
-            view.applied(place, before.attempt)
-            for place in cleaners_of(view.cell, unit, before.ordered)
-        )
-    }
+    clean = before.releasing
+    # What has an order here has reported: then nothing is left that could still be built.
+    if not all(view.applied(place, before.attempt) for place in before.ordered):
+        clean = {
+            unit: amounts
+            for unit, amounts in before.releasing.items()
+            if all(
+                view.applied(place, before.attempt)
+                for place in cleaners_of(view.cell, unit, before.ordered)
+            )
+        }
     last = (
         not before.held
         and len(clean) == len(before.releasing)

@@ -365,6 +365,15 @@ def restore(
     return revision
 
 
+def is_being_restored(store: CellStore) -> bool:
+    """Tell whether a restore was begun here and is not complete."""
+    begun = encode(RESTORE)[:-1]
+    return any(
+        record.key == LOADING and record.value.startswith(begun)
+        for record in store.read([LOADING]).records
+    )
+
+
 def _generation(info: bytes) -> int:
     return int(decode(dict, info).get("generation", 0))
 

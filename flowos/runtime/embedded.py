@@ -8,7 +8,7 @@ also gives back by itself, without asking a controller to.
 import gc
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -317,9 +317,8 @@ class EmbeddedScheduler:
             if entry is None or entry.value.ending is not None or name.startswith("~"):
                 work.gave[name] = entry is not None and not name.startswith("~")
                 del work.giving[name]
-        due = list(work.giving)[:GROUP_MAX]
-        self._get_to_know(name for name in due if name not in self.view.slices)
-        for name in due:
+        for name in list(work.giving)[:GROUP_MAX]:
+            # Another's slice is not known here: then a conflict tells of it.
             known = self.view.slices.get(name)
             ending = CANCELLED if known and known.value.cancelled else work.giving[name]
             step = release(self.view, name, ending, fence=self.session.fence)
@@ -328,14 +327,6 @@ class EmbeddedScheduler:
                 break
             found.append(step)
         return found
-
-    def _get_to_know(self, names: Iterable[str]) -> None:
-        """Read the records of slices that others submitted."""
-        wanted = [keys.slice_(name) for name in names]
-        if wanted:
-            for record in self._store.read(wanted).records:
-                if record.key in wanted:
-                    self._keep(record)
 
     def _keep(self, record: Versioned) -> None:
         name = record.key.partition("/")[2]

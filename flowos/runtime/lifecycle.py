@@ -19,6 +19,7 @@ from flowos.model.units import subject_of
 from flowos.model.view import Applied, CellView, Entry
 from flowos.protocol import grants, release, system
 from flowos.protocol.proposal import Fence, Proposal, writes
+from flowos.runtime.ended import EndedSlices
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 from flowos.runtime.power import IdleEngines
 from flowos.runtime.retention import Keeping, Retention
@@ -92,6 +93,7 @@ class Lifecycle:
         self._acting = False
         self._wake_at = inf
         self._idle = IdleEngines(view)
+        self._ended = EndedSlices(view)
 
     # -- what happened
 
@@ -100,7 +102,9 @@ class Lifecycle:
         match change.family:
             case "slice" | "placement":
                 self._due[change.name] = None
-                if change.family == "placement":
+                if change.family == "slice":
+                    self._ended.changed(change.name)
+                else:
                     self._due |= dict.fromkeys(self._waiting)
                     if change.name.startswith("~quarantine/"):
                         self._quarantines.add(change.name)
@@ -131,6 +135,7 @@ class Lifecycle:
             if attempt in self.view.by_attempt:
                 self._seen_agents |= reports.keys()
         self._idle.restart()
+        self._ended.restart()
 
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Wait until the view shows what was done, or try again soon."""
@@ -444,21 +449,10 @@ class Lifecycle:
         return found
 
     def _retention(self) -> list[Proposal]:
-        ended = sorted(
-            (entry.value.end.ended_at, name)
-            for name, entry in self.view.slices.items()
-            if entry.value.end is not None
-        )
         old = self._wall() - self.rules.ended_seconds
-        surplus = len(ended) - self.rules.ended_max
-        found: list[Proposal] = []
-        for index, (ended_at, name) in enumerate(ended):
-            if ended_at > old and index >= surplus:
-                break
-            step = release.forget(self.view, name, fence=self._fence())
-            if step is not None:
-                found.append(step)
-        return found[: 10 * GROUP_MAX]
+        names = self._ended.due(old, self.rules.ended_max, 10 * GROUP_MAX)
+        steps = [release.forget(self.view, name, fence=self._fence()) for name in names]
+        return [step for step in steps if step is not None]
 
 
 def election(fence: Fence, record: bytes, lease: int) -> Proposal:

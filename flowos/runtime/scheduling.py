@@ -199,8 +199,12 @@ class Scheduling:
 
     def _note_rival(self, name: str) -> None:
         placed, pending = self.view.placements.get(name), self._queue.get(name)
-        if placed and pending and placed.value.scheduler != self._session:
-            self._peers.placed(placed.value.scheduler, pending.order, self._stopwatch())
+        entry = self.view.slices.get(name)
+        if placed and pending and entry:
+            # What it does to help others out says nothing of how far it is with its own.
+            session = placed.value.scheduler
+            if session == self._owner(pending, entry.created) != self._session:
+                self._peers.placed(session, pending.order, self._stopwatch())
 
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Settle or retract; after a conflict plan again only on a view that shows it."""

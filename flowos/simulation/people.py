@@ -37,6 +37,7 @@ class User(Person):
         super().__init__(site, "user", seed)
         self._specs = specs
         self._submitted: set[str] = set()
+        self._wishes: dict[tuple[str, str], bool] = {}
         self._say = say
         dice = self.dice
         for spec in specs:
@@ -65,7 +66,8 @@ class User(Person):
 
     def _wish(self, spec: SliceSpec, what: str, *, value: bool = True) -> None:
         self._say(f"user: {spec.id} {what}={value}")
-        self.insist(lambda: self._change(spec, {what: value}))
+        self._wishes[spec.id, what] = value  # the newest holds, whatever was still to be done
+        self.insist(lambda: self._change(spec, what))
 
     def _submit(self, spec: SliceSpec) -> Errand:
         key = keys.slice_(spec.id)
@@ -75,14 +77,14 @@ class User(Person):
         self._submitted.add(spec.id)
         return True
 
-    def _change(self, spec: SliceSpec, what: dict[str, Any]) -> Errand:
+    def _change(self, spec: SliceSpec, what: str) -> Errand:
         key = keys.slice_(spec.id)
         reading = yield Look((key,))
         found = [record for record in reading.records if record.key == key]
         if not found:
             return False
         before = decode(Slice, found[0].value)
-        after = replace(before, **what)
+        after = replace(before, **{what: self._wishes[spec.id, what]})
         if before.end is not None or after == before:
             return True
         write = Transaction((Seen(key, found[0].modified),), (Put(key, encode(after)),))
@@ -162,11 +164,8 @@ class Operator(Person):
         step = system.undrain(view, name, fence=None)
         if step is None:
             return False
-        (outcome,) = yield Write((step.transaction,))
-        if isinstance(outcome, Committed):
-            del self._drained[unit]
-            return True
-        return False
+        yield Write((step.transaction,))
+        return False  # looked at again
 
     def _looked(self) -> Generator[Request, Any, CellView]:
         reading = yield Look(("",))

@@ -8,7 +8,7 @@ real one does: each prefix on its own, late, and torn off in between.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from flowos.model.errors import (
     FlowosError,
@@ -30,6 +30,8 @@ from flowos.model.transaction import (
 )
 from flowos.runtime.requests import Request, Write
 from flowos.simulation.timeline import Leases, Timeline
+
+PATIENCE_SECONDS: Final = 5.0  # the longest that a sender waits for an answer
 
 # What is asked, when it was sent, what its sender was told, and when.
 Noted: TypeAlias = Callable[
@@ -59,7 +61,6 @@ class Mishaps:
     slow: float = 0.0  # a request or message that takes up to a second
     deaf: float = 0.0  # a question for progress without an answer
     killed: float = 0.0  # a process, at an instruction
-    patience_seconds: float = 5.0  # the longest that a sender waits for an answer
 
 
 class Site:
@@ -127,7 +128,7 @@ class Site:
 
     def patience(self) -> float:
         """Draw how long a sender waits for an answer that does not come."""
-        return self.dice.uniform(0.005, self.mishaps.patience_seconds)
+        return self.dice.uniform(0.005, self.dice.choice((0.1, 0.5, PATIENCE_SECONDS)))
 
     def do(self, request: Request) -> Any:  # any of the requests' answers
         """Carry out a request that has arrived; return the answer or the error."""
@@ -185,7 +186,7 @@ class Wire:
         elif site.chance(site.mishaps.late):
             patience = site.patience()
             timeline.after(patience, give_up)
-            delay = patience + site.dice.choice((0.01, 0.1, 1.0, 5.0)) * site.dice.random()
+            delay = patience + site.dice.choice((0.1, 1.0, 6.0)) * site.dice.random()
             timeline.after(delay, lambda: site.do(request))
         else:
             timeline.after(site.takes(), arrive)

@@ -18,31 +18,28 @@ from flowos.model.transaction import (
     Committed,
     Compare,
     Conflicted,
-    Operation,
     Outcome,
     Put,
     Quiet,
     Reading,
-    Seen,
     Transaction,
     Versioned,
     WatchMessage,
 )
-from flowos_store import limits, versions
+from flowos_store import encoding, limits, versions
 from flowos_store.connection import Connection, Tls
+from flowos_store.encoding import ENCODING
 from flowos_store.failures import TooManyOperations
 from flowos_store.subscription import Newest, Span
 from flowos_store.watch import EtcdWatch
 from flowos_store.wire import rpc
 
-ENCODING: Final = ("utf-8", "surrogateescape")  # a foreign key must not stop a whole listing
 PAGE_KEYS: Final = 20_000  # 100,000 keys in 0.67 s, against 0.63 in one page and 1.1 in 5,000s
 PAGES_MAX: Final = (
     8  # each page makes etcd count all that follow, so large listings take longer ones
 )
 # What servers are started with, the largest first; a larger transaction is guarded by ranges.
 OPERATIONS_PROBED: Final = (4096, 2048, 1024, 512, 256, 128, 64, 32)
-LESS, MOD = 2, 2  # etcdserverpb.Compare.LESS and Compare.MOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +120,9 @@ class EtcdStore:
         self._watches: list[EtcdWatch] = []
         client = self._connection.client
         self._kv, self._maintenance = client.kvstub, client.maintenancestub
+        self._txn = self._connection.members.calls.unary_unary(
+            "/etcdserverpb.KV/Txn", response_deserializer=rpc.TxnResponse.FromString
+        )
         try:
             self._connect(connect_timeout_seconds, allow_unsafe=allow_unsafe)
         except BaseException:
@@ -176,20 +176,19 @@ class EtcdStore:
             return self._commit(transactions, timeout_seconds)
 
     def _commit(self, transactions: Sequence[Transaction], timeout_seconds: float) -> list[Outcome]:
-        request = rpc.TxnRequest()
         fits = limits.fits(transactions, self._operations_max)
         if len(transactions) > 1:
             if not fits:
                 needed = limits.operations_needed(transactions)
                 raise TransactionTooLarge(needed, self._operations_max)
-            for transaction in transactions:
-                self._write_plain(request.success.add().request_txn, transaction)
+            request = encoding.group(self._root, transactions)
         elif fits:
-            self._write_plain(request, transactions[0])
+            request = encoding.plain(self._root, transactions[0])
         else:
-            self._write_guarded(request, transactions[0])
+            guard = limits.guard(transactions[0], self._operations_max)
+            request = encoding.guarded(self._root, guard, transactions[0].seen)
         answer = self._connection.ask(
-            lambda: self._kv.Txn(request, timeout_seconds, metadata=self._connection.metadata),
+            lambda: self._txn(request, timeout_seconds, metadata=self._connection.metadata),
             wrote=True,
         )
         if len(transactions) > 1:
@@ -314,64 +313,7 @@ class EtcdStore:
         return self._root + key.encode(*ENCODING)
 
     def _span(self, prefix: str) -> Span:
-        first = self._key(prefix)
-        # The root ends in "/", and no UTF-8 byte is 0xff, so the last byte can always be raised.
-        return Span(first, first[:-1] + bytes((first[-1] + 1,)))
-
-    def _write_plain(self, request: Any, transaction: Transaction) -> None:
-        """Write compares, operations and the reads of the other branch into a TxnRequest."""
-        request.SetInParent()  # a member that asks for nothing is a member all the same
-        self._write_compares(request.compare, transaction.compares)
-        self._write_operations(request.success, transaction.operations)
-        self._write_reads(request.failure, transaction.compares)
-
-    def _write_guarded(self, request: Any, transaction: Transaction) -> None:
-        guard = limits.guard(transaction, self._operations_max)
-        self._write_compares(request.compare, guard.exact)
-        for span in guard.ranges:
-            compare = request.compare.add()
-            compare.result, compare.target = LESS, MOD
-            compare.key, compare.range_end = self._key(span.first), self._key(span.last) + b"\0"
-            compare.mod_revision = transaction.seen + 1
-        for operations in guard.writes:
-            self._write_operations(request.success.add().request_txn.success, operations)
-        for compares in guard.reads:
-            self._write_reads(request.failure.add().request_txn.success, compares)
-
-    def _write_compares(self, field: Any, compares: Iterable[Compare]) -> None:
-        # Setting field by field is half the cost of keyword arguments; a slice has dozens.
-        root, add = self._root, field.add
-        for compare in compares:
-            message = add()
-            message.target = MOD
-            if isinstance(compare, Seen):
-                message.key = root + compare.key.encode(*ENCODING)
-                message.mod_revision = compare.revision
-            else:
-                message.result = LESS
-                message.key, message.range_end = self._span(compare.prefix)
-                message.mod_revision = compare.since + 1
-
-    def _write_operations(self, field: Any, operations: Iterable[Operation]) -> None:
-        root, add = self._root, field.add
-        for operation in operations:
-            key = root + operation.key.encode(*ENCODING)
-            if isinstance(operation, Put):
-                put = add().request_put
-                put.key, put.value = key, operation.value
-                if operation.lease:
-                    put.lease = operation.lease
-            else:
-                add().request_delete_range.key = key
-
-    def _write_reads(self, field: Any, compares: Iterable[Compare]) -> None:
-        root, add = self._root, field.add
-        for compare in compares:
-            read = add().request_range
-            if isinstance(compare, Seen):
-                read.key = root + compare.key.encode(*ENCODING)
-            else:
-                read.key, read.range_end = self._span(compare.prefix)
+        return Span(*encoding.span_of(self._root, prefix))
 
     # ------------------------------------------------------------------------------- answers
 

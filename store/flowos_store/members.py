@@ -19,9 +19,10 @@ from flowos_store.roster import ROUND_SECONDS, Ask, GiveUp, Leave, Roster, Step
 from flowos_store.wire import rpc
 
 Metadata = tuple[tuple[str, str], ...]
-LOOK_SECONDS: Final = 0.2  # how often the guard looks for calls that take long
+LOOK_SECONDS: Final = 0.1  # how often the guard looks for calls that take long
 FIRST_CHOICE_SECONDS: Final = 0.05  # how much later than others' the preferred one's answer may be
 AGAIN_SECONDS: Final = 0.1  # between two questions to a member that says no
+WHY_SECONDS: Final = 1.0  # for the last question, whose answer is only for people
 # A member without a leader is to say so at once, instead of holding a call for seconds.
 HAS_LEADER: Final[Metadata] = (("hasleader", "true"),)
 NEEDS_LEADER: Final = ("/etcdserverpb.KV/", "/etcdserverpb.Lease/", "/etcdserverpb.Watch/")
@@ -205,7 +206,7 @@ class Members:
     def _why(self) -> BaseException | None:
         """Ask without patience: then grpc says what is wrong with a connection."""
         asked = (
-            [] if self.closed else [m.ask(ROUND_SECONDS, self._metadata()) for m in self._members]
+            [] if self.closed else [m.ask(WHY_SECONDS, self._metadata()) for m in self._members]
         )
         errors = [ask.exception() for ask in asked]
         # What a server said tells more than that another one is not there.

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 PATIENCE_SECONDS: Final = 0.5  # a call that takes longer makes us ask; commits take some ms
 HEAD_START_SECONDS: Final = 0.25  # how much later than another's its own answer may come
-ROUND_SECONDS: Final = 1.0  # how long a round waits for answers
+ROUND_SECONDS: Final = 0.5  # how long a round waits for answers
 AGAIN_SECONDS: Final = 0.1  # after a round without any; elections end suddenly
 CALM_SECONDS: Final = 1.0  # after a round that found it well
 

@@ -67,25 +67,27 @@ class Flowos:
     def load(self, name: str = "fic-small") -> None:
         load_cell_into(self.store, preset(name), source=name)
 
-    def start(self, *, scheduler: bool = True, failing: bool = False) -> None:
+    def start(self, *, scheduler: bool = True, agent: bool = True, failing: bool = False) -> None:
         """Run a scheduler, a controller and the agent of all places, in this process."""
         store, clock = self.store, SystemClock()
         records = store.read(["node/", "switch/"]).records
         places = [record.key.partition("/")[2] for record in records]
         driver = SimDriver(SimSettings(failures={Verb.RUN: 1.0} if failing else {}))
-        ready = [threading.Event() for _ in range(3)]
+        said = [threading.Event() for _ in range(3)]
         lives: list[Callable[[Supervisor], None]] = [
-            lambda s: controller_process(s, "controller-0", Rules(), ready=ready[0].set),
-            lambda s: agent_process(s, "agent-0", driver, places, ready=ready[1].set),
+            lambda s: controller_process(s, "controller-0", Rules(), ready=said[0].set),
         ]
+        if agent:
+            lives.append(lambda s: agent_process(s, "agent-0", driver, places, ready=said[1].set))
         if scheduler:
-            lives.append(lambda s: scheduler_process(s, Batch(), "batch-0", ready=ready[2].set))
+            lives.append(lambda s: scheduler_process(s, Batch(), "batch-0", ready=said[2].set))
+        ready = [e for e, wanted in zip(said, (True, agent, scheduler), strict=True) if wanted]
         for life in lives:
             supervisor = Supervisor(store, clock)
             thread = threading.Thread(target=supervisor.run, args=(life,))
             thread.start()
             self.machines.append((supervisor, thread))
-        for event in ready[: len(lives)]:
+        for event in ready:
             assert event.wait(READY_SECONDS)
 
     def stop(self) -> None:

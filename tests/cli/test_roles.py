@@ -1,6 +1,5 @@
 """A cell whose etcd lets in only whom it knows: users with passwords, agents with certificates."""
 
-import json
 import os
 import signal
 import socket

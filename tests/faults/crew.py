@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -139,7 +140,7 @@ class Crew:
     def until_in_step(self) -> None:
         """Wait until each process has said that it follows the cell."""
         for name in self.members:
-            until(lambda name=name: self.said(name, "in step with the cell"), f"{name} is up")
+            until(partial(self.said, name, "in step with the cell"), f"{name} is up")
 
     # -- the keeper
 

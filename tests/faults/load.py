@@ -107,7 +107,7 @@ class Placer(threading.Thread):
         try:
             with self._connect() as cell:
                 self.store = Remembering(cell.store)
-                client = CellClient(self.store, SystemClock())  # type: ignore[arg-type]
+                client = CellClient(self.store, SystemClock())
                 numbers = itertools.count()
                 while not self._stopping.is_set():
                     with suppress(SessionLost, StoreError):

@@ -77,9 +77,15 @@ class Machine:
         return done
 
     def up(
-        self, *words: str, code: int | None = 0, fsync: bool = False
+        self,
+        *words: str,
+        code: int | None = 0,
+        fsync: bool = False,
+        ttl_seconds: int | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Start the cell in the background, with devices that take no time."""
+        if ttl_seconds is not None:
+            self.environment["FLOWOS_TTL"] = str(ttl_seconds)
         fast = ("--detach", "--delay", "none=0", *(() if fsync else ("--no-fsync",)))
         done = self.command("up", *fast, *words, code=code)
         if done.returncode == 0:

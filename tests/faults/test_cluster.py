@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +29,7 @@ from tests.plugins.cluster import Cluster
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
-AWAY_SECONDS = 6.0  # how long a member is stopped or cut off: longer than any election
+AWAY_SECONDS = 4.0  # how long a member is stopped or cut off: longer than any election
 BACK_SECONDS = 20.0  # by then the cell must work again, however slow the machine
 LEFT = ["claim/", "placement/", "order/", "report/"]
 
@@ -106,11 +107,7 @@ class Whole:
         """Wait until everybody commits again."""
         for who, at in self.acknowledged_at().items():
             try:
-                until(
-                    lambda at=at: len([t for t in at[-20:] if t > since + 0.5]) > 3,
-                    f"{who} commits again: {what}",
-                    BACK_SECONDS,
-                )
+                until(partial(commits, at, since), f"{who} commits again: {what}", BACK_SECONDS)
             except AssertionError:
                 note(f"{self.placer.state()}\n{self.prober.troubles[-2:]}")
                 raise
@@ -145,6 +142,11 @@ class Whole:
         assert {name for name in names if len(ledger.ended.get(name, ())) != 1} == set()
         self.figures["acknowledged"] = len(acknowledged)
         note(f"cluster ({self.cluster.network}): {json.dumps(self.figures)}")
+
+
+def commits(at: list[float], since: float) -> bool:
+    """Whether there were some commits later than a moment after."""
+    return len([t for t in at[-20:] if t > since + 0.5]) > 3
 
 
 class Prober(threading.Thread):

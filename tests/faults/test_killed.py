@@ -18,7 +18,7 @@ FORTY = [f"s{number:02}" for number in range(40)]
 
 @pytest.mark.parametrize("victim", ["batch-0", "controller-0", "agent-0", "etcd"])
 def test_all_slices_end_once_when_a_process_is_killed_in_the_middle(machine, victim):
-    machine.up()
+    machine.up(ttl_seconds=2)
     with machine.client() as cell:
         load = Load(cell, FORTY)
         load.submit()
@@ -33,7 +33,7 @@ def test_all_slices_end_once_when_a_process_is_killed_in_the_middle(machine, vic
 
 
 def test_all_slices_end_once_when_everything_but_the_store_is_killed_at_once(machine):
-    machine.up()
+    machine.up(ttl_seconds=2)
     with machine.client() as cell:
         load = Load(cell, FORTY)
         load.submit()

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
 KILLS = 20
 LEFT = ["claim/", "placement/", "order/", "report/"]
+
+
+def is_another(machine: Machine, pid: int) -> bool:
+    return machine.processes()["etcd"] != pid
 
 
 def test_no_acknowledged_placement_is_lost_when_the_server_is_killed_twenty_times(
@@ -52,7 +57,7 @@ def test_no_acknowledged_placement_is_lost_when_the_server_is_killed_twenty_time
                 known = [len(p.store.placed) for p in placers if p.store]
                 os.kill(pid, 9)
                 killed_at = time.monotonic()
-                until(lambda pid=pid: machine.processes()["etcd"] != pid, "etcd is back")
+                until(partial(is_another, machine, pid), "etcd is back")
 
                 def goes_on(known: list[int] = known) -> bool:
                     now = [len(p.store.placed) for p in placers if p.store]

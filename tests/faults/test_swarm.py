@@ -22,7 +22,7 @@ from flowos.model.slice import (
     Shape,
     Slice,
     SliceSpec,
-)  # fmt: skip
+)
 from flowos.runtime.client import CellClient
 from flowos.verify.history import verify_history
 from tests.faults.crew import Crew, Hits, Verifier, note
@@ -47,7 +47,8 @@ def specs(rng: random.Random, count: int) -> Iterator[SliceSpec]:
     """Slices of every kind that the cell can hold, each running for a moment."""
     for number in range(count):
         kind = rng.randrange(10)
-        choice, circuits = EngineChoice("gpu", count=rng.choice((1, 1, 2, 3))), ()
+        choice = EngineChoice("gpu", count=rng.choice((1, 1, 2, 3)))
+        circuits: tuple[CircuitWish, ...] = ()
         if kind < 3:
             choice = EngineChoice("gpu", count=1, share_millis=rng.choice((250, 500)))
         elif kind < 6:  # over one node, or two and the switches between
@@ -111,10 +112,8 @@ def tasks_left(cell: CellClient) -> list[str]:
 
 def start_all(machine: Machine, crew: Crew) -> None:
     """Start the store and schedulers by `up`, and controllers and agents beside it."""
-    machine.environment["FLOWOS_TTL"] = str(TTL_SECONDS)
-    machine.up(
-        "--cell", CELL, "--scheduler", "batch=3", "--agents", "none", "--no-controller"
-    )  # fmt: skip
+    alone = ("--cell", CELL, "--scheduler", "batch=3", "--agents", "none", "--no-controller")
+    machine.up(*alone, ttl_seconds=TTL_SECONDS)
     with machine.client() as cell:
         records = cell.store.read(["node/", "switch/"]).records
     places = [record.key.partition("/")[2] for record in records]
@@ -139,6 +138,7 @@ def test_slices_end_once_while_any_process_is_killed_or_stopped_at_random(machin
             return scheduled | crew.pids()
 
         began = time.monotonic()
+        figures: dict[str, Any] = {}
         with (
             machine.client() as cell,
             Verifier(machine.folder, where, machine.environment) as verifier,
@@ -165,7 +165,7 @@ def test_slices_end_once_while_any_process_is_killed_or_stopped_at_random(machin
             lives = set(machine.processes().values()) | set(crew.pids().values())
             until_none(lambda: foreign_sessions(cell, lives), "no session is left of the dead")
             verdict = verifier.end()
-            check_history(cell, client.slices(), figures := {})
+            check_history(cell, client.slices(), figures)
         assert all(code != 1 for _, code in crew.codes), crew.codes
     machine.down()
     assert machine.left() == []

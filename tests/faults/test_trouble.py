@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.faults.load import short
-from tests.faults.machine import until
 from tests.faults.trial import QUOTA, ROLES, Trial
 from tests.plugins.proxy import DOWN
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
-AWAY_SECONDS = 7.0  # longer than between two looks at the lease, shorter than the lease
+AWAY_SECONDS = 5.0  # longer than between two looks at the lease, shorter than the lease
 JUNK_BYTES = 1 << 20
 
 
@@ -31,28 +30,28 @@ def trial(tmp_path: Path) -> Iterator[Trial]:
 
 def awaits_end(trial: Trial, end: str) -> None:
     for name in ROLES:
-        until(lambda name=name: any(end in line for line in trial.said(name)), f"{name}: {end}")
+        trial.until_said(name, phrase=end)
 
 
-@pytest.mark.parametrize("how", ["refused", "killed"])
-def test_each_process_says_once_that_the_store_is_away_and_once_that_it_is_back(trial, how):
-    trial.mark()
+def test_each_process_says_once_that_the_store_is_away_and_once_that_it_is_back(trial):
+    for how in ("refused", "killed"):
+        trial.mark()
 
-    def away() -> None:
+        def away(how: str = how) -> None:
+            if how == "killed":
+                trial.server.kill()
+            else:
+                trial.proxy.refuse()
+            time.sleep(AWAY_SECONDS)
+
+        trial.rests_meanwhile(away)
         if how == "killed":
-            trial.server.kill()
-        else:
-            trial.proxy.refuse()
-        time.sleep(AWAY_SECONDS)
-
-    trial.rests_meanwhile(away)
-    if how == "killed":
-        trial.server.start()
-    trial.proxy.heal()
-    trial.is_served("after")
-    awaits_end(trial, "the store answers again")
-    for name in ROLES:
-        trial.has_said_once(name, "trying on", "the store answers again")
+            trial.server.start()
+        trial.proxy.heal()
+        trial.is_served(how)
+        awaits_end(trial, "the store answers again")
+        for name in ROLES:
+            trial.has_said_once(name, "trying on", "the store answers again")
     trial.all_go_on_with_the_same_pids()
 
 
@@ -66,18 +65,17 @@ def test_processes_that_wait_for_a_silent_store_say_so_once_and_go_on(trial):
     trial.is_served("after")
     # Who had nothing to ask, or got its answer late, knows of no trouble.
     for name in (name for name in ROLES if trial.said(name)):
-        until(lambda name=name: len(trial.said(name)) > 1, f"{name} says that it is over")
+        trial.until_said(name, 2)
         trial.has_said_once(name, "trying on", "the store answers again")
     trial.all_go_on_with_the_same_pids()
 
 
 def test_each_process_says_once_that_the_store_is_slow_and_goes_on(trial):
-    trial.is_served("before")
     trial.mark()
-    trial.proxy.delay(DOWN, 1.5)
+    trial.proxy.delay(DOWN, 1.2)
     with trial.cell() as cell:
-        cell.submit([short(f"slow-{n}", seconds=0.01) for n in range(12)])
-        cell.wait("default/slow-11", "done", timeout_seconds=40.0)
+        cell.submit([short(f"slow-{n}", seconds=0.01) for n in range(4)])
+        cell.wait("default/slow-3", "done", timeout_seconds=40.0)
         trial.proxy.heal()
         for number in range(4):
             cell.submit([short(f"fast-{number}", seconds=0.01)])
@@ -86,7 +84,7 @@ def test_each_process_says_once_that_the_store_is_slow_and_goes_on(trial):
     spoke = [name for name in ROLES if trial.said(name)]
     assert spoke
     for name in spoke:
-        until(lambda name=name: len(trial.said(name)) > 1, f"{name} says that it is over")
+        trial.until_said(name, 2)
         begin, end = trial.said(name)
         assert "for a commit" in begin
         assert "answers in time again" in end
@@ -97,7 +95,7 @@ def test_each_process_says_once_that_the_store_is_full_and_goes_on_when_there_is
     with Trial(tmp_path / "trial", flags=[f"--quota-backend-bytes={QUOTA}"]) as trial:
         trial.start()
         with trial.cell() as cell:
-            cell.submit([short("runs", seconds=4.0)])  # its end is to be reported
+            cell.submit([short("runs", seconds=3.0)])  # its end is to be reported
             cell.wait("default/runs", "running", timeout_seconds=25.0)
             cell.submit([short("cancelled", seconds=600.0)])
             cell.wait("default/cancelled", "running", timeout_seconds=25.0)
@@ -110,8 +108,8 @@ def test_each_process_says_once_that_the_store_is_full_and_goes_on_when_there_is
         trial.go_on("batch-0")
         trial.go_on("controller-0")
         for name in ROLES:
-            until(lambda name=name: trial.said(name), f"{name} says that it is full")
-        trial.rests_meanwhile(lambda: time.sleep(5.0))
+            trial.until_said(name)
+        trial.rests_meanwhile(lambda: time.sleep(3.0))
         refused = trial.run("submit", "--engines", "gpu=1")
         assert refused.returncode == 5
         assert "database space exceeded" in refused.stderr

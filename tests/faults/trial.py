@@ -19,7 +19,7 @@ from tests.faults.machine import COMMAND, state_of, until
 from tests.plugins.proxy import Proxy
 
 ROLES = ("batch-0", "controller-0", "agent-0")
-TTL_SECONDS = 15  # outlives the troubles here; processes look at their lease every 5 s
+TTL_SECONDS = 12  # outlives the troubles here; processes look at their lease every 4 s
 QUOTA = 24 << 20  # bytes: a store that is soon full
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -101,6 +101,14 @@ class Trial:
         """What a process has said since the mark, but for that it is well."""
         lines = self.crew.log(name)[self._marks[name] :].splitlines()
         return [line for line in lines if "in step with the cell" not in line]
+
+    def until_said(self, name: str, lines: int = 1, phrase: str = "") -> None:
+        """Wait until a process has said so many lines that hold a phrase."""
+
+        def has_said() -> bool:
+            return len([line for line in self.said(name) if phrase in line]) >= lines
+
+        until(has_said, f"{name} has said {lines} lines with '{phrase}'")
 
     def has_said_once(self, name: str, begins: str, ends: str) -> None:
         """A process has said when the trouble began, naming the endpoint, and when it was over."""

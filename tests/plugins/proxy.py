@@ -37,6 +37,7 @@ class Fate(Enum):
     CUT = "both ends see it broken"
     SWALLOW = "it stays open, and nothing more comes through this way"
     HOLD = "it stays open, and what comes this way waits for `release`"
+    LATE = "its sender sees it broken, and what was sent arrives with `arrive`"
 
 
 class _Flow:
@@ -93,6 +94,8 @@ class Proxy:
         self._after: dict[Way, tuple[int, Fate] | None] = {UP: None, DOWN: None}
         self._cut_off: set[Any] = set()
         self.struck = threading.Event()  # what `after` ordered has happened
+        self._spent: list[socket.socket] = []  # open until the end, so that their server reads them
+        self._late: list[tuple[socket.socket, bytes]] = []  # sinks, and what is still to arrive
         self._timers: list[tuple[float, int, _Flow]] = []
         self._numbers = itertools.count()
         self._wake_in, self._wake_out = socket.socketpair()
@@ -148,6 +151,19 @@ class Proxy:
                     if flow.way is way:
                         flow.held = False
         self._wake()
+
+    def arrive(self) -> int:
+        """Deliver what `Fate.LATE` kept back; return how many connections there were."""
+        with self._lock:
+            late, self._late = self._late, []
+        for sink, data in late:
+            # It has had its time: whoever reads it, reads it now, and hears no answer.
+            with contextlib.suppress(OSError):
+                sink.setblocking(True)
+                sink.settimeout(5.0)
+                sink.sendall(data)
+                self._spent.append(sink)
+        return len(late)
 
     def delay(self, way: Way, seconds: float) -> None:
         """Let everything that comes this way from now on arrive later by so much."""
@@ -253,6 +269,8 @@ class Proxy:
         with self._lock:
             for client in list(self._owners):
                 self._break(client)
+            for sock in (*self._spent, *(sink for sink, _ in self._late)):
+                sock.close()
             if self._listener is not None:
                 self._listener.close()
             self._selector.close()
@@ -330,6 +348,11 @@ class Proxy:
         if fate is Fate.CUT:
             self._send(flow)
             self._break(self._client(flow), gently=True)
+        elif fate is Fate.LATE:
+            self._send(flow)
+            kept = b"".join(data for _, data in flow.waiting) + rest
+            self._late.append((flow.sink, kept))
+            self._break(self._client(flow), spared=flow.sink)
         elif fate is Fate.SWALLOW:
             flow.swallows = True
         else:
@@ -384,7 +407,9 @@ class Proxy:
     def _client(self, flow: _Flow) -> socket.socket:
         return flow.source if flow.way is UP else flow.sink
 
-    def _break(self, client: socket.socket, *, gently: bool = False) -> None:
+    def _break(
+        self, client: socket.socket, *, gently: bool = False, spared: socket.socket | None = None
+    ) -> None:
         """Close both sides; by a reset, unless what was sent before is still to arrive."""
         if client not in self._owners:
             return
@@ -395,6 +420,8 @@ class Proxy:
             self._other.pop(sock, None)
             with contextlib.suppress(KeyError):
                 self._selector.unregister(sock)
+            if sock is spared:
+                continue
             with contextlib.suppress(OSError):
                 if not gently:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

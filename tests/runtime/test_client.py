@@ -202,7 +202,9 @@ def test_a_wait_ends_with_the_slice_placed_running_and_done(store):
         assert spec.id in view.placements
         client.wait(spec.id, "running", timeout_seconds=20)
         view = client.wait(spec.id, "done", timeout_seconds=20)
-        assert view.slices[spec.id].value.end.exit_code == 0
+        end = view.slices[spec.id].value.end
+        assert end is not None
+        assert end.exit_code == 0
 
 
 def test_a_view_that_is_followed_never_goes_back(store):

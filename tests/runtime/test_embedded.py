@@ -1,19 +1,20 @@
 """What does a program get that embeds a scheduler, beside rivals and with answers that get lost?"""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
-from flowos.model.codec import decode
+from flowos.model.codec import decode, encode
 from flowos.model.errors import (
     DuplicateName,
     SessionLost,
     StillContended,
     StoreUnreachable,
 )
-from flowos.model.placement import Placement, Unplaceable
-from flowos.model.slice import Reason, Slice, SliceSpec
-from flowos.model.transaction import Delete, Put, Transaction
+from flowos.model.placement import Ending, Order, Placement, Unplaceable
+from flowos.model.slice import Phase, Reason, Slice, SliceSpec
+from flowos.model.transaction import Change, Changes, Committed, Delete, Put, Transaction
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.loading import load_cell_into
@@ -22,7 +23,7 @@ from flowos_schedulers.batch import Batch
 from flowos_store.memory import MemoryStore
 from tests.runtime.cells import PURSE, small_cell, wanted
 from tests.runtime.lossy import Fate, LossyStore
-from tests.runtime.threads import until
+from tests.runtime.threads import living_cell, until
 
 
 class Embedding:
@@ -241,6 +242,235 @@ def test_a_claim_that_is_never_explained_ends_in_still_contended(little):
     with pytest.raises(StillContended, match="1 of 1 slices lost 50 races"):
         scheduler.place([wanted("a", gpus=1)])
     little.close = scheduler.close
+
+
+# ------------------------------------------------------------------------------------ giving back
+
+
+def orders(store) -> dict[str, Order]:
+    return {r.key: decode(Order, r.value) for r in store.read(["order/"]).records}
+
+
+def test_a_slice_is_given_back_in_one_step_of_its_own_program(cell):
+    scheduler = cell.scheduler()
+    (placed,) = scheduler.place([wanted("a", gpus=2, ring=True)])
+    assert scheduler.release(["default/a"]) == [True]
+    given = cell.placements()["default/a"]
+    assert given.releasing == placed.held
+    assert given.held == {}
+    assert given.ending == Ending(Phase.DONE, message="given back by its program")
+    assert all(order.units == () for order in orders(cell.store).values())
+    written = {r.modified for r in cell.store.read(["placement/", "order/"]).records}
+    assert len(written) == 1
+
+
+def test_what_is_given_back_is_free_only_when_it_is_clean(store):
+    with living_cell(store) as living:
+        scheduler = CellClient(store, SystemClock()).scheduler(Batch())
+        scheduler.place([wanted("a", gpus=4)])
+        scheduler.release(["default/a"])
+        (refused,) = scheduler.place([wanted("b", gpus=1)])
+        assert isinstance(refused, Unplaceable)
+        living.agent()
+        living.controller()
+        until(
+            lambda: isinstance(scheduler.place([wanted("b", gpus=4)])[0], Placement), "it is clean"
+        )
+        end = living.slice("a").end
+        assert end is not None
+        assert end.phase is Phase.DONE
+        scheduler.close()
+
+
+def test_slices_are_placed_and_given_back_by_one_request(cell):
+    lossy = LossyStore(cell.store)
+    scheduler = cell.scheduler(lossy)
+    scheduler.place([wanted("a", gpus=1), wanted("b", gpus=1)])
+    before = lossy.commits
+    (placed,) = scheduler.place([wanted("c", gpus=2)], release=["default/a", "default/b"])
+    assert lossy.commits == before + 1
+    assert isinstance(placed, Placement)
+    found = cell.placements()
+    assert [bool(found[f"default/{name}"].ending) for name in "abc"] == [True, True, False]
+
+
+def test_what_cannot_be_placed_keeps_nothing_from_being_given_back(cell):
+    scheduler = cell.scheduler()
+    scheduler.place([wanted("a", gpus=4)])
+    (found,) = scheduler.place([wanted("b", gpus=1)], release=["default/a"])
+    assert isinstance(found, Unplaceable)
+    assert cell.placements()["default/a"].ending
+
+
+def test_more_slices_than_one_request_takes_are_given_back(memory):
+    embedding = Embedding(memory, nodes=8, gpus=8)
+    scheduler = embedding.scheduler()
+    names = [f"s{n}" for n in range(60)]
+    scheduler.place([wanted(name, gpus=1) for name in names])
+    assert scheduler.release([f"default/{name}" for name in names]) == [True] * 60
+    assert all(p.ending for p in embedding.placements().values())
+    embedding.close()
+
+
+def test_what_holds_nothing_is_not_given_back(cell):
+    scheduler = cell.scheduler()
+    scheduler.place([wanted("a", gpus=1)])
+    before = cell.store.read([""]).revision
+    names = ["default/nobody", "~off/engine/n0/gpu0"]
+    assert scheduler.release(names) == [False, False]
+    assert cell.store.read([""]).revision == before
+    assert scheduler.release(["default/a", "default/nobody", "default/a"]) == [True, False, True]
+
+
+def test_giving_back_twice_is_once(cell):
+    scheduler = cell.scheduler()
+    scheduler.place([wanted("a", gpus=1)])
+    assert scheduler.release(["default/a"]) == [True]
+    revision = cell.store.read([""]).revision
+    assert scheduler.release(["default/a"]) == [True]
+    assert cell.store.read([""]).revision == revision
+
+
+def test_a_slice_can_be_put_into_the_queue_again(store):
+    with living_cell(store) as living:
+        living.controller()
+        living.agent()
+        scheduler = CellClient(store, SystemClock()).scheduler(Batch())
+        scheduler.place([wanted("a", gpus=1)])
+        scheduler.release(["default/a"], ending=Ending(Phase.PENDING, message="not now"))
+        until(lambda: not living.placed("a"), "it is clean")
+        assert living.slice("a").end is None
+        living.scheduler()
+        until(lambda: living.placed("a"), "it is placed again")
+        scheduler._catch_up(store.read(["cell/"]).revision)
+        assert scheduler.release(["default/a"]) == [True]
+        until(lambda: living.slice("a").end, "it is over")
+        scheduler.close()
+
+
+def test_who_was_cancelled_meanwhile_ends_as_cancelled(cell):
+    scheduler = cell.scheduler()
+    scheduler.place([wanted("a", gpus=1)])
+    CellClient(cell.store, SystemClock()).cancel("default/a")
+    assert scheduler.release(["default/a"]) == [True]
+    ending = cell.placements()["default/a"].ending
+    assert ending is not None
+    assert ending.phase is Phase.CANCELLED
+
+
+def test_what_a_controller_wrote_meanwhile_costs_one_more_try(cell):
+    lossy = LossyStore(cell.store)
+    scheduler = cell.scheduler(lossy, follow=False)
+    scheduler.place([wanted("a", gpus=1)])
+    rewrite(cell.store, "default/a", why="changed")
+    before = lossy.commits, lossy.reads
+    assert scheduler.release(["default/a"]) == [True]
+    assert (lossy.commits, lossy.reads) == (before[0] + 2, before[1])
+    found = cell.placements()["default/a"]
+    assert found.why == "changed"
+    assert found.ending
+
+
+def test_what_a_conflict_tells_of_one_slice_says_nothing_of_others(cell):
+    """The guards of shared things are as old as what the watch has brought."""
+    scheduler = cell.scheduler(follow=False)
+    scheduler.place([wanted("a", gpus=1), wanted("b", gpus=1)])
+    known = scheduler.view.placed_at
+    rewrite(cell.store, "default/b", why="changed")
+    rewrite(cell.store, "default/a", why="changed")
+    scheduler.release(["default/a"])
+    assert scheduler.view.placed_at == known
+
+
+def rewrite(store, name: str, **what) -> None:
+    """Change a placement as a controller does."""
+    (record,) = store.read([f"placement/{name}"]).records
+    changed = replace(decode(Placement, record.value), **what)
+    store.commit([Transaction((), (Put(record.key, encode(changed)),))])
+
+
+def test_a_slice_that_is_freed_meanwhile_counts_as_given_back(cell):
+    scheduler = cell.scheduler(follow=False)
+    (placed,) = scheduler.place([wanted("a", gpus=1)])
+    gone = [Delete("placement/default/a"), Delete("slice/default/a")]
+    gone += [Delete(f"claim/{unit}") for unit in placed.held]
+    gone += [Delete(f"order/{place}/{placed.attempt}") for place in placed.ordered]
+    cell.store.commit([Transaction((), tuple(gone))])
+    cell.close = scheduler.close  # the history is not lawful: nothing was cleaned
+    assert scheduler.release(["default/a"]) == [True]
+
+
+def test_a_slice_of_another_scheduler_can_be_given_back(cell):
+    mine, other = cell.scheduler(), cell.scheduler()
+    other.place([wanted("a", gpus=1)])
+    until(lambda: mine.release(["default/a"]) == [True], "the placement is seen")
+    assert cell.placements()["default/a"].ending
+
+
+@pytest.mark.parametrize("fate", list(Fate))
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_lost_answer_is_decided_before_release_returns(cell, fate, follow):
+    lossy = LossyStore(cell.store)
+    scheduler = cell.scheduler(lossy, follow=follow)
+    scheduler.place([wanted("a", gpus=1), wanted("b", gpus=1)])
+    lossy.lose_next(fate, "placement/")
+    assert scheduler.release(["default/a", "default/b"]) == [True, True]
+    assert lossy.lost
+    assert all(p.ending for p in cell.placements().values())
+    assert not any(isinstance(late, Committed) for late in lossy.late_outcomes)
+
+
+def test_a_session_that_is_over_gives_nothing_back(cell):
+    scheduler = cell.scheduler()
+    scheduler.place([wanted("a", gpus=1)])
+    scheduler.session._lease.revoke()
+    with pytest.raises(SessionLost, match="open a new scheduler"):
+        scheduler.release(["default/a"])
+    assert cell.placements()["default/a"].ending is None
+
+
+# ----------------------------------------------------------------------------------- its own mirror
+
+
+def test_its_own_commits_are_not_read_again_when_they_come_back(cell):
+    scheduler = cell.scheduler()
+    scheduler.place([wanted("a", gpus=1)])
+    known = scheduler.view.placements["default/a"]
+    echo = Change("placement/default/a", b"not even JSON", known.created, known.modified)
+    scheduler._take(Changes([echo]))
+    assert scheduler.view.placements["default/a"] is known
+    assert scheduler.view.unreadable == {}
+    assert scheduler.view.placed_at == known.modified
+
+
+def test_a_name_that_somebody_else_has_taken_is_a_duplicate(cell):
+    scheduler = cell.scheduler()
+    CellClient(cell.store, SystemClock()).submit([wanted("a", gpus=1)])
+    with pytest.raises(DuplicateName, match="default/a exists"):
+        scheduler.place([wanted("a", gpus=1)])
+    (placed,) = scheduler.place([wanted("b", gpus=4)])
+    assert isinstance(placed, Placement)
+
+
+def test_the_slices_of_others_cost_nothing(cell):
+    scheduler = cell.scheduler()
+    CellClient(cell.store, SystemClock()).submit([wanted("a", gpus=1)])
+    scheduler.place([wanted("b", gpus=1)])
+    scheduler._catch_up(scheduler._newest)
+    assert sorted(scheduler.view.slices) == ["default/b"]
+
+
+def test_what_has_ended_is_forgotten(store):
+    with living_cell(store) as living:
+        living.controller()
+        living.agent()
+        scheduler = CellClient(store, SystemClock()).scheduler(Batch())
+        scheduler.place([wanted("a", gpus=1)])
+        scheduler.release(["default/a"])
+        until(lambda: living.slice("a").end, "it is over")
+        scheduler._catch_up(store.read(["cell/"]).revision)
+        assert scheduler.view.slices == {}
+        scheduler.close()
 
 
 def test_closing_ends_the_session_and_leaves_the_slices(cell):

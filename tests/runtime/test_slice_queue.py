@@ -39,7 +39,7 @@ class Stage:
 
     def write(self, *operations) -> int:
         (outcome,) = self.store.commit([Transaction((), operations)])
-        return outcome.revision
+        return int(outcome.revision)
 
     def place(self, uid: int, name: str = NAME, **more) -> None:
         placement = Placement(uid, f"x{uid}", held=HELD, scheduler="s@1")
@@ -121,6 +121,7 @@ def test_a_slice_that_others_submitted_can_be_waited_for(stage):
 def test_a_placement_that_an_earlier_slice_of_the_name_left_is_not_its_own(little):
     little.place(1)
     little.queue.submit([wanted("a", gpus=1)])
+    little.place(1, why="it is still being cleaned")
     with pytest.raises(NotInTime, match="default/a is not placed after"):
         little.queue.wait(NAME, "allocated", timeout_seconds=0.1)
 
@@ -211,16 +212,38 @@ def test_what_happens_while_a_watch_is_lost_is_seen(stage):
     assert isinstance(end, End)
 
 
-def test_an_event_that_comes_late_changes_nothing(little):
+def test_a_slice_that_nobody_waited_for_when_a_watch_was_lost_is_looked_up(little):
+    little.in_step()
+    uid = little.queue.submit([wanted("a", gpus=1), wanted("b", gpus=1)])
+    little.queue._watch.close()
+    little.lossy.end_watches()
+    little.place(uid, "default/b")
+    with pytest.raises(NotInTime):
+        little.queue.wait("default/a", "allocated", timeout_seconds=0.1)
+    assert not little.queue._young
+    assert little.queue.wait("default/b", "allocated", timeout_seconds=20)
+
+
+def test_an_event_that_is_older_than_what_was_read_changes_nothing(little):
+    uid = CellClient(little.store, SystemClock()).submit([wanted("a", gpus=1)])
+    little.write(Put("grant/p/s", b"1"))
+    for _ in range(2):
+        with pytest.raises(NotInTime):
+            little.queue.wait(NAME, "allocated", timeout_seconds=0.1)
+        record = encode(Placement(uid, "x", held=HELD))
+        late = Change(f"placement/{NAME}", record, uid + 1, uid + 1)
+        little.queue._inbox.put(Changes([late]))
+
+
+def test_the_end_of_an_earlier_slice_of_the_name_says_nothing(little):
+    little.in_step()
+    little.queue._watch.close()
     uid = little.queue.submit([wanted("a", gpus=1)])
-    little.place(uid)
-    little.end(Phase.DONE)
-    (record,) = little.store.read([f"slice/{NAME}"]).records
-    old = Change(f"placement/{NAME}", encode(Placement(uid, "x", held=HELD)), uid + 1, uid + 1)
-    little.queue._inbox.put(Changes([old]))
-    end = little.queue.wait(NAME, "running", timeout_seconds=20)
-    assert isinstance(end, End)
-    assert record.modified > old.modified
+    gone = Change(f"slice/{NAME}", None, 0, uid - 1)
+    placed = Change(f"placement/{NAME}", encode(Placement(uid, "x", held=HELD)), uid + 1, uid + 1)
+    little.queue._inbox.put(Changes([gone]))
+    little.queue._inbox.put(Changes([placed]))
+    assert isinstance(little.queue.wait(NAME, "allocated", timeout_seconds=20), Placement)
 
 
 def test_slices_of_other_tenants_are_refused_at_once(little):

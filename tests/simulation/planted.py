@@ -23,12 +23,11 @@ from flowos_store.memory import MemoryStore
 FOUL = Mishaps(
     dropped=0.02,
     unanswered=0.05,
-    late=0.06,
+    late=0.12,
     torn=0.03,
     slow=0.08,
     deaf=0.2,
     killed=0.003,
-    patience_seconds=0.5,
 )
 
 

@@ -8,6 +8,7 @@ from flowos.model.placement import Session
 from flowos.model.transaction import Delete, Put
 from flowos.verify import causes
 from flowos.verify.history import Listed, verify_history, verify_now
+from flowos.verify.laws import Violation
 from flowos_store.memory import MemoryStore
 from tests.verify.scene import (
     PAIR,
@@ -186,7 +187,8 @@ def test_a_follower_explains_as_it_tells(little):
     with followed(little.store) as seen:
         seen.wait_for(lambda news: isinstance(news, Listed))
         second = little.write(little.gone("claim/engine/n1/x"))
-        news = seen.wait_for(lambda news: not isinstance(news, Listed))
+        news = seen.wait_for(lambda news: isinstance(news, Violation))
+    assert isinstance(news, Violation)
     assert [made.revision for made in news.transactions] == [first, second]
     assert news.transactions[1].wrote == ("deleted claim/engine/n1/x",)
 

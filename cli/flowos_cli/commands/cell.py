@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flowos.model.errors import UnknownName
+from flowos.model.errors import SpecError, UnknownName
 from flowos_cli import render
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.output import (
@@ -70,6 +70,7 @@ def init(source: str, replace: bool, fabric: str, where: Where) -> int:
     loaded = file_or_preset(source, fabric=fabric)
     store = where.store()
     try:
+        _refuse_half_restored(store)
         with render.progress_bar("loading") as progress:
             load_cell_into(store, loaded, source=source, progress=progress, replace=replace)
     finally:
@@ -82,6 +83,17 @@ def init(source: str, replace: bool, fabric: str, where: Where) -> int:
     )
     say(f"loaded {', '.join(_counted(count, what) for count, what in counts)}")
     return 0
+
+
+def _refuse_half_restored(store: "CellStore") -> None:
+    """Don't load a cell over the slices and placements of one that is being brought back."""
+    from flowos.runtime.backup import is_being_restored
+
+    if is_being_restored(store):
+        raise SpecError(
+            "a restore of this cell was begun and is not complete",
+            hint="wait for it, or give 'flowos cell restore FILE' again",
+        )
 
 
 def _counted(count: int, what: str) -> str:

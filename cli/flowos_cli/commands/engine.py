@@ -243,7 +243,7 @@ def undrain(names: tuple[str, ...], dirty: bool, where: Where) -> int:
                 hint="its agent's return frees it; --dirty says that it was cleaned by hand, or "
                 "has no power",
             )
-        for identifier in (*found, *left):
+        for identifier in (*left, *found):  # a drain may wait for a quarantine of its place
             operator.undrain(identifier)
             if identifier in operator.view().placements:
                 raise FlowosError(
