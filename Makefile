@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix clean
+.PHONY: help setup demo test swarm check sim fix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: $(STAMP)  ## every test
 	@echo "==> tests"
 	@$(BIN)/python -m pytest -q
 
+swarm: $(STAMP)  ## kills and stops at random under 2,000 slices; SLICES=, KILLS= and SEED= change it
+	@SLICES=$${SLICES:-2000} $(BIN)/python -m pytest -q -s \
+	  tests/faults/test_swarm.py tests/faults/test_server_dies.py tests/faults/test_cluster.py
+
 check: $(STAMP)  ## format, lint, types, import contracts and unit tests: seconds
 	@echo "==> ruff"
 	@$(BIN)/ruff format --check --quiet .
@@ -34,6 +38,10 @@ check: $(STAMP)  ## format, lint, types, import contracts and unit tests: second
 	@$(BIN)/lint-imports --no-cache > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
 	@echo "==> unit tests"
 	@$(BIN)/python -m pytest -q tests/unit
+
+# SEED=n replays one run, SEEDS=a-b runs several.
+sim: $(STAMP)  ## a whole cell in virtual time against a store that fails: make sim SEED=7
+	@$(BIN)/python scripts/sim.py $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
 fix: $(STAMP)  ## let ruff format and repair what it can
 	@$(BIN)/ruff format --quiet .

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ SLURM_WINDOW = (
 def main() -> None:
     """Measure and print."""
     chosen = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stop what was started all the same
     if chosen.profile:
         profile(chosen)
         return
@@ -56,10 +58,11 @@ def main() -> None:
     run.figures.print(as_json=chosen.json)
     if chosen.json:
         return
+    print(f"  etcd {run.etcd} on a disk, with fsync")
     print("\n".join(f"  {note}" for note in run.notes))
-    if len(parts) == len(PARTS):
+    if len(parts) == len(PARTS) and not chosen.quick:  # what is kept is what took its time
         save(run)
-    run.figures.plot("commit", lambda axes: draw(axes, run), folder=PICTURES)
+        run.figures.plot("commit", lambda axes: draw(axes, run), folder=PICTURES)
 
 
 def profile(chosen: argparse.Namespace) -> None:

@@ -68,9 +68,9 @@ class Report:
                 None if ratio is None else ratio >= ratio_at_least,
             )
         if at_most is not None:
-            goal, ok = f"<= {at_most:g} {unit}", value <= at_most
+            goal, ok = f"<= {at_most:g} {unit}".strip(), value <= at_most
         if at_least is not None:
-            goal, ok = f">= {at_least:g} {unit}", value >= at_least
+            goal, ok = f">= {at_least:g} {unit}".strip(), value >= at_least
         self.figures[name] = Figure(value, unit, baseline, goal, ok)
 
     def shown(self) -> dict[str, dict[str, object]]:

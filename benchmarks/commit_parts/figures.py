@@ -228,7 +228,7 @@ def run_whole(run: Run) -> None:
 def run_four(run: Run) -> None:
     """Four schedulers on one queue, also such as take 2 ms to decide."""
     found: dict[tuple[int, bool], list[Drained]] = defaultdict(list)
-    backlog = {False: 1_000 if run.quick else 6_000, True: 300 if run.quick else 2_000}
+    backlog = {False: 1_500 if run.quick else 6_000, True: 600 if run.quick else 2_000}
     for _ in range(1 if run.quick else 3):
         with run.bench(f"fat-tree:{engines_for(2 * sum(backlog.values()))}") as bench:
             team = Team(bench)

@@ -1,7 +1,12 @@
-"""Where the time goes: cProfile around parts of this process, or around another one."""
+"""Where the time goes: cProfile around parts of this process, or around another one.
+
+As a script it is a `flowos` process under the profiler: profiled.py FILE ROLE run ...
+"""
 
 import cProfile
+import os
 import pstats
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,5 +35,27 @@ class Profiled:
 
 def show(found: cProfile.Profile | Path) -> None:
     """Print what took longest."""
-    stats = pstats.Stats(str(found) if isinstance(found, Path) else found)
-    stats.sort_stats("tottime").print_stats(LINES)
+    if isinstance(found, Path) and not found.exists():
+        print("  the process to be profiled has left no profile")
+        return
+    try:
+        stats = pstats.Stats(str(found) if isinstance(found, Path) else found)
+    except TypeError:
+        print("  nothing was profiled here")
+        return
+    stats.strip_dirs().sort_stats("tottime").print_stats(LINES)
+
+
+def main() -> None:
+    """Run the command under the profiler; it ends by SIGTERM."""
+    from flowos_cli import main as command
+
+    path, sys.argv = sys.argv[1], ["flowos", *sys.argv[2:]]
+    profiler = cProfile.Profile()
+    code = profiler.runcall(command.run)
+    profiler.dump_stats(path)
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

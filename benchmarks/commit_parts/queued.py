@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 
 from commit_parts.cells import Bench, Mix, Spent, half_full
 from commit_parts.direct import WARM, Rounds, Side, Window
+from commit_parts.profiled import Profiled
 from commit_parts.raw import Raw
 from commit_parts.waiter import Waiter
 
@@ -40,7 +41,8 @@ def queued(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
                 bench.settle()
                 window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
             bench.settle()
-            churn(bench, waiter, mix.take(number), releases, window, measured.ours)
+            with Profiled(on=bool(turn)):
+                churn(bench, waiter, mix.take(number), releases, window, measured.ours)
     return side
 
 

@@ -169,7 +169,7 @@ def where_options(function: F) -> F:
         click.option("--key", envvar="FLOWOS_KEY", default="", help="Its key."),
         click.option(
             "--server-name", envvar="FLOWOS_SERVER_NAME", default="", metavar="N",
-            help="What the servers' certificates say; default: the first endpoint's host.",
+            help="What the servers' certificates say; default: each endpoint's host.",
         ),
         click.option(
             "--allow-unsafe-etcd", is_flag=True, help="Take servers that are known to lose data.",

@@ -70,13 +70,14 @@ class SimDriver:
                     continue  # stopped since
                 del self._runs[step.place, step.attempt]
             chance = self._settings.failures.get(step.verb, 0.0)
-            if chance and self._random.random() < chance:
-                if step.verb is Verb.RUN:
-                    found.append(Finished(step, exit_code=1))
-                else:
-                    found.append(
-                        Finished(step, error=f"simulated failure to {step.verb} {step.subject}")
-                    )
+            failed = bool(chance) and self._random.random() < chance
+            if step.verb is Verb.RUN:
+                found.append(Finished(step, exit_code=int(failed)))
+                self._ended(step, int(failed))
+            elif failed:
+                found.append(
+                    Finished(step, error=f"simulated failure to {step.verb} {step.subject}")
+                )
             else:
                 self._tear_down(step)
                 found.append(Finished(step))
@@ -100,11 +101,19 @@ class SimDriver:
         """Note what a step that begins puts up: from now on it may be there."""
         key = (step.place, step.attempt)
         there = self._up.get(key)
-        if step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN):
-            running = step.verb is Verb.RUN or (there is not None and there.running)
-            self._up[key] = Standing(step.place, step.attempt, step.order, running)
+        if step.verb is Verb.RUN:
+            self._up[key] = Standing(*key, step.order, running=True)
+        elif step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT):
+            there = there or Standing(*key, step.order)
+            self._up[key] = replace(there, order=step.order)
         elif step.verb is Verb.STOP and there is not None:
             self._up[key] = replace(there, running=False)
+
+    def _ended(self, step: Step, exit_code: int) -> None:
+        there = self._up.get((step.place, step.attempt))
+        if there is not None:
+            ended = replace(there, running=False, exit_code=exit_code)
+            self._up[step.place, step.attempt] = ended
 
     def _tear_down(self, step: Step) -> None:
         """Note what a step that has ended has torn down."""

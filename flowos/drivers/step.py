@@ -72,13 +72,15 @@ class Standing:
         place: The node or switch.
         attempt: For whom.
         order: What is up, as it was ordered.
-        running: Whether its tasks were started; `finished` tells when they end, or ended.
+        running: Whether its tasks run; `finished` will tell of their end.
+        exit_code: What they ended with, if `finished` has told that already.
     """
 
     place: str
     attempt: str
     order: Order
     running: bool = False
+    exit_code: int | None = None
 
 
 @runtime_checkable

@@ -338,6 +338,8 @@ class Pool:
 
     def fold(self) -> None:
         """Take in all that changed since the last time; planners call it first."""
+        if self._reshaped:
+            self._rebuild()
         if self._things:
             self._fold_things()
         if self._units:
@@ -349,14 +351,16 @@ class Pool:
         self._units.add(unit)
 
     def _thing_changed(self, family: str, name: str) -> None:
-        self._things.add((family, name))
+        # Links and switches shape everything, and change when an operator rebuilds the cell.
+        if family in ("", "link", "switch"):
+            self._reshaped = True
+        elif not self._reshaped:
+            self._things.add((family, name))
 
     def _fold_things(self) -> None:
         things, self._things = self._things, set()
-        families = {family for family, _ in things}
         nodes = {name.partition("/")[0] for family, name in things if family in ("node", "engine")}
-        # Links and switches shape everything, and change when an operator rebuilds the cell.
-        if families & {"", "link", "switch"} or len(nodes) > 64 + len(self.sites) // 8:
+        if len(nodes) > 64 + len(self.sites) // 8:
             self._rebuild()
             return
         self._memo.clear()
@@ -444,6 +448,7 @@ class Pool:
     def _rebuild(self) -> None:
         self._units.clear()
         self._things.clear()
+        self._reshaped = False
         self.sites: list[Site | None] = []
         self.free: list[Free] = []
         self._tags: list[int] = []
@@ -583,7 +588,9 @@ class Pool:
         for name in cell.links_at.get(engine, ()):
             link = cell.links[name]
             lanes += link.lanes
-            other = link.b_thing if link.a_thing == engine else link.a_thing
+            other = link.a_thing
+            if other == engine:
+                other = link.b_thing
             switch = cell.switches.get(other)
             if switch is not None and other not in above:
                 above.append(other)
@@ -592,7 +599,11 @@ class Pool:
         return lanes, leaves or above or [NOWHERE]
 
     def _make(self, engine: Engine, lanes: int) -> int:
-        words = tuple(sorted((key, text_of(value)) for key, value in engine.attributes.items()))
+        words: tuple[tuple[str, str], ...] = ()
+        if engine.attributes:
+            words = tuple(
+                sorted([(key, text_of(value)) for key, value in engine.attributes.items()])
+            )
         make = Make(
             engine.kind, engine.model, engine.memory_bytes, engine.shareable,
             engine.loads_bitstreams, lanes, words,

@@ -10,7 +10,7 @@ from typing import Final
 from flowos.model import keys
 from flowos.model.placement import Ending, Placement
 from flowos.model.slice import End, Phase
-from flowos.model.units import claim_key
+from flowos.model.units import Holding, claim_key
 from flowos.model.view import CellView
 from flowos.protocol.commit import spend
 from flowos.protocol.orders import cleaners_of, rewrite_orders
@@ -85,17 +85,7 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
     # Orders come by another watch than placements: an order not known yet would look carried out.
     if view.carried(before.waits) or entry.modified > view.revision:
         return None
-    clean = before.releasing
-    # What has an order here has reported: then nothing is left that could still be built.
-    if not all(view.applied(place, before.attempt) for place in before.ordered):
-        clean = {
-            unit: amounts
-            for unit, amounts in before.releasing.items()
-            if all(
-                view.applied(place, before.attempt)
-                for place in cleaners_of(view.cell, unit, before.ordered)
-            )
-        }
+    clean = _clean_of(view, before)
     last = (
         not before.held
         and len(clean) == len(before.releasing)
@@ -121,6 +111,21 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
     if not identifier.startswith("~"):
         _write_outcome(draft, view, identifier, before, entry.created, now)
     return draft.proposal("free", identifier, view)
+
+
+def _clean_of(view: CellView, before: Placement) -> Holding:
+    """Return what of the units in releasing every place has reported that had to tear it down."""
+    orders = view.orders.get(before.attempt, ())
+    if all(view.applied(place, before.attempt) for place in orders):
+        return before.releasing  # the common case: nothing is left at any place
+    return {
+        unit: amounts
+        for unit, amounts in before.releasing.items()
+        if all(
+            view.applied(place, before.attempt)
+            for place in cleaners_of(view.cell, unit, before.ordered)
+        )
+    }
 
 
 def _write_outcome(

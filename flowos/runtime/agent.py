@@ -238,6 +238,10 @@ class Agent:
             known = self.view.reports.get(there.attempt, {}).get(there.place)
             if known is not None:
                 work.report = work.reported = known.value
+            if (
+                there.exit_code is not None
+            ):  # told to an agent, and perhaps to no store that is left
+                work.report = replace(work.report, exit_code=there.exit_code)
             exclusive = [(there.place, unit) for unit in _exclusive(there.order)]
             self._built_for |= dict.fromkeys(exclusive, key)
             for engine in there.order.tasks:

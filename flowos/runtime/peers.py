@@ -5,12 +5,12 @@ answer. Where they don't, for a moment, they cost each other a conflict and no m
 """
 
 import hashlib
+import zlib
 from math import inf
 
 from flowos.model.view import CellView
 from flowos.planning.chance import scramble
-
-Order = tuple[int, ...]  # a slice's place in the queue
+from flowos.runtime.waiting import Order
 
 
 class Peers:
@@ -39,8 +39,9 @@ class Peers:
         """Whether the queue is divided at all."""
         return len(self._seeds) > 1
 
-    def refresh(self) -> None:
-        """Take in which sessions there are now."""
+    def refresh(self) -> bool:
+        """Take in which sessions there are now; return whether anything is divided otherwise."""
+        before = self.version, self.part, self.parts
         everybody = {} if self._alone else self._view.sessions_of("scheduler")
         names = sorted(everybody)
         self.part, self.parts = 0, 1
@@ -51,22 +52,31 @@ class Peers:
             self.version += 1
             self._seeds = {name: _seed(name) for name in serving}
             self._signs = {n: sign for n, sign in self._signs.items() if n in self._seeds}
+        return before != (self.version, self.part, self.parts)
 
-    def owner(self, created: int) -> str:
-        """Return who goes first with a slice, by rendezvous hashing of its uid; "" = all do."""
+    def owner(self, created: int, identifier: str) -> str:
+        """Return who goes first with a slice, by rendezvous hashing; "" = nobody in particular.
+
+        Args:
+            created: Its uid, which slices of one transaction have in common.
+            identifier: Its name.
+        """
         if not self.many:
             return ""
-        return max(self._seeds, key=lambda name: scramble(self._seeds[name] ^ created))
+        mark = created << 32 ^ zlib.crc32(identifier.encode())
+        return max(self._seeds, key=lambda session: scramble(self._seeds[session] ^ mark))
 
     def placed(self, session: str, order: Order, now: float) -> None:
         """Note how far in the queue one of the others is."""
         if session in self._seeds:
             self._signs[session] = (now, order)
 
-    def comes(self, owner: str, order: Order, now: float, patience_seconds: float) -> bool:
-        """Whether a slice's owner is seen at work and has not got as far as the slice yet."""
+    def sign_of(
+        self, owner: str, order: Order, now: float, patience_seconds: float
+    ) -> tuple[bool, bool]:
+        """Return whether a slice's owner has been silent so long, and whether it is past the slice."""
         at, reached = self._signs.get(owner, (-inf, ()))
-        return now - at < patience_seconds and order > reached
+        return now - at >= patience_seconds, order <= reached
 
 
 def _seed(session: str) -> int:

@@ -59,7 +59,18 @@ class Renew:
         return self.lease.keep_alive()
 
 
-Request: TypeAlias = Write | Look | Grant | Renew
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """End a lease, with all its keys."""
+
+    lease: Lease
+
+    def ask(self, _store: CellStore) -> None:
+        """Return nothing."""
+        self.lease.revoke()
+
+
+Request: TypeAlias = Write | Look | Grant | Renew | Revoke
 Conversation: TypeAlias = Generator[Request, Any, T]
 
 

@@ -5,7 +5,6 @@ after a conflict waits until the view has caught up before it plans again. It ho
 offer; two of these machines on one queue only ever cost each other a conflict.
 """
 
-import bisect
 import logging
 import random
 from collections import deque
@@ -27,6 +26,7 @@ from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view
 from flowos.runtime.peers import Peers
 from flowos.runtime.purses import Purses
+from flowos.runtime.waiting import Pending, Queue
 
 LOG = logging.getLogger("flowos")
 
@@ -73,24 +73,6 @@ class Figures:
 
 
 @dataclass(slots=True)
-class _Pending:
-    order: tuple[int, ...]
-    since: float
-    losses: int = 0
-    not_before: float = 0.0
-    tried_at: int = -1  # the `_freed` count at the last fruitless plan
-    told_at: float = -inf
-    avoid: frozenset[str] = frozenset()  # units that somebody has and the view does not show
-    alone: bool = False  # a group with it was refused
-    known_at: int = 0  # the view must be complete up to here before it is planned
-    owner: str = ""  # who goes first with it
-    owner_of: int = -1  # the division of the queue that says so
-    left_until: float = 0.0  # its owner is given until then
-    afar: bool = False  # it has waited for those whose nodes it fits on
-    shape: object = None  # see `_shape`; worked out when it is first needed
-
-
-@dataclass(slots=True)
 class _Sent:
     """A request that is under way, and what another one must not touch meanwhile."""
 
@@ -98,6 +80,7 @@ class _Sent:
     written: set[str]
     guards: set[str]
     joins: bool  # whether another may be sent before its answer
+    longest: int = 0  # list of compares or operations of any member
 
 
 class Scheduling:
@@ -136,26 +119,27 @@ class Scheduling:
         self._session = session
         self._fence = fence
         self._random = random.Random(seed)  # ties and pauses, no secrets
+        # Those who help out come at different times, else they would only race each other.
+        self._overlap_seconds = OVERLAP_SECONDS * self._random.uniform(1, 2)
         self._fits = fits
         self._stopwatch = stopwatch
         self._new_attempt = new_attempt
-        self._queue: dict[str, _Pending] = {}
+        self._queue = Queue()
+        self._waiting = self._queue.slices
         self._shapes: dict[object, Unplaceable] = {}
         self._freed = 0
         self._shapes_at = 0
-        self._pass: list[tuple[tuple[int, ...], str]] = []
         self._pass_freed = 0
         self._passed_at = 0.0
-        self._next = 0
         self._used: dict[str, tuple[int, ...]] = {}
         self._in_flight: dict[tuple[str, ...], _Sent] = {}
+        self._short = 0  # lists up to this length fit into a full group
         self._full = False  # nothing more can be sent before an answer
         self._reasons_due: dict[str, Waiting] = {}
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
         self._yielded: dict[int, dict[str, float]] = {}  # priority -> slice -> until
-        self._due = inf  # when something that was passed over may be planned
-        self._due_at = inf  # the same as a revision of the view
+        self._again: list[str] = []  # to be planned again at whatever happens next
         self._paused_until = -inf
         self._wake_at = inf
         self._peers = Peers(view, session, policy.name, alone=alone)
@@ -172,7 +156,7 @@ class Scheduling:
             if self._peers.many:
                 self._note_rival(change.name)
             self._enqueue(change.name)
-            pending = self._queue.get(change.name)
+            pending = self._waiting.get(change.name)
             if pending and not self.view.now(change.name):
                 # Its end may be in the same revision, and come by another watch a moment later.
                 pending.known_at = self.view.placed_at
@@ -185,25 +169,25 @@ class Scheduling:
     def relisted(self) -> None:
         """Build the queue anew."""
         self._queue.clear()
-        self._pass, self._next = [], 0
         self._freed += 1
         self._meet()
         for name in self.view.slices:
             self._enqueue(name)
+        self.pool.fold()  # now, and not when the first slice waits for it
 
     def _meet(self) -> None:
         """Divide the queue and the cell among those who are there now."""
-        self._peers.refresh()
-        self.pool.divide(self._peers.part, self._peers.parts)
-        self._look_again(-inf)
+        if self._peers.refresh():
+            self.pool.divide(self._peers.part, self._peers.parts)
+            self._freed += 1
 
     def _note_rival(self, name: str) -> None:
-        placed, pending = self.view.placements.get(name), self._queue.get(name)
+        placed, pending = self.view.placements.get(name), self._waiting.get(name)
         entry = self.view.slices.get(name)
         if placed and pending and entry:
             # What it does to help others out says nothing of how far it is with its own.
             session = placed.value.scheduler
-            if session == self._owner(pending, entry.created) != self._session:
+            if session == self._owner(pending, entry.created, name) != self._session:
                 self._peers.placed(session, pending.order, self._stopwatch())
 
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
@@ -219,12 +203,12 @@ class Scheduling:
                     self._commit_answered(proposal, answer, now, alone=len(names) == 1)
                     self.figures.commits_ms.append(took_ms)
                 case "reason":
-                    pending = self._queue.get(proposal.identifier)
+                    pending = self._waiting.get(proposal.identifier)
                     if pending and not isinstance(answer, Committed):
                         # The slice or its placement has changed; then it is thought over again.
                         pending.tried_at = -1
                         pending.not_before = now + BACKOFF_SECONDS[1]
-                        self._look_again(pending.not_before)
+                        self._queue.again(proposal.identifier, pending.not_before)
                 case _:
                     self._freed += 1
                     if isinstance(answer, Refused):
@@ -236,24 +220,25 @@ class Scheduling:
         self, proposal: Proposal, answer: Answer, now: float, *, alone: bool
     ) -> None:
         name = proposal.identifier
-        pending = self._queue.get(name)
+        pending = self._waiting.get(name)
         if isinstance(answer, Committed):
             self.figures.commits += 1
             self.figures.placed += 1
-            self._queue.pop(name, None)
+            self._queue.drop(name)
             return
         if isinstance(answer, Refused):
             self.figures.refused += 1
+            self._short = 0  # the store may take less than it said
             if pending and alone:
                 pending.not_before = now + BACKOFF_SECONDS[1]
-                self._look_again(pending.not_before)
+                self._queue.again(name, pending.not_before)
                 reason = Reason.CONFLICTED  # rights or space: the store may take it another time
                 if isinstance(answer.error, TransactionTooLarge):
                     reason, pending.tried_at = Reason.INFEASIBLE, self._freed
                 self._tell(name, Unplaceable(reason, str(answer.error)), pending, now)
             elif pending:
                 pending.alone = True  # nobody knows which of the group it was
-                self._look_again(now)
+                self._queue.again(name, now)
             return
         self.figures.conflicts += 1
         self._wait_for(answer)
@@ -265,11 +250,7 @@ class Scheduling:
             first, longest = BACKOFF_SECONDS
             pause = min(longest, first * 2 ** min(pending.losses, 10))
             pending.not_before = now + pause * self._random.random()
-            self._look_again(pending.not_before)
-
-    def _look_again(self, at: float) -> None:
-        """Go through the queue again at this time, for what was passed over before."""
-        self._due = min(self._due, at)
+            self._queue.again(name, pending.not_before)
 
     def _wait_for(self, answer: Answer) -> None:
         if isinstance(answer, Conflicted):
@@ -306,19 +287,10 @@ class Scheduling:
             or entry.value.end is not None
             or (self.view.now(name) is not None and not self.view.assumed(name))
         ):
-            self._queue.pop(name, None)
+            self._queue.drop(name)
             return
-        order = self.policy.order(entry.value.spec, entry.created)
-        pending = self._queue.get(name)
-        if pending is None:
-            now = self._stopwatch()
-            self._queue[name] = _Pending(order, now, left_until=now + OVERLAP_SECONDS)
-        else:
-            pending.shape = None
-            if pending.order == order:
-                return
-            pending.order = order
-        bisect.insort(self._pass, (order, name), lo=self._next)
+        self._queue.put(name, self.policy.order(entry.value.spec, entry.created), self._stopwatch())
+        self._waiting[name].shape = None
 
     # -- what to do
 
@@ -353,7 +325,7 @@ class Scheduling:
         sent.at = over
         self._in_flight[tuple(p.identifier for p in proposals)] = sent
         self._full = len(self._in_flight) == GROUPS_MAX or not sent.joins
-        if not self._full and self._next < len(self._pass):
+        if not self._full and not self._queue.over:
             self._wake_at = now
         return [Commit(tuple(proposals))]
 
@@ -361,8 +333,8 @@ class Scheduling:
         group: list[Proposal] = []
         started = sent.at
         self._begin_pass(now, started)
-        while self._next < len(self._pass) and len(group) < GROUP_MAX:
-            order, name = self._pass[self._next]
+        while not self._queue.over and len(group) < GROUP_MAX:
+            order, name = self._queue.head()
             if self._yields(order, now):
                 break
             if self._stopwatch() - started > PLAN_SECONDS:
@@ -374,25 +346,36 @@ class Scheduling:
                 if self._meets(mine, proposal.guards):
                     sent.joins = False
                     break
-                alone = self._queue[name].alone
+                alone = self._waiting[name].alone
                 # One that is too large alone goes alone: the store splits it or refuses it.
-                if group and (alone or mine & sent.written or not self._fits([*group, proposal])):
+                if group and (
+                    alone or mine & sent.written or not self._join(sent, group, proposal)
+                ):
                     break
+                sent.longest = max(sent.longest, _length(proposal))
                 assert proposal.placement is not None, "a commit leaves a placement"
                 self.view.assume(name, proposal.placement, proposal.record)
                 group.append(proposal)
                 sent.written |= mine
                 sent.guards.update(proposal.guards)
                 if alone:
-                    self._next += 1
+                    self._queue.advance()
                     break
-            self._next += 1
-        if self._next >= len(self._pass):
-            # Or something was freed behind the pass.
-            self._wake_at = min(
-                self._wake_at, self._due if self._pass_freed == self._freed else now
-            )
+            self._queue.advance()
+        self._wake_at = min(self._wake_at, self._queue.next_at())
+        if self._queue.over and self._pass_freed != self._freed:
+            self._wake_at = now  # something was freed behind the pass
         return group
+
+    def _join(self, sent: _Sent, group: list[Proposal], proposal: Proposal) -> bool:
+        """Whether the store takes a step in one request with these."""
+        longest = max(sent.longest, _length(proposal))
+        # A request is measured by its members and their longest list. So where a full group of the
+        # longest one fits, all shorter ones do, and need not be measured one after the other.
+        new = longest > self._short and longest == _length(proposal)
+        if new and self._fits([proposal] * GROUP_MAX):
+            self._short = longest
+        return longest <= self._short or self._fits([*group, proposal])
 
     def _meets(self, written: set[str], guards: Iterable[str]) -> bool:
         """Whether a step would conflict with one of our own that is still under way.
@@ -417,7 +400,7 @@ class Scheduling:
                 name: until
                 for name, until in self._yielded.pop(more_important).items()
                 if now < until
-                and name in self._queue
+                and name in self._waiting
                 and name not in self.view.reasons
                 and self.view.now(name) is None
             }
@@ -429,43 +412,45 @@ class Scheduling:
 
     def _begin_pass(self, now: float, started: float) -> None:
         """Start at the head of the queue again, where that may place anything."""
-        if self._next >= len(self._pass):
+        again, self._again = self._again, []
+        for name in again:
+            self._queue.again(name, now)
+        self._queue.recall(now, self.view.revision)
+        over = self._queue.over
+        if over:
             self._passed_at = started
-            due = now >= self._due or self.view.revision >= self._due_at
-            if self._pass_freed == self._freed and not due:
-                return
+        if self._pass_freed == self._freed:
+            return
         # What is freed in the middle of a pass is for those who come first, not for those who
         # happen to be looked at next. But a long queue must be gone through now and then.
-        elif self._pass_freed == self._freed or started - self._passed_at > PASS_SECONDS:
+        if not over and started - self._passed_at > PASS_SECONDS:
             return
         self._pass_freed = self._freed
-        self._due = self._due_at = inf
         if self._stale():
-            self._pass = sorted((p.order, name) for name, p in self._queue.items())
-            self._next = 0
+            self._queue.restart()
 
     def _stale(self) -> bool:
         """Whether something happened that may let a waiting slice be placed."""
         return any(
             pending.tried_at != self._freed and not self.view.assumed(name)
-            for name, pending in self._queue.items()
+            for name, pending in self._waiting.items()
         )
 
     def _plan_one(self, name: str, now: float) -> Proposal | None:
-        pending = self._queue.get(name)
+        pending = self._waiting.get(name)
         entry = self.view.slices.get(name)
         if pending is None or entry is None or self.view.assumed(name):
             return None
         if pending.tried_at == self._freed:
             return None
         if pending.known_at > self.view.revision:
-            self._due_at = min(self._due_at, pending.known_at)
+            self._queue.seen(name, pending.known_at)
             return None
         if now < pending.not_before:
-            self._look_again(pending.not_before)
+            self._queue.again(name, pending.not_before)
             return None
         if self._leaves(pending, entry.created, name, now):
-            self._look_again(pending.left_until)
+            self._queue.again(name, pending.left_until)
             return None
         if pending.avoid:
             # What a rival has is in the view by now. What is not there is somebody's all the same,
@@ -475,7 +460,7 @@ class Scheduling:
         if isinstance(result, Decision) and self._is_afar(result) and not pending.afar:
             pending.afar = True
             pending.not_before = now + AFAR_SECONDS * self._random.random()
-            self._look_again(pending.not_before)
+            self._queue.again(name, pending.not_before)
             return None
         if isinstance(result, Decision):
             result = self._purses.afford(result, now) or result
@@ -485,7 +470,7 @@ class Scheduling:
             if pending.avoid:
                 pending.avoid, pending.tried_at = frozenset(), -1
                 pending.not_before = now + BACKOFF_SECONDS[1]
-                self._look_again(pending.not_before)
+                self._queue.again(name, pending.not_before)
             if not self._purses.asking:
                 self._tell(name, result, pending, now)
             return None
@@ -498,33 +483,39 @@ class Scheduling:
             scheduler=self._session,
         )
         if proposal is None:
-            self._due_at = 0  # with whatever happens next
+            self._again.append(name)
             unclear = next(iter(self.view.unreadable), "")
             why = f"{unclear} cannot be read" if unclear else "the view has changed"
             sentence = f"what was planned cannot be committed: {why}"
             self._tell(name, Unplaceable(Reason.CONFLICTED, sentence), pending, now)
         return proposal
 
-    def _leaves(self, pending: _Pending, created: int, name: str, now: float) -> bool:
+    def _leaves(self, pending: Pending, created: int, name: str, now: float) -> bool:
         """Whether a slice is left to its owner for now.
 
         An owner that is silent, or has passed the slice by, is helped out once a second.
         """
-        owner = self._owner(pending, created)
+        owner = self._owner(pending, created, name)
         if owner in ("", self._session):
             return False
         if now < pending.since + YIELD_SECONDS:
             yielded = self._yielded.setdefault(pending.order[0], {})
             yielded.setdefault(name, pending.since + YIELD_SECONDS)
-        if now < pending.left_until:
+        left_until = max(pending.left_until, pending.since + OVERLAP_SECONDS)
+        if now < left_until:
+            pending.left_until = left_until
             return True
-        pending.left_until = now + OVERLAP_SECONDS
-        return self._peers.comes(owner, pending.order, now, OVERLAP_SECONDS)
+        pending.left_until = now + self._overlap_seconds
+        silent, passed = self._peers.sign_of(owner, pending.order, now, OVERLAP_SECONDS)
+        # Of two requests that are under way the later one may land first, so what is passed by is
+        # looked at twice.
+        known, pending.passed = pending.passed, passed
+        return not (silent or (known and passed))
 
-    def _owner(self, pending: _Pending, created: int) -> str:
+    def _owner(self, pending: Pending, created: int, name: str) -> str:
         if pending.owner_of != self._peers.version:
             pending.owner_of = self._peers.version
-            pending.owner = self._peers.owner(created)
+            pending.owner = self._peers.owner(created, name)
         return pending.owner
 
     def _is_afar(self, decision: Decision) -> bool:
@@ -534,7 +525,7 @@ class Scheduling:
         nodes = {engine.partition("/")[0] for role in decision.engines.values() for engine in role}
         return any(map(self.pool.is_afar, nodes))
 
-    def _decide(self, spec: SliceSpec, pending: _Pending) -> Decision | Unplaceable:
+    def _decide(self, spec: SliceSpec, pending: Pending) -> Decision | Unplaceable:
         if self._shapes_at != self._freed:
             self._shapes.clear()
             self._shapes_at = self._freed
@@ -563,7 +554,7 @@ class Scheduling:
 
     # -- reasons
 
-    def _tell(self, name: str, why: Unplaceable, pending: _Pending, now: float) -> None:
+    def _tell(self, name: str, why: Unplaceable, pending: Pending, now: float) -> None:
         known = self.view.reasons.get(name)
         waiting = Waiting(why.reason, why.sentence, why.funnel, self._session.partition("@")[0])
         if known and (known.value.reason, known.value.sentence) == (why.reason, why.sentence):
@@ -579,7 +570,7 @@ class Scheduling:
             if len(found) == GROUP_MAX:
                 break
             waiting = self._reasons_due.pop(name)
-            pending, entry = self._queue.get(name), self.view.slices.get(name)
+            pending, entry = self._waiting.get(name), self.view.slices.get(name)
             if pending is None or entry is None:
                 continue
             pending.told_at = now
@@ -626,6 +617,11 @@ def refused(decision: Decision) -> Unplaceable | None:
                 Reason.INFEASIBLE, f"it asks for {text} of {unit}: parts are above 0"
             )
     return None
+
+
+def _length(proposal: Proposal) -> int:
+    transaction = proposal.transaction
+    return max(len(transaction.compares), len(transaction.operations))
 
 
 def _lost(proposal: Proposal, answer: Conflicted) -> frozenset[str]:

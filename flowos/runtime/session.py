@@ -73,14 +73,14 @@ class ProcessSession:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self.lost = False
+        self._lease: Lease | None = None
         try:
             self._hold(self._tenure.open(ttl_seconds))
         except StoreError:
-            if self._tenure.lease is not None:
-                self._lease = self._tenure.lease
-                self.close()  # others would wait for this process until the lease runs out
+            self._lease = self._tenure.lease
+            self.close()  # others would wait for this process until the lease runs out
             raise
-        self._lease: Lease = self._tenure.lease  # type: ignore[assignment]  # it is open
+        self._lease = self._tenure.lease
         self._keeper = threading.Thread(target=self._keep, name=f"session {self.id}", daemon=True)
         self._keeper.start()
 
@@ -92,7 +92,7 @@ class ProcessSession:
     @property
     def lease_id(self) -> int:
         """The lease to put this process's other keys under."""
-        return self._lease.id
+        return self._tenure.lease_id
 
     def refence(self) -> int:
         """Put the session key again, so that nothing sent before can still happen.
@@ -128,10 +128,12 @@ class ProcessSession:
 
     def _revoke(self) -> None:
         with contextlib.suppress(StoreError):  # then it runs out by itself
-            self._lease.revoke()
+            if self._lease is not None:
+                self._lease.revoke()
 
     def _keep(self) -> None:
         back_off = BackOff(random.Random())
+        assert self._lease is not None, "kept only once it is open"
         calm = pause = self._ttl_seconds / 3
         while not self._closed.wait(pause):
             try:

@@ -13,7 +13,7 @@ from flowos.model.codec import encode
 from flowos.model.errors import OutcomeUnknown, SessionLost, StoreUnreachable
 from flowos.model.placement import Session
 from flowos.model.protocols import Lease
-from flowos.model.transaction import Committed, Put, Transaction
+from flowos.model.transaction import Committed, Put, Seen, Transaction
 from flowos.protocol.answers import fence_again, fenced
 from flowos.protocol.proposal import Fence
 from flowos.runtime.requests import Conversation, Grant, Look, Write
@@ -80,15 +80,26 @@ class Tenure:
         return self.fence.revision
 
     def put_leased(self, records: Mapping[str, object]) -> Conversation[dict[str, int]]:
-        """Write further keys of this process under its lease; return their revisions."""
+        """Write further keys of this process under its lease; return their revisions.
+
+        Such a key may be an earlier life's, so it is compared with what was read: what that life
+        has still on its way must not take the key back to a lease that will run out.
+        """
         found: dict[str, int] = {}
         items = list(records.items())
         for start in range(0, len(items), KEYS_A_REQUEST):
             part = items[start : start + KEYS_A_REQUEST]
             puts = tuple(Put(key, encode(record), self.lease_id) for key, record in part)
-            (outcome,) = yield Write((Transaction((self.fence.compare,), puts),))
-            if not isinstance(outcome, Committed):
-                raise self.over()
+            reading = yield Look(tuple(key for key, _ in part))
+            known = {record.key: record.modified for record in reading.records}
+            while True:
+                compares = [Seen(key, known.get(key, 0)) for key, _ in part]
+                (outcome,) = yield Write((Transaction((self.fence.compare, *compares), puts),))
+                if isinstance(outcome, Committed):
+                    break
+                if outcome.keys.get(self.key) is None:
+                    raise self.over()
+                known = {key: now.modified for key, now in outcome.keys.items() if now}
             found |= dict.fromkeys((key for key, _ in part), outcome.revision)
         return found
 

@@ -23,7 +23,7 @@ from flowos.runtime import mirror
 from flowos.runtime.machine import Answer, Commit, Compact, Instruction, Machine, settle_view
 from flowos.runtime.mirror import Event, Mirror
 from flowos.runtime.purses import Purses
-from flowos.runtime.requests import Conversation, Look, Renew, Request, Write
+from flowos.runtime.requests import Conversation, Look, Renew, Request, Revoke, Write
 from flowos.runtime.scheduling import Policy, refused
 from flowos.runtime.tenure import Tenure
 from flowos.runtime.trouble import BackOff, Kind, Trouble
@@ -210,7 +210,10 @@ class Process(Person):
         else:
             away = " while the store was away" if Kind.UNREACHABLE in self._trouble else ""
             self._say(f"{self.name}: session lost{away}")
+        lease = self.tenure.lease if self.tenure is not None else None
         self._end()
+        if lease is not None:
+            self.ask(Revoke(lease), lambda _answer: None)  # it is not waited for
         self.after(self._starts.failed(), self.begin)
 
     def _end(self) -> None:

@@ -5,6 +5,7 @@ They have no session: each errand is read, decide, write, and again until it is 
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from flowos.model import keys
@@ -42,13 +43,11 @@ class User(Person):
         dice = self.dice
         for spec in specs:
             at = dice.uniform(0.5, 0.7 * seconds)
-            self.after(at, lambda spec=spec: self.insist(lambda: self._submit(spec)))
+            self.after(at, partial(self.insist, partial(self._submit, spec)))
             if dice.random() < 0.2:
-                self.after(
-                    at + dice.uniform(0, 10), lambda spec=spec: self._wish(spec, "cancelled")
-                )
+                self.after(at + dice.uniform(0, 10), partial(self._wish, spec, "cancelled"))
             if dice.random() < 0.1:
-                self.after(at + dice.uniform(0, 3), lambda spec=spec: self._wish(spec, "held"))
+                self.after(at + dice.uniform(0, 3), partial(self._wish, spec, "held"))
 
     @property
     def errands(self) -> list[str]:
@@ -60,14 +59,12 @@ class User(Person):
         for spec in self._specs:
             self._wish(spec, "held", value=False)
             if not spec.run.ends:
-                self.after(
-                    self.dice.uniform(0, 10), lambda spec=spec: self._wish(spec, "cancelled")
-                )
+                self.after(self.dice.uniform(0, 10), partial(self._wish, spec, "cancelled"))
 
     def _wish(self, spec: SliceSpec, what: str, *, value: bool = True) -> None:
         self._say(f"user: {spec.id} {what}={value}")
         self._wishes[spec.id, what] = value  # the newest holds, whatever was still to be done
-        self.insist(lambda: self._change(spec, what))
+        self.insist(partial(self._change, spec, what))
 
     def _submit(self, spec: SliceSpec) -> Errand:
         key = keys.slice_(spec.id)
@@ -84,7 +81,8 @@ class User(Person):
         if not found:
             return False
         before = decode(Slice, found[0].value)
-        after = replace(before, **{what: self._wishes[spec.id, what]})
+        wish: Any = {what: self._wishes[spec.id, what]}
+        after = replace(before, **wish)
         if before.end is not None or after == before:
             return True
         write = Transaction((Seen(key, found[0].modified),), (Put(key, encode(after)),))
@@ -113,8 +111,8 @@ class Operator(Person):
         units = [f"engine/{name}" for name in cell.engines] + [f"node/{n}" for n in cell.nodes]
         for unit in self.dice.sample(units, self.dice.randrange(4)):
             at = self.dice.uniform(2, 0.6 * seconds)
-            self.after(at, lambda unit=unit: self._drain(unit))
-            self.after(at + self.dice.uniform(2, 15), lambda unit=unit: self._put_back(unit))
+            self.after(at, partial(self._drain, unit))
+            self.after(at + self.dice.uniform(2, 15), partial(self._put_back, unit))
 
     @property
     def errands(self) -> list[str]:
@@ -131,13 +129,13 @@ class Operator(Person):
         self._say(f"operator: drain {unit} by {by}")
         self._drained[unit] = False
         attempt = self._new_attempt()
-        self.insist(lambda: self._take_out(unit, attempt, by))
+        self.insist(partial(self._take_out, unit, attempt, by))
 
     def _put_back(self, unit: str) -> None:
         if self._drained.get(unit) is False:
             self._say(f"operator: undrain {unit}")
             self._drained[unit] = True
-            self.insist(lambda: self._bring_back(unit))
+            self.insist(partial(self._bring_back, unit))
 
     def _take_out(self, unit: str, attempt: str, by: float | None) -> Errand:
         if self._drained.get(unit) is not False:

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from flowos.documents.presets import preset
@@ -48,7 +49,7 @@ from flowos.verify.invariants import Checker
 from flowos.verify.state import State, by_revision
 
 TROUBLE_SECONDS: Final = 40.0  # of virtual time in which things go wrong
-REST_SECONDS: Final = 300.0  # in which a cell without faults must come to rest
+REST_SECONDS: Final = 120.0  # in which a cell without faults must come to rest
 STEP_SECONDS: Final = 0.5  # between two looks at whether it has
 LAST: Final = 12  # transactions that a failure shows
 BUDGET_WATTS: Final = 3_600  # of 1,400 idle and 7,400 busy: slices wait for power, too
@@ -449,25 +450,23 @@ class Trial:
 
         for at in moments(15):
             away = dice.choice((0.05, 0.5, 3.0, 8.0))
-            happens(at, f"the store is away for {away} s", lambda away=away: site.go_away(away))
+            happens(at, f"the store is away for {away} s", partial(site.go_away, away))
         for at in moments(25):
             full = dice.uniform(0.5, 6)
-            happens(at, f"the store is full for {full:.1f} s", lambda full=full: site.fill_up(full))
+            happens(at, f"the store is full for {full:.1f} s", partial(site.fill_up, full))
         for at in moments(40):
             shut = dice.uniform(0.5, 4)
-            happens(at, f"nobody is let in for {shut:.1f} s", lambda shut=shut: site.lock(shut))
+            happens(at, f"nobody is let in for {shut:.1f} s", partial(site.lock, shut))
         for at in moments(8):
             happens(at, "compacted", lambda: self.store.compact(self.store.revision))
         for at in moments(6):
             process = dice.choice(self.processes)
             back = dice.choice((0.05, 1.0, 12.0)) * dice.random()
-            happens(at, f"{process.name} dies", lambda p=process, back=back: p.kill(back))
+            happens(at, f"{process.name} dies", partial(process.kill, back))
         for at in moments(8):
             process = dice.choice(self.processes)
             pause = dice.choice((0.05, 2.0, 15.0)) * dice.random()
-            happens(
-                at, f"{process.name} stops for {pause:.1f} s", lambda p=process, s=pause: p.sleep(s)
-            )
+            happens(at, f"{process.name} stops for {pause:.1f} s", partial(process.sleep, pause))
 
 
 COMPARED: Final = (

@@ -92,9 +92,14 @@ class Explainer:
         revision = checker.state.revision
         facts = list(_CAUSES[violation.law](_Scene(checker, violation)))
         try:
-            dated = [(*past.since(fact), fact) for fact in facts]
-        except StoreError as error:
+            return self._contradicting(past, facts, revision, stepped=stepped)
+        except StoreError as error:  # a violation is told all the same
             return (Made(0, (), "", f"not known: {error}", kept=False),)
+
+    def _contradicting(
+        self, past: "_Past", facts: Sequence[Fact], revision: int, *, stepped: bool
+    ) -> tuple[Made, ...]:
+        dated = [(*past.since(fact), fact) for fact in facts]
         if stepped and all(made < revision for made, _, _ in dated):
             # What the records are judged by has changed under them.
             dated.append((revision, True, Fact("", "this changed what the others are judged by")))

@@ -13,6 +13,11 @@ from flowos.verify.state import State
 NAMES: Final = (*LAWS, "freed", "raised", "committed", "in service", "phases")
 
 
+# While this key is there a cell is being loaded or restored, over many revisions, and nobody may act
+# on it. What lies between is no cell, and is not judged; the whole that comes of it is.
+LOADING: Final = "cell/loading"
+
+
 class Checker:
     """A state, followed revision by revision, and which laws it breaks.
 
@@ -20,15 +25,19 @@ class Checker:
         state: As it is now.
         facts: What its records say.
         phases: Where each slice is in its life.
+        loading: Whether a cell is being loaded or restored: nothing is known of it, or judged.
     """
 
     def __init__(self, state: State) -> None:
         """Check all of a state, which is this checker's from now on; see `standing`."""
         self.state = state
+        self.loading = LOADING in state.records
         self.facts = Facts()
         self._faults: dict[tuple[str, Any], list[Violation]] = {}
         self.phases = steps.Phases()
         self._limits = steps.Limits()
+        if self.loading:
+            return
         touched = Touched()
         for change in state.changes():
             self.facts.apply(change, touched)
@@ -45,6 +54,8 @@ class Checker:
         Args:
             changes: All that this revision wrote, in any order.
         """
+        if self.loading or any(change.key == LOADING for change in changes):
+            return self._loaded(changes)
         facts, touched = self.facts, Touched()
         freed = list(steps.freed(facts, changes))
         granted = steps.granted(facts, changes)
@@ -61,6 +72,16 @@ class Checker:
         for identifier in sorted(touched.slices):
             found += self._noted("phases", self.phases.move(facts, identifier))
         return found
+
+    def _loaded(self, changes: Sequence[Change]) -> list[Violation]:
+        """Move on without a judgement until the cell is whole again, and then look at all of it."""
+        lives = self.phases.lives
+        self.state.apply(changes)
+        fresh = Checker(self.state)
+        self.loading, self.facts, self._faults = fresh.loading, fresh.facts, fresh._faults
+        self.phases, self._limits = fresh.phases, fresh._limits
+        self.phases.lives += lives
+        return self.standing()
 
     def _look(self, touched: Touched) -> list[Violation]:
         """Look again at what was touched, and return what is broken anew."""

@@ -1,6 +1,7 @@
 """A cell whose etcd lets in only whom it knows: users with passwords, agents with certificates."""
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -309,3 +310,50 @@ def test_completion_logs_in_as_the_command_would(guarded, monkeypatch):
         "key": str(guarded.folder / "nobody.key"),
     }
     assert completion._names("slice", options, "") == ["live"]
+
+
+def test_whoever_may_look_takes_a_backup_and_root_restores_it_for_agents_of_one_place(guarded):
+    spec = ("--engines", "gpu=2", "--run-for", "0.1s")
+    guarded("alice", "submit", "--name", "a", *spec)
+    path = str(guarded.folder / "cell.backup")
+    guarded("alice", "cell", "backup", path)
+    guarded("alice", "cell", "restore", path, "--replace", code=5)
+    guarded("root", "cell", "restore", path, "--replace")
+    shown = guarded("alice", "engine", "ls", "-o", "json").json["items"]
+    assert {item["state"] for item in shown} == {"quarantined"}
+    guarded.process("scheduler", "run", "batch")
+    guarded.process("controller", "run")
+    for place in ("n0", "n1", "n2", "n3", "sw0", "sw1"):
+        guarded.agent(place)
+    store = guarded.store()
+    eventually(lambda: not store.read(["placement/~quarantine/"]).records, "all have looked")
+    guarded("alice", "slice", "wait", "a", "--timeout", "60s")
+    assert verify_history(store).violations == ()
+
+
+def test_a_person_at_a_terminal_is_asked_for_the_password(guarded):
+    def asked(*words: str, answers: int = 1) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        child = subprocess.Popen(
+            [sys.executable, "-m", "flowos_cli.main", *words],
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={k: v for k, v in os.environ.items() if not k.startswith("FLOWOS_")},
+        )  # fmt: skip
+        os.close(theirs)
+        screen = b""
+        while True:
+            try:
+                screen += os.read(ours, 1000)
+            except OSError:  # the other end is closed
+                break
+            if answers and screen.rstrip().endswith(b"alice:"):
+                answers -= 1
+                screen += b"<"
+                os.write(ours, b"alice-secret\n")
+        os.close(ours)
+        return child.wait(READY_SECONDS), screen.decode()
+
+    where = ("--endpoints", guarded.server.endpoint, "--user", "alice")
+    code, screen = asked("slice", "ls", *where)
+    assert (code, "password of alice:" in screen) == (0, True), screen
+    assert "alice-secret" not in screen

@@ -389,3 +389,9 @@ def test_ls_keeps_to_a_tenant_a_policy_or_a_phase(still):
     assert still("ls", "--policy", "batch", "-q").lines == ["a"]
     assert still("ls", "--phase", "running", "-q").lines == []
     still("ls", "--phase", "walking", code=2)
+
+
+def test_slices_of_a_tenant_that_is_not_known_are_asked_for_in_vain(still):
+    assert "flowos tenant ls" in still("ls", "--tenant", "nobody", code=2).err
+    still("tenant", "set", "vision")
+    still("ls", "--tenant", "vision")

@@ -1,5 +1,10 @@
 """One screen of the whole cell, and what schedulers have done."""
 
+import json
+
+from flowos_cli.commands.stats import NOTHING_DONE, STATS
+from flowos_cli.output import Output
+
 
 def test_status_counts_engines_slices_and_who_is_alive(live):
     live("submit", "--engines", "gpu=15", "--name", "t", "--wait", "running")
@@ -51,3 +56,24 @@ def test_scheduler_stats_have_every_field_of_the_contract(live):
 
 def test_top_is_for_terminals(still):
     assert "flowos status" in still("top", code=2).err
+
+
+def test_status_takes_the_forms_that_lists_take(still):
+    whole = still("status", "-o", "json").json
+    (line,) = still("status", "-o", "jsonl").lines
+    assert json.loads(line).keys() == whole.keys()
+    assert still("status", "-o", "name").lines == [whole["cell"]]
+    assert still("status", "-o", "wide").lines[0].startswith(f"cell {whole['cell']}")
+
+
+def test_the_figures_of_schedulers_fit_a_terminal_of_80_columns(monkeypatch):
+    busy = {
+        **NOTHING_DONE, "name": "batch-12", "policy": "batch", "queue": 12_345, "commits": 123_456,
+        "conflicts": 1_234, "conflict_fraction": 0.0123, "plans_per_placed": 1.0123,
+        "decision_ms": {"p50": 0.023, "p99": 0.17}, "commit_ms": {"p50": 1.2, "p99": 14.0},
+        "busy": 0.99, "id": "batch-12@0123456789",
+    }  # fmt: skip
+    monkeypatch.setattr("flowos_cli.render.terminal_width", lambda: 80)
+    lines = Output().lines(STATS, [busy])
+    assert max(map(len, lines)) <= 80
+    assert "123456" in lines[1]

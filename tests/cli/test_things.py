@@ -142,6 +142,26 @@ def test_switch_tells_its_links_and_what_is_in_use(live):
     assert "no switch 'sw9'" in live("switch", "show", "sw9", code=2).err
 
 
+def test_a_circuit_to_several_engines_is_drawn_as_the_tree_that_it_is(live, tmp_path):
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "name: t\nengines: {one: {kind: fpga, count: 1}, all: {kind: gpu, count: 6}}\n"
+        "circuits:\n  - {from: one, to: all}\n"
+    )
+    live("submit", str(path), "--wait", "running")
+    (item,) = live("circuit", "ls", "-o", "json").json["items"]
+    assert len(item["to"]) == 6
+    lines = live("circuit", "show", item["id"]).lines
+    start = lines.index("tree") + 1
+    tree = lines[start : lines.index("", start)]
+    assert tree[0].strip() == item["from"]
+    leaves = {line.rpartition("─ ")[2] for line in tree[1:]}
+    assert leaves >= set(item["to"])
+    arcs = live("circuit", "show", item["id"], "-o", "json").json["arcs"]
+    assert len(tree) == 1 + len(arcs)
+    assert {arc["from"] for arc in arcs} - {arc["to"] for arc in arcs} == {item["from"]}
+
+
 def test_circuit_tells_its_slice_its_path_and_its_lanes(live):
     live("submit", "--engines", "gpu=2", "--circuits", "ring", "--name", "t", "--wait", "running")
     items = live("circuit", "ls", "-o", "json").json["items"]

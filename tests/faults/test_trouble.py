@@ -6,6 +6,7 @@ Each says so once, keeps trying without haste, says once that it is over, and go
 import base64
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,40 +34,48 @@ def awaits_end(trial: Trial, end: str) -> None:
         trial.until_said(name, phrase=end)
 
 
-def test_each_process_says_once_that_the_store_is_away_and_once_that_it_is_back(trial):
-    for how in ("refused", "killed"):
-        trial.mark()
-
-        def away(how: str = how) -> None:
-            if how == "killed":
-                trial.server.kill()
-            else:
-                trial.proxy.refuse()
-            time.sleep(AWAY_SECONDS)
-
-        trial.rests_meanwhile(away)
-        if how == "killed":
-            trial.server.start()
-        trial.proxy.heal()
-        trial.is_served(how)
-        awaits_end(trial, "the store answers again")
-        for name in ROLES:
-            trial.has_said_once(name, "trying on", "the store answers again")
-    trial.all_go_on_with_the_same_pids()
-
-
-def test_processes_that_wait_for_a_silent_store_say_so_once_and_go_on(trial):
-    trial.mark()
-    trial.proxy.hold()
+def give_work(trial: Trial, name: str) -> None:
+    """Begin what the agent will have to report, and the controller to end, in a moment."""
+    endless = replace(short(f"{name}-limited", seconds=600.0), time_limit_seconds=2.0)
     with trial.cell() as cell:
-        cell.submit([short("meanwhile")])
-    trial.rests_meanwhile(lambda: time.sleep(AWAY_SECONDS))
+        cell.submit([short(f"{name}-ends", seconds=2.0), endless])
+        for what in ("ends", "limited"):
+            cell.wait(f"default/{name}-{what}", "running", timeout_seconds=25.0)
+
+
+def say_once(trial: Trial, *, all_of: tuple[str, ...]) -> None:
+    """These have spoken of it, and the others, who had nothing to ask, may have."""
+    for name in ROLES:
+        if name in all_of or trial.said(name):
+            trial.until_said(name, 2)
+            trial.has_said_once(name, "trying on", "the store answers again")
+
+
+@pytest.mark.parametrize("how", ["refused", "silent", "killed"])
+def test_each_process_says_once_that_the_store_is_away_and_once_that_it_is_back(trial, how):
+    give_work(trial, how)
+    trial.mark()
+
+    def away() -> None:
+        match how:
+            case "refused":
+                trial.proxy.refuse()
+            case "silent":
+                trial.proxy.hold()
+            case _:
+                trial.server.kill()
+        time.sleep(AWAY_SECONDS)
+
+    trial.rests_meanwhile(away)
+    if how == "killed":
+        trial.server.start()
     trial.proxy.heal()
     trial.is_served("after")
-    # Who had nothing to ask, or got its answer late, knows of no trouble.
-    for name in (name for name in ROLES if trial.said(name)):
-        trial.until_said(name, 2)
-        trial.has_said_once(name, "trying on", "the store answers again")
+    # An answer that was only held back is late, and no trouble.
+    say_once(trial, all_of=() if how == "silent" else ("agent-0", "controller-0"))
+    with trial.cell() as cell:
+        for what in ("ends", "limited"):
+            cell.wait(f"default/{how}-{what}", "done", timeout_seconds=25.0)
     trial.all_go_on_with_the_same_pids()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -118,6 +119,9 @@ class Trial:
         assert begins in said[0], text
         assert self.proxy.endpoint in said[0], text
         assert ends in said[1], text
+        tried = re.search(r"after ([0-9.]+) s, ([0-9]+) tries", said[1])
+        if tried:  # with back-off, a few a second at first and one in seconds later
+            assert int(tried[2]) <= 10 + 10 * float(tried[1]), text
 
     def all_go_on_with_the_same_pids(self) -> None:
         """No process has ended."""

@@ -95,7 +95,7 @@ class Proxy:
         self._cut_off: set[Any] = set()
         self.struck = threading.Event()  # what `after` ordered has happened
         self._spent: list[socket.socket] = []  # open until the end, so that their server reads them
-        self._late: list[tuple[socket.socket, bytes]] = []  # sinks, and what is still to arrive
+        self._late: list[tuple[Way, socket.socket, bytes]] = []  # sinks, and what is to arrive
         self._timers: list[tuple[float, int, _Flow]] = []
         self._numbers = itertools.count()
         self._wake_in, self._wake_out = socket.socketpair()
@@ -156,13 +156,15 @@ class Proxy:
         """Deliver what `Fate.LATE` kept back; return how many connections there were."""
         with self._lock:
             late, self._late = self._late, []
-        for sink, data in late:
-            # It has had its time: whoever reads it, reads it now, and hears no answer.
+        for way, sink, data in late:
             with contextlib.suppress(OSError):
                 sink.setblocking(True)
                 sink.settimeout(5.0)
                 sink.sendall(data)
-                self._spent.append(sink)
+            if way is UP:
+                self._spent.append(sink)  # a server reads what comes before it sees the end
+            else:
+                sink.close()
         return len(late)
 
     def delay(self, way: Way, seconds: float) -> None:
@@ -269,7 +271,7 @@ class Proxy:
         with self._lock:
             for client in list(self._owners):
                 self._break(client)
-            for sock in (*self._spent, *(sink for sink, _ in self._late)):
+            for sock in (*self._spent, *(sink for _, sink, _ in self._late)):
                 sock.close()
             if self._listener is not None:
                 self._listener.close()
@@ -351,7 +353,7 @@ class Proxy:
         elif fate is Fate.LATE:
             self._send(flow)
             kept = b"".join(data for _, data in flow.waiting) + rest
-            self._late.append((flow.sink, kept))
+            self._late.append((flow.way, flow.sink, kept))
             self._break(self._client(flow), spared=flow.sink)
         elif fate is Fate.SWALLOW:
             flow.swallows = True

@@ -427,6 +427,26 @@ def test_what_was_told_wrong_once_is_found_out(seed, dice):
         explain(recording, witness.changes(), witness.start)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_transaction_that_ranges_guard_may_conflict_over_what_it_does_not_name(late):
+    store = MemoryStore(StoppedClock(), operations_max=16)
+    recording, witness = Recording(), Witness(store)
+    client = recording.of(store, "c")
+    client.commit([put("big/05b")])
+    keys = [f"big/{number:02}" for number in range(40)]
+    large = Transaction(
+        tuple(Seen(key, 0) for key in keys),
+        tuple(Put(key, b"1") for key in keys),
+        seen=store.revision - late,
+    )
+    (outcome,) = client.commit([large])
+    assert isinstance(outcome, Conflicted) is late
+    explained(recording, witness, operations_max=16)
+    if late:
+        with pytest.raises(Contradiction, match="all that it relies on holds"):
+            explained(recording, witness)
+
+
 # ------------------------------------------------------------------- stores that are no good
 
 

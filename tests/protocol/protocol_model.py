@@ -29,6 +29,11 @@ Part 2, `model_divisible`
 Part 3, `model_grants`
  12 A holder counts what is under way and unknown as used. Raising compares all grants and the
     limit. A dead holder's grant is fenced, then placements are read, then it is lowered.
+Part 4, `model_answers`
+ 13 A lost answer is decided only when the session is known to stand at a later revision than the
+    request compares, or to be gone, and by a view that is complete up to there. A fence whose own
+    answer is lost is looked for, and put again where it did not happen. A session that is gone
+    fences as well; the next one has another id.
 """
 
 import sys
@@ -36,6 +41,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from tests.protocol.model_answers import Answers
 from tests.protocol.model_divisible import Divisible
 from tests.protocol.model_grants import Grants
 from tests.protocol.model_life import Life
@@ -68,6 +74,11 @@ def grants(**budget: float) -> Make:
     return lambda mistakes: Grants(mistakes, **budget)
 
 
+def answers(**budget: float) -> Make:
+    """Return a maker of lost answers with this budget."""
+    return lambda mistakes: Answers(mistakes, **budget)
+
+
 SOUND: dict[str, Make] = {
     "cancel, name used again, lost answers": life(ONE, submit_S=2, cancel=1, lose=1),
     "two schedulers, two controllers, stale frees": life(
@@ -90,6 +101,8 @@ SOUND: dict[str, Make] = {
     "grants: a holder dies after a lost answer": grants(lower=0, grow=0, spend=2),
     "grants: the limit falls": grants(lose=0, crash=0, spend=2),
     "grants: lost answers": grants(crash=0, lower=0),
+    "answers: of requests and of fences are lost": answers(lose=4, expire=0),
+    "answers: are lost while the lease runs out": answers(lose=3),
 }
 
 PLANTED: dict[str, Make] = {
@@ -126,6 +139,11 @@ PLANTED: dict[str, Make] = {
     "takes on an older look": grants(lose=0, grow=0, lower=0),
     "raise without range compare": grants(lose=0, crash=0, lower=0, spend=0, grow=2),
     "raise without limit compare": grants(lose=0, crash=0, spend=0),
+    "a read alone decides": answers(lose=1, expire=0),
+    "an older view will do": answers(lose=1, expire=0),
+    "a lost fence counts as put": answers(expire=0),
+    "any fence will do": answers(expire=0),
+    "a session is known by its name": answers(lose=1),
 }
 
 EVERYTHING = life(

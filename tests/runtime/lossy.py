@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-from flowos.model.errors import OutcomeUnknown, StoreUnreachable
+from flowos.model.errors import OutcomeUnknown, StoreError, StoreFull, StoreUnreachable
 from flowos.model.protocols import Lease, Watch
-from flowos.model.transaction import Lost, Outcome, Reading, Transaction, WatchMessage
+from flowos.model.transaction import Lost, Outcome, Put, Reading, Transaction, WatchMessage
 
 
 class Fate(Enum):
@@ -24,8 +24,11 @@ class LossyStore:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.reachable = True
+        self.refusing: StoreError | None = None  # what everything but a watch is answered with
+        self.full = False  # whether it takes no more writes
         self.lose: Callable[[Sequence[Transaction]], Fate | None] = lambda _: None
-        self.commits = 0  # that were tried
+        self.tries = 0  # commits that were asked for
+        self.commits = 0  # of these, that were sent
         self.reads = 0
         self.lost: list[Sequence[Transaction]] = []
         self.late_outcomes: list[Outcome] = []
@@ -47,7 +50,10 @@ class LossyStore:
     def commit(
         self, transactions: Sequence[Transaction], *, timeout_seconds: float = 5.0
     ) -> list[Outcome]:
+        self.tries += 1
         self._reach()
+        if self.full and any(isinstance(op, Put) for t in transactions for op in t.operations):
+            raise StoreFull("etcd at a:1 is full")
         with self._lock:
             self.commits += 1
             fate = self.lose(transactions)
@@ -104,3 +110,5 @@ class LossyStore:
     def _reach(self) -> None:
         if not self.reachable:
             raise StoreUnreachable("no connection to the store")
+        if self.refusing is not None:
+            raise self.refusing

@@ -130,6 +130,21 @@ def test_what_is_up_and_ordered_goes_on_without_a_new_start():
     assert work.report.exit_code == 0
 
 
+def test_what_ended_while_only_a_lost_store_was_told_is_reported_and_not_run_again():
+    first = Bench()
+    first.lists(ordered("a1", MINE, 90))
+    for now in range(5):
+        first.until(now)
+    first.until(150)  # its tasks end; the order stays, as in a backup of before
+    again = Bench(first.driver)
+    again.lists(ordered("a1", MINE, 7), revision=9)
+    again.until(151)
+    (work,) = again.agent._work.values()
+    assert (work.reported.applied, work.reported.exit_code) == (7, 0)
+    assert not work.running
+    assert again.driver.next_at() > 10**9
+
+
 def test_a_quarantine_is_reported_when_nothing_is_up_that_no_order_names():
     first = Bench(scrub=10.0)
     first.lists(ordered("newer", MINE, 90), ordered("a1", Order("default/s", units=(GPU,)), 91))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.lifecycle import Rules
 from flowos.runtime.loading import load_cell_into
-from flowos.runtime.processes import agent_process, controller_process, new_attempt
+from flowos.runtime.processes import (
+    Supervisor,
+    agent_process,
+    controller_process,
+    new_attempt,
+)
 from flowos.verify.history import verify_history, verify_now
 from flowos_store import EmbeddedEtcd, EtcdStore
 from flowos_store.memory import MemoryStore
@@ -62,6 +68,11 @@ class Hardware(SimDriver):
 
     def switch_off(self) -> None:
         super().close()
+
+
+def acting(rack: Hardware, places: tuple[str, ...]) -> Callable[[Supervisor], None]:
+    """Return the life of an agent for some places, on devices that outlive it."""
+    return lambda s: agent_process(s, places[0], rack, places, ready=nothing)
 
 
 def written(store, path: Path):
@@ -458,12 +469,16 @@ def test_a_living_cell_goes_on_in_a_fresh_etcd_with_the_devices_that_there_are(
     own_etcd.client_port = own_etcd._description.client_port
     store = EtcdStore([own_etcd.endpoint], silent_seconds=2.0)
     living = LivingCell(store, nodes=4, gpus=4, budget=1700, lanes=8)
-    hardware = Hardware(SimSettings(seconds={Verb.SCRUB: 0.3}))
+    racks = [Hardware(SimSettings(seconds={Verb.SCRUB: 0.3})) for _ in range(2)]
     client = CellClient(store, SystemClock())
     rules = Rules(idle_off_seconds=0, sweep_seconds=0.1)
     living.scheduler()
     living._start("c", lambda s: controller_process(s, "c", rules, ready=nothing))
-    living._start("a", lambda s: agent_process(s, "a", hardware, PLACES, ready=nothing))
+    for rack, places in zip(racks, (PLACES[::2], PLACES[1::2]), strict=True):
+        living._start(f"agent-{places[0]}", acting(rack, places))
+
+    def up() -> set[str]:
+        return {there.attempt for rack in racks for there in rack.standing()}
 
     def running(name: str) -> bool:
         return phase_in(living.view(), f"default/{name}") is Phase.RUNNING
@@ -491,7 +506,7 @@ def test_a_living_cell_goes_on_in_a_fresh_etcd_with_the_devices_that_there_are(
             lambda v: system.drain(v, f"engine/{engine}", attempt=new_attempt(), fence=None), [""]
         )
         living.submit(*(wanted(f"wait-{n}", gpus=16) for n in (3, 1, 2)))
-        until(lambda: hardware.standing(), "something stands")
+        assert up()
         client.cancel("default/going")
         until(
             lambda: phase_in(living.view(), "default/going") in (Phase.DRAINING, Phase.CLEANING),
@@ -509,7 +524,7 @@ def test_a_living_cell_goes_on_in_a_fresh_etcd_with_the_devices_that_there_are(
         until(lambda: running("newer"), "the newer one", PATIENCE_SECONDS)
         before = store.read([keys.INFO]).revision
         newer = living.view().placements["default/newer"].value.attempt
-        assert newer in {there.attempt for there in hardware.standing()}
+        assert newer in up()
 
         own_etcd.kill()
         shutil.rmtree(own_etcd.data_dir)
@@ -522,7 +537,7 @@ def test_a_living_cell_goes_on_in_a_fresh_etcd_with_the_devices_that_there_are(
             "each agent has looked",
             PATIENCE_SECONDS,
         )
-        assert newer not in {there.attempt for there in hardware.standing()}
+        assert newer not in up()
         waiting = [(e.created, n) for n, e in living.view().slices.items() if "wait-" in n]
         assert [n[-1] for _, n in sorted(waiting)] == ["3", "1", "2"]
         until(
@@ -544,12 +559,13 @@ def test_a_living_cell_goes_on_in_a_fresh_etcd_with_the_devices_that_there_are(
             until(partial(running, name), name, PATIENCE_SECONDS)
             client.cancel(f"default/{name}")
         until(lambda: not store.read(["placement/", "claim/", "order/"]).records, "empty", 60)
-        assert hardware.standing() == []
+        assert up() == set()
         verdict = verify_history(store)
         assert verdict.violations == ()
         assert not [p.errors for p in living.processes.values() if p.errors]
     finally:
         for process in living.processes.values():
             process.stop()
-        hardware.switch_off()
+        for rack in racks:
+            rack.switch_off()
         store.close()

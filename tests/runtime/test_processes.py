@@ -1,13 +1,15 @@
 """What does a whole process say of itself, and how does it begin again and end?"""
 
 import json
+import logging
 import threading
+import time
 
 import pytest
 
 from flowos.drivers.sim import SimDriver, SimSettings
 from flowos.model.codec import decode
-from flowos.model.errors import SessionLost, StoreUnreachable
+from flowos.model.errors import Forbidden, LoginRefused, SessionLost, StoreUnreachable
 from flowos.model.placement import Session
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.processes import Supervisor, agent_process
@@ -100,3 +102,106 @@ def test_a_bug_is_no_loss_and_ends_the_process(memory):
 
     with pytest.raises(ZeroDivisionError):
         supervisor.run(life)
+
+
+# ---------------------------------------------------------------------------- a store in trouble
+
+REFUSALS = [LoginRefused("etcd at a:1 knows no x"), Forbidden("etcd at a:1 forbids x to read y")]
+
+
+@pytest.fixture
+def said(caplog):
+    """What processes have said so far of warnings and worse."""
+    return lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_full_store_is_said_once_waited_for_and_gone_on_with(memory, said):
+    with living_cell(memory) as cell:
+        cell.all()
+        until(lambda: cell.sessions("agent") and cell.sessions("scheduler"), "all are up")
+        until(lambda: cell.processes["batch-0"].supervisor.shell, "a shell")
+        time.sleep(0.3)
+        for process in cell.processes.values():
+            process.store.full = True
+        cell.submit(*(wanted(f"s{n}", gpus=1, run_for=0.05) for n in range(5)))
+        time.sleep(2.0)
+        tries = cell.processes["batch-0"].store.tries
+        assert not any(cell.placed(f"s{n}") for n in range(5))
+        assert sum("is full" in line for line in said()) <= len(cell.processes)
+        time.sleep(1.0)
+        assert cell.processes["batch-0"].store.tries - tries < 20
+        for process in cell.processes.values():
+            process.store.full = False
+        until(lambda: cell.ended(*(f"s{n}" for n in range(5))), "they end", 30)
+        assert all(cell.slice(f"s{n}").attempts == 1 for n in range(5))
+        until(lambda: any("takes writes again" in line for line in said()), "its end is said")
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("who", ["batch-0", "controller-0", "agent-0"])
+def test_a_process_that_is_not_let_in_waits_until_it_is(memory, said, who, refusal):
+    with living_cell(memory) as cell:
+        cell.prepare[who] = lambda store: setattr(store, "refusing", refusal)
+        cell.all()
+        cell.submit(wanted("a", gpus=1, run_for=0.05))
+        time.sleep(1.0)
+        assert cell.slice("a").end is None
+        assert [line.partition(": trying")[0] for line in said() if "a:1" in line] == [str(refusal)]
+        cell.processes[who].store.refusing = None
+        until(lambda: cell.ended("a"), "it was let in", 30)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
+def test_a_process_that_is_shut_out_later_waits_until_it_is_let_in_again(memory, said, refusal):
+    with living_cell(memory) as cell:
+        cell.all()
+        cell.submit(wanted("a", gpus=1, run_for=0.05))
+        until(lambda: cell.ended("a"), "all is well")
+        for process in cell.processes.values():
+            process.store.refusing = refusal
+            process.store.end_watches()  # so it has to list, and may not
+        cell.submit(wanted("b", gpus=1, run_for=0.05))
+        time.sleep(1.0)
+        assert not cell.placed("b")
+        assert sum("a:1" in line for line in said()) == len(cell.processes)
+        for process in cell.processes.values():
+            process.store.refusing = None
+        until(lambda: cell.ended("b"), "they were let in again", 30)
+
+
+def test_a_session_lost_while_the_store_was_away_is_said_once_and_there_is_a_new_one(memory, said):
+    with living_cell(memory) as cell:
+        process = cell.scheduler(ttl_seconds=1)
+        until(lambda: cell.sessions("scheduler"), "a session")
+        (first,) = cell.sessions("scheduler")
+        process.store.reachable = False
+        shell = process.supervisor.shell
+        assert shell is not None
+        lease = shell._session._lease  # type: ignore[union-attr]
+        away = LostLease(process.store, lease)
+        shell._session._lease = away  # type: ignore[union-attr]
+        until(lambda: away.asked > 1, "it could not be renewed")
+        lease.revoke()  # it has run out
+        process.store.reachable = True
+        until(lambda: [k for k in cell.sessions("scheduler") if k != first], "a new one")
+        lines = [line for line in said() if "session lost" in line]
+        assert lines == [
+            "session lost (it could not be renewed while the store was away): going on with a new "
+            "one"
+        ]
+
+
+class LostLease:
+    """A lease that can be renewed when its process's store can be reached."""
+
+    def __init__(self, store, lease) -> None:
+        self.id, self.asked = lease.id, 0
+        self._store, self._lease = store, lease
+
+    def keep_alive(self) -> float:
+        self.asked += 1
+        self._store._reach()
+        return self._lease.keep_alive()
+
+    def revoke(self) -> None:
+        self._lease.revoke()

@@ -748,7 +748,9 @@ def test_a_process_waits_a_moment_for_the_owner_of_a_more_important_slice():
     names = [f"s{number}" for number in range(20)]
     theatre.submit(*(wanted(name, gpus=1) for name in names))
     created = {k.rpartition("/")[2]: r.created for k, r in theatre.records("slice/").items()}
-    ones = {n for n in names if machine(one)._peers.owner(created[n]) == one.session.id}
+    ones = {
+        n for n in names if machine(one)._peers.owner(created[n], f"default/{n}") == one.session.id
+    }
     mine, theirs = min(ones), next(n for n in names if n not in ones)
     for name in {*names} - {mine, theirs}:
         theatre.wish(f"default/{name}", held=True)

@@ -173,6 +173,39 @@ def test_many_keys_live_under_one_lease(store):
     assert store.read(["session/"]).records == []
 
 
+def test_a_key_of_this_life_is_not_taken_back_by_what_an_earlier_life_has_on_its_way(lossy):
+    first = opened(lossy)
+    lossy.lose_next(Fate.LATE, "session/agent/")
+    with pytest.raises(OutcomeUnknown):
+        first.put_leased({"session/agent/n0": first.record})
+    lossy.inner.commit(())  # nothing of it has arrived
+    second = opened(lossy.inner)
+    revisions = second.put_leased({"session/agent/n0": second.record})
+    lossy.commit([Transaction((), (Put("x", b"1"),))])  # and the lost one right after it
+    assert lossy.late_outcomes
+    first.close()
+    found = {r.key: r.modified for r in lossy.read(["session/agent/"]).records}
+    assert found == revisions
+    second.close()
+
+
+def test_a_key_that_changes_while_it_is_taken_over_is_taken_all_the_same(lossy):
+    session = opened(lossy)
+    read = lossy.read
+
+    def interfere(prefixes, *, at=0):
+        reading = read(prefixes, at=at)
+        lossy.inner.commit([Transaction((), (Put("session/agent/n0", b"{}"),))])
+        return reading
+
+    lossy.read = interfere
+    revisions = session.put_leased({"session/agent/n0": session.record})
+    lossy.read = read
+    (record,) = lossy.read(["session/agent/"]).records
+    assert revisions == {record.key: record.modified}
+    session.close()
+
+
 def test_keys_of_a_session_that_is_over_are_not_written(store):
     session = opened(store)
     session._lease.revoke()

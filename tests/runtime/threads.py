@@ -157,7 +157,8 @@ def living_cell(store: Any, **cell: Any) -> Iterator[LivingCell]:
         yield living
     finally:
         for process in living.processes.values():
-            process.store.reachable = True
+            process.store.reachable, process.store.full = True, False
+            process.store.refusing = None
             process.stop()
     assert [p.errors for p in living.processes.values() if p.errors] == []
     living.verify()

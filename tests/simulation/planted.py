@@ -6,6 +6,7 @@ it says, and ends with 1; with 0 where none does.
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from flowos.model.errors import OutcomeUnknown
 from flowos.model.transaction import Changes, Committed, Conflicted, Lost
@@ -13,7 +14,8 @@ from flowos.protocol import release
 from flowos.protocol.proposal import Draft
 from flowos.runtime import mirror
 from flowos.runtime.machine import after_fence
-from flowos.runtime.mirror import Heard, Mirror, Send
+from flowos.runtime.mirror import Mirror, Send
+from flowos.runtime.requests import Look
 from flowos.runtime.tenure import Tenure
 from flowos.simulation.trial import BUDGET_WATTS, Failure, Trial
 from flowos.simulation.wire import Mishaps, WireWatch
@@ -31,6 +33,10 @@ FOUL = Mishaps(
 )
 
 
+def plant(where: Any, name: str, mistake: object) -> None:
+    setattr(where, name, mistake)
+
+
 def no_fence_before_the_decision() -> None:
     def at_once(self, commit, error, now):
         if not isinstance(error, OutcomeUnknown):
@@ -40,7 +46,7 @@ def no_fence_before_the_decision() -> None:
         return self.machine.answered(commit, answers, now)
 
     take_failure = Mirror._take_failure
-    Mirror._take_failure = at_once
+    plant(Mirror, "_take_failure", at_once)
 
 
 def decision_before_the_view_reached_the_fence() -> None:
@@ -49,7 +55,7 @@ def decision_before_the_view_reached_the_fence() -> None:
         decide(self, now)
 
     decide = Mirror._decide
-    Mirror._decide = early
+    plant(Mirror, "_decide", early)
 
 
 def an_unknown_answer_taken_for_no() -> None:
@@ -61,7 +67,7 @@ def an_unknown_answer_taken_for_no() -> None:
         return self.machine.answered(commit, answers, now)
 
     take_failure = Mirror._take_failure
-    Mirror._take_failure = no
+    plant(Mirror, "_take_failure", no)
 
 
 def an_unknown_answer_taken_for_yes() -> None:
@@ -73,11 +79,11 @@ def an_unknown_answer_taken_for_yes() -> None:
         return self.machine.answered(commit, answers, now)
 
     take_failure = Mirror._take_failure
-    Mirror._take_failure = yes
+    plant(Mirror, "_take_failure", yes)
 
 
 def a_watch_resumed_from_the_created_revision() -> None:
-    WireWatch.resumes_after = lambda self, _prefix: self._site.store.revision
+    plant(WireWatch, "resumes_after", lambda self, _prefix: self._site.store.revision)
 
 
 def a_lost_watch_opened_again_without_listing() -> None:
@@ -89,7 +95,7 @@ def a_lost_watch_opened_again_without_listing() -> None:
         return None
 
     hear = Mirror._hear
-    Mirror._hear = go_on
+    plant(Mirror, "_hear", go_on)
 
 
 def a_view_called_complete_by_its_events() -> None:
@@ -99,17 +105,7 @@ def a_view_called_complete_by_its_events() -> None:
             self.machine.view.progressed(message.changes[-1].modified)
 
     hear = Mirror._hear
-    Mirror._hear = complete
-
-
-def an_older_watch_still_heard() -> None:
-    def heard(self, event, now):
-        if isinstance(event, Heard):
-            event = Heard(self._generation, event.message)
-        take(self, event, now)
-
-    take = Mirror.take
-    Mirror.take = heard
+    plant(Mirror, "_hear", complete)
 
 
 def a_request_without_an_answer_sent_again() -> None:
@@ -120,7 +116,7 @@ def a_request_without_an_answer_sent_again() -> None:
         return None
 
     take_failure = Mirror._take_failure
-    Mirror._take_failure = again
+    plant(Mirror, "_take_failure", again)
 
 
 def no_session_compared() -> None:
@@ -128,19 +124,19 @@ def no_session_compared() -> None:
         begin(self, fence=None)
 
     begin = Draft.__init__
-    Draft.__init__ = init
+    plant(Draft, "__init__", init)
 
 
 def a_fence_that_is_not_put() -> None:
     def refence(self):
+        yield Look((self.key,))
         return self.fence.revision
-        yield
 
-    Tenure.refence = refence
+    plant(Tenure, "refence", refence)
 
 
 def units_freed_before_all_have_reported() -> None:
-    release.cleaners_of = lambda _cell, _unit, ordered: ordered[:1]
+    plant(release, "cleaners_of", lambda _cell, _unit, ordered: ordered[:1])
 
 
 MISTAKES: dict[str, Callable[[], None]] = {
@@ -153,7 +149,6 @@ MISTAKES: dict[str, Callable[[], None]] = {
         a_watch_resumed_from_the_created_revision,
         a_lost_watch_opened_again_without_listing,
         a_view_called_complete_by_its_events,
-        an_older_watch_still_heard,
         a_request_without_an_answer_sent_again,
         no_session_compared,
         a_fence_that_is_not_put,

@@ -1,11 +1,12 @@
 """Is each violation explained with the transactions that made its facts, and no others?"""
 
 import pytest
+from hypothesis import given, settings
 
 from flowos.model import keys
 from flowos.model.codec import encode
 from flowos.model.placement import Session
-from flowos.model.transaction import Delete, Put
+from flowos.model.transaction import Delete, Put, Transaction
 from flowos.verify import causes
 from flowos.verify.history import Listed, verify_history, verify_now
 from flowos.verify.laws import Violation
@@ -22,6 +23,7 @@ from tests.verify.scene import (
     followed,
     whole,
 )
+from tests.verify.test_incremental import HISTORIES, VALUES
 from tests.verify.test_planted import ONE_OF_EACH_LAW, PLANTED, T, held_of, order_of, seen_in
 
 
@@ -212,3 +214,26 @@ def test_a_deletion_long_forgotten_is_still_found(little, monkeypatch):
         little.write(Delete(f"reason/default/{number}"))
     little.write(Put("claim/engine/n2/z", b"?"))
     assert [made[0] for made in explained(little, "claims")] == [first, second]
+
+
+@given(HISTORIES)
+@settings(print_blob=True)
+def test_whatever_is_written_each_violation_is_explained(history):
+    store = MemoryStore(StoppedClock())
+    for writes in history:
+        operations = []
+        for key, choice in writes:
+            options = VALUES[key]
+            wanted = options[choice % len(options)] if choice < 50 else None
+            operations.append(Delete(key) if wanted is None else Put(key, wanted))
+        store.commit([Transaction((), tuple(operations))])
+    found = verify_history(store).violations
+    for violation in found[: causes.EXPLAINED_MAX]:
+        revisions = [made.revision for made in violation.transactions]
+        assert revisions == sorted(revisions)
+        assert 1 <= len(revisions) <= 2
+        assert revisions[-1] == violation.revision
+        for made in violation.transactions:
+            assert bool(made.wrote) is bool(made.revision)
+            if made.revision:
+                assert set(made.wrote) == written_at(store, made.revision)

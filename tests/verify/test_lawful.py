@@ -14,6 +14,7 @@ from flowos.model.transaction import Delete, Operation, Put
 from flowos.protocol.grants import fence_dead, give_back, lower_dead
 from flowos.protocol.release import end_unplaced, forget, release
 from flowos.protocol.resize import grow, shrink
+from flowos.protocol.restored import Place, quarantined
 from flowos.protocol.system import (
     declare_clean,
     drain,
@@ -330,3 +331,46 @@ def test_keys_of_no_known_family_are_left_alone(little):
 def test_a_task_of_an_attempt_that_is_over_has_no_wanted_bitstream(little):
     put = Put("observed/n1/f", encode(Observed(bitstream=ADD, task="a0")))
     assert checked(little, put) == []
+
+
+# ------------------------------------------------------------------------- loads and restores
+
+
+def restored_over(scene, *, broken=False):
+    """What a restore writes over a cell, a few keys at a time, as any that is begun."""
+    before = scene.store.read([""]).records
+    kept = [r for r in before if not r.key.startswith(("session/", "cell/", "stats/"))]
+    scene.write(Put("cell/loading", b'"m"'), Delete(keys.INFO))
+    scene.write(*(Delete(record.key) for record in kept))
+    again = [Put(record.key, record.value) for record in kept]
+    if broken:
+        again = [op for op in again if not op.key.startswith("claim/")]
+    for start in range(0, len(again), 3):
+        scene.write(*again[start : start + 3])
+    place = Place("n1", "node/n1", "r1")
+    scene.write(*quarantined(place), Put(keys.INFO, b"{}"), Delete("cell/loading"))
+    return place
+
+
+def test_a_cell_that_is_restored_is_judged_when_it_is_whole(scene):
+    off = power_off(scene.view(), "n2/z", attempt=scene.fresh(), fence=scene.fence())
+    scene.do(off)
+    with followed(scene.store) as live:
+        live.wait_for(lambda news: isinstance(news, Listed))
+        place = restored_over(scene)
+        scene.submit("default/u")
+        # Its agent has looked at all its orders, and the quarantine ends.
+        scene.obey("n1")
+        scene.free(place.quarantine)
+    assert [news for news in live.news if not isinstance(news, Listed)] == []
+    assert verify_history(scene.store).violations == ()
+    assert [r.key for r in scene.store.read(["claim/"]).records] == ["claim/engine/n2/z"]
+
+
+def test_a_cell_that_was_restored_in_part_is_found_then_and_at_no_revision_before(scene):
+    scene.run(T, X)
+    restored_over(scene, broken=True)
+    whole = scene.store.read([keys.INFO]).records[0].modified
+    found = verify_history(scene.store).violations
+    assert found
+    assert {violation.revision for violation in found} == {whole}

@@ -1,5 +1,6 @@
 """`flowos switch` and `flowos circuit`: what joins engines, and what joins them now."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -22,6 +23,7 @@ from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
+    from flowos.model.cell import Cell
     from flowos.model.protocols import CellStore
     from flowos.model.view import CellView
 
@@ -186,7 +188,7 @@ def circuit_ls(tenant: str, of: str, out: Output, where: Where) -> int:
 
             known.append(find(store, of, tenant))
         return [
-            item
+            _with_ends(item, view.cell)
             for item in circuits_shown(view)
             if (not tenant or item["tenant"] == tenant)
             and (not known or known[0] == f"{item['tenant']}/{item['slice']}")
@@ -212,9 +214,35 @@ def circuit_show(name: str, tenant: str, out: Output, where: Where) -> int:
             raise UnknownName(f"there is no circuit '{name}': {CIRCUIT_HINT}")
         if len(begun) > 1:
             one_of("", [f"{c['tenant']}/{c['id']}" for c in begun], "circuit", CIRCUIT_HINT)
-        return begun[0]
+        return _with_ends(begun[0], view.cell)
 
     return show_one(where, out, CIRCUITS, (*SLICES, "link/"), make, _circuit_details)
+
+
+def _with_ends(circuit: Item, cell: "Cell") -> Item:
+    return {**circuit, "arcs": [_ends(arc, cell) for arc in circuit["arcs"]]}
+
+
+def _ends(arc: Item, cell: "Cell") -> Item:
+    """Return an arc with the things that it leads from and to, where its link is known."""
+    link = cell.links.get(arc["link"])
+    if link is None:
+        return {**arc, "from": None, "to": None}
+    ends = (link.a_thing, link.b_thing)
+    start, end = ends if arc["direction"] == "fwd" else ends[::-1]
+    return {**arc, "from": start, "to": end}
+
+
+def _tree(thing: str, arcs: Sequence[Item], indent: str = "") -> list[str]:
+    """Return the lines below a thing of a circuit that fans out."""
+    below = [arc["to"] for arc in arcs if arc["from"] == thing]
+    lines: list[str] = []
+    for number, child in enumerate(below, start=1):
+        last = number == len(below)
+        lines.append(f"{indent}{'└─' if last else '├─'} {child}")
+        rest = [arc for arc in arcs if arc["from"] != thing]  # each thing is entered once
+        lines += _tree(child, rest, indent + ("   " if last else "│  "))
+    return lines
 
 
 def _circuit_details(item: Item) -> list[str]:
@@ -226,7 +254,7 @@ def _circuit_details(item: Item) -> list[str]:
             ("phase", render.paint(item["phase"], item["phase"], colour=colour)),
             ("from", item["from"]),
             ("to", ", ".join(item["to"])),
-            ("path", " → ".join(item["path"])),
+            ("path", " → ".join(item["path"]) if len(item["to"]) == 1 else ""),
             ("hops", str(item["hops"])),
             ("latency", render.nanoseconds(item["latency_ns"])),
             ("aggregate", item["aggregate"] or ""),
@@ -234,6 +262,9 @@ def _circuit_details(item: Item) -> list[str]:
         colour=colour,
         width=width,
     )
+    if len(item["to"]) > 1:
+        title = render.paint("tree", "title", colour=colour)
+        lines += ["", title, f"  {item['from']}", *_tree(item["from"], item["arcs"], "  ")]
     table = render.table(_ARCS, item["arcs"], colour=colour, width=width, indent="  ")
     return [*lines, "", render.paint("lanes", "title", colour=colour), *table]
 

@@ -320,6 +320,8 @@ def ls(
                 and (ended_too or slice_.end is None)
             ):
                 names.append(identifier)
+        if tenant and not names and not store.read([f"tenant/{tenant}"]).records:
+            raise UnknownName(f"there is no tenant '{tenant}': 'flowos tenant ls' names them")
         # Kind and model are in the inventory; tables do without.
         items = _items(view, store if not out.draws and out.form != "name" else None, names)
         return [item for item in items if not phases or item["phase"] in phases]

@@ -43,7 +43,7 @@ SCHEDULERS: Final = Listing(
 STATS: Final = Listing(
     columns=(
         Column("name", lambda s: s["name"]),
-        Column("policy", lambda s: s["policy"] or "-"),
+        Column("policy", lambda s: s["policy"] or "-", wide=True),  # `scheduler ls` has it too
         Column("queue", lambda s: str(s["queue"]), right=True),
         Column("commits", lambda s: str(s["commits"]), right=True),
         Column("conflicts", lambda s: conflicts(s), right=True),

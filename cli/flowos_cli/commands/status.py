@@ -16,6 +16,8 @@ from flowos_cli.commands.stats import STATS, conflict_fraction, stats_items
 from flowos_cli.output import (
     API_VERSION,
     DRAW_SECONDS,
+    FORMS,
+    compact,
     live_views,
     to_yaml,
     warn_of_unreadable,
@@ -39,7 +41,7 @@ STATES: Final = ("free", "held", "shared", "off", "drained", "quarantined")
     "-o",
     "--output",
     "form",
-    type=click.Choice(["table", "json", "yaml"]),
+    type=click.Choice(FORMS),
     default="table",
     show_default=True,
     help="Form of the data.",
@@ -60,8 +62,12 @@ def status(form: str, where: Where) -> int:
         click.echo(json.dumps(item, indent=2, ensure_ascii=False))
     elif form == "yaml":
         click.echo(to_yaml(item), nl=False)
+    elif form == "jsonl":
+        write([compact(item)])
+    elif form == "name":
+        write([item["cell"]])
     else:
-        width = render.terminal_width()
+        width = render.ENDLESS if form == "wide" else render.terminal_width()
         write(render.shortened(line, width) for line in _screen(item, render.has_colour(), width))
     return 0
 
