@@ -25,10 +25,13 @@ def literals() -> Iterator[str]:
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield re.sub(r"%[sd]", VARIES, node.value)
                 elif isinstance(node, ast.JoinedStr):
-                    yield "".join(
-                        str(part.value) if isinstance(part, ast.Constant) else VARIES
-                        for part in node.values
-                    )
+                    yield text_of(node)
+
+
+def text_of(node: ast.Constant | ast.JoinedStr) -> str:
+    """A literal's text, with … for what is put in."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else VARIES for part in parts)
 
 
 TEXTS = list(literals())
@@ -55,6 +58,22 @@ def test_every_way_out_of_a_refusal_is_on_the_page(way):
 @pytest.mark.parametrize("why", sorted({why for _, why in UNCONNECTED}))
 def test_every_reason_for_no_connection_is_on_the_page(why):
     assert f"`{why}`" in PAGE
+
+
+def test_every_reason_for_no_answer_is_on_the_page():
+    function = next(
+        node
+        for node in ast.walk(ast.parse((ROOT / "store/flowos_store/failures.py").read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "reason"
+    )
+    said = [
+        text_of(node.value)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant | ast.JoinedStr)
+    ]
+    assert len(said) >= 4
+    missing = [text for text in said if text.strip(f"{VARIES}: ") and f"`{text}`" not in PAGE]
+    assert missing == []
 
 
 @pytest.mark.parametrize("kind", Kind)

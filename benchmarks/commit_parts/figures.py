@@ -96,7 +96,7 @@ class Run:
 def run_gangs(run: Run) -> None:
     """Gangs of 64."""
     with run.bench("fat-tree:8000", shared=HALF) as bench:
-        side = gangs(bench, rounds=run.rounds, slices=25 if run.quick else 100)
+        side = gangs(bench, rounds=run.rounds, slices=25 if run.quick else 50)
     run.side("gang64", side)
     add, rival = run.figures.add, run.slurm.gang64
     add("gang64", side.ours.rate, "1/s", baseline=rival, ratio_at_least=3)
@@ -202,7 +202,7 @@ def run_scale(run: Run) -> None:
             small,
             large,
             rounds=run.rounds,
-            slices=100 if run.quick else 400,
+            slices=100 if run.quick else 120,  # all on the half that is free
             share=run.share,
         )
     for nodes, rounds in ((1000, found[0]), (engines // 8, found[1])):

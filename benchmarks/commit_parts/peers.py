@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,21 +61,29 @@ def slurm(*, nodes: int, slices: int, backlog: int, occupied: float = 0.5) -> Sl
         "DIR": folder / "run",
     }  # fmt: skip
     environment = os.environ | {name: str(value) for name, value in settings.items()}
+    process = subprocess.Popen(
+        ["bash", str(SCRIPT)], env=environment, cwd=folder, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        done = subprocess.run(
-            ["bash", str(SCRIPT)], env=environment, cwd=folder, capture_output=True, text=True,
-            timeout=RUN_SECONDS, check=False,
-        )  # fmt: skip
+        out, err = process.communicate(timeout=RUN_SECONDS)
     except subprocess.TimeoutExpired:
         print(f"no Slurm beside: not done in {RUN_SECONDS} s", file=sys.stderr)
         return Slurm()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    told = read(done.stdout)
+        if process.poll() is None:  # it stops its daemons when it is asked to end
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+        for _ in range(20):  # they write until they have ended
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.1)
+    told = read(out)
     asked = ("client", "gang64", *(("drain",) if backlog else ()))
     missing = [name for name in asked if getattr(told, name) is None]
     if missing:
-        words = (done.stdout + done.stderr).strip().splitlines()[-3:]
+        words = (out + err).strip().splitlines()[-3:]
         print(f"Slurm did not tell {', '.join(missing)}: {' | '.join(words)}", file=sys.stderr)
     return told
 

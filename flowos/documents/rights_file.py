@@ -35,7 +35,9 @@ class RightsFile:
     root: Member | None = None
 
 
-def load_rights(path: str | Path, *, tenants: Collection[str], places: Collection[str]) -> RightsFile:
+def load_rights(
+    path: str | Path, *, tenants: Collection[str], places: Collection[str]
+) -> RightsFile:
     """Read the file.
 
     Args:

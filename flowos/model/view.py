@@ -295,8 +295,10 @@ class CellView:
             self.placements[identifier] = Entry(before, change.created, change.modified)
             return
         after = None if change.value is None else decode(Placement, change.value)
+        engines = self.cell.engines
         for unit, amounts in _listed(after).items():
-            if not well_formed(unit, amounts):
+            known = not amounts and unit.startswith("engine/") and unit[7:] in engines
+            if not known and not well_formed(unit, amounts):
                 raise SpecError(f"{unit} {list(amounts)} is no unit", where=change.key)
         self._assumed.pop(identifier, None)
         if after is None:
@@ -311,8 +313,14 @@ class CellView:
         for unit, amounts in old.items():
             if new.get(unit) != amounts:
                 self._drop(unit, name)
+        alone = (name,)  # one for all units that nobody else lists, which is nearly all
         for unit, amounts in new.items():
-            if old.get(unit) != amounts:
+            if old and old.get(unit) == amounts:
+                continue
+            if unit.startswith("engine/") and unit not in self.holders:
+                self.holders[unit] = alone
+                self._changed(unit)
+            else:
                 self._hold(unit, name, amounts)
         if before:
             self._spend(before, -1)

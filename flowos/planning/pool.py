@@ -291,16 +291,16 @@ class Pool:
 
     def __init__(self, view: CellView) -> None:
         self.view = view
-        view.listeners.append(self._unit_changed)
-        view.inventory_listeners.append(self._thing_changed)
         self._units: set[str] = set()
+        view.listeners.append(self._units.add)
+        view.inventory_listeners.append(self._thing_changed)
         self._things: set[tuple[str, str]] = set()
         self._part = (0, 1)
         self._rebuild()
 
     def close(self) -> None:
         """Stop listening; the pool is of no use after this."""
-        self.view.listeners.remove(self._unit_changed)
+        self.view.listeners.remove(self._units.add)
         self.view.inventory_listeners.remove(self._thing_changed)
 
     # -- what planners ask
@@ -347,9 +347,6 @@ class Pool:
 
     # -- changes
 
-    def _unit_changed(self, unit: str) -> None:
-        self._units.add(unit)
-
     def _thing_changed(self, family: str, name: str) -> None:
         # Links and switches shape everything, and change when an operator rebuilds the cell.
         if family in ("", "link", "switch"):
@@ -370,7 +367,8 @@ class Pool:
             self._divide()
 
     def _fold_units(self) -> None:
-        units, self._units = self._units, set()
+        units = list(self._units)
+        self._units.clear()  # the set stays the view's listener
         numbers: set[int] = set()
         for unit in units:
             kind, place, *_ = unit.split("/", 2)

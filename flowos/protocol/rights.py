@@ -140,6 +140,8 @@ def agent(cell: str, place: str) -> dict[Span, May]:
         below(cell, f"report/{place}/"): May.BOTH,
         below(cell, f"observed/{place}/"): May.BOTH,
         below(cell, f"session/agents/{place}@"): May.BOTH,
+        # To read is to read what begins so: n3's agent may also see that n30 lives.
+        below(cell, keys.session("agent", place)): May.READ,
         Span(root_of(cell) + keys.session("agent", place)): May.WRITE,
     }
 

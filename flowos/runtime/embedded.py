@@ -22,7 +22,7 @@ from flowos.model.errors import (
     SessionLost,
     SpecError,
     StillContended,
-    StoreUnreachable,
+    StoreError,
     TransactionTooLarge,
 )
 from flowos.model.placement import Ending, Placement, Unplaceable
@@ -432,7 +432,7 @@ class EmbeddedScheduler:
         while True:
             try:
                 return self.session.refence()
-            except StoreUnreachable:
+            except StoreError:  # whatever it says: without a fence nothing is certain
                 threading.Event().wait(FENCE_SECONDS)
 
     # -- staying in step

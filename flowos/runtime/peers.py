@@ -7,10 +7,14 @@ answer. Where they don't, for a moment, they cost each other a conflict and no m
 import hashlib
 import zlib
 from math import inf
+from typing import Final
 
 from flowos.model.view import CellView
 from flowos.planning.chance import scramble
 from flowos.runtime.waiting import Order
+
+_BITS: Final = (1 << 64) - 1
+_MIX: Final = 0x9E3779B97F4A7C15  # odd, its bits without a pattern
 
 
 class Peers:
@@ -63,8 +67,8 @@ class Peers:
         """
         if not self.many:
             return ""
-        mark = created << 32 ^ zlib.crc32(identifier.encode())
-        return max(self._seeds, key=lambda session: scramble(self._seeds[session] ^ mark))
+        mark = scramble(created << 32 ^ zlib.crc32(identifier.encode()))
+        return max([((seed ^ mark) * _MIX & _BITS, name) for name, seed in self._seeds.items()])[1]
 
     def placed(self, session: str, order: Order, now: float) -> None:
         """Note how far in the queue one of the others is."""

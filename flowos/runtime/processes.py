@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from flowos.drivers.step import Driver
 from flowos.model import keys
@@ -27,9 +27,11 @@ from flowos.runtime.machine import Machine
 from flowos.runtime.scheduling import GROUPS_MAX, SCHEDULER_FOLLOWS, Policy, Scheduling
 from flowos.runtime.session import ProcessSession
 from flowos.runtime.shell import Shell
-from flowos.runtime.trouble import BackOff, Kind, Trouble
+from flowos.runtime.trouble import BackOff, Kind, Trouble, kind_of
 
 LOG = logging.getLogger("flowos")
+
+S = TypeVar("S")
 
 SCHEDULER_TTL_SECONDS: Final = 10
 CONTROLLER_TTL_SECONDS: Final = 5  # the longest time without anyone who frees
@@ -129,6 +131,41 @@ class Supervisor:
             shell.run()
         finally:
             self.shell = None
+
+
+def reached(
+    open_store: Callable[[], S],
+    clock: Clock,
+    trouble: Trouble,
+    stopping: threading.Event,
+) -> S | None:
+    """Open a store, however long it takes until it answers and lets this process in.
+
+    Args:
+        open_store: Connects and logs in.
+        clock: Monotonic seconds.
+        trouble: Told of each try.
+        stopping: Set where the process is to end instead.
+
+    Returns:
+        The store; None where the process was told to end before.
+
+    Raises:
+        StoreError: What no waiting mends, such as a server that is known to lose data.
+    """
+    back_off = BackOff(random.Random())
+    while not stopping.is_set():
+        try:
+            store = open_store()
+        except StoreError as error:
+            if kind_of(error) is None:
+                raise
+            trouble.failed(error, clock.monotonic(), "lease")
+            stopping.wait(back_off.failed())
+        else:
+            trouble.worked(clock.monotonic(), "lease")
+            return store
+    return None
 
 
 def new_attempt() -> str:

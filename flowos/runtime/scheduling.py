@@ -155,6 +155,9 @@ class Scheduling:
         elif change.family == "placement":
             if self._peers.many:
                 self._note_rival(change.name)
+            if change.name in self.view.placements and not self.view.assumed(change.name):
+                self._queue.drop(change.name)
+                return
             self._enqueue(change.name)
             pending = self._waiting.get(change.name)
             if pending and not self.view.now(change.name):
@@ -257,13 +260,15 @@ class Scheduling:
             self._behind_until = max(self._behind_until, answer.revision)
 
     def _unit_changed(self, unit: str) -> None:
+        if unit in self.view.holders:
+            return
         if is_divisible(unit):
             before, now = self._used.get(unit, ()), self._used_of(unit)
             self._used[unit] = now
             # Only what is given back may help a slice that waits.
             if any(was > is_ for was, is_ in zip(before, now, strict=False)):
                 self._freed += 1
-        elif unit not in self.view.holders:
+        else:
             self._freed += 1
 
     def _used_of(self, unit: str) -> tuple[int, ...]:

@@ -35,6 +35,8 @@ class ProcessSession:
         record: What others see of this process.
     """
 
+    _lease: Lease
+
     def __init__(
         self,
         store: CellStore,
@@ -73,13 +75,14 @@ class ProcessSession:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self.lost = False
-        self._lease: Lease | None = None
         try:
             self._hold(self._tenure.open(ttl_seconds))
         except StoreError:
-            self._lease = self._tenure.lease
-            self.close()  # others would wait for this process until the lease runs out
+            if self._tenure.lease is not None:
+                self._lease = self._tenure.lease
+                self.close()  # others would wait for this process until the lease runs out
             raise
+        assert self._tenure.lease is not None, "it is open"
         self._lease = self._tenure.lease
         self._keeper = threading.Thread(target=self._keep, name=f"session {self.id}", daemon=True)
         self._keeper.start()
@@ -128,12 +131,10 @@ class ProcessSession:
 
     def _revoke(self) -> None:
         with contextlib.suppress(StoreError):  # then it runs out by itself
-            if self._lease is not None:
-                self._lease.revoke()
+            self._lease.revoke()
 
     def _keep(self) -> None:
         back_off = BackOff(random.Random())
-        assert self._lease is not None, "kept only once it is open"
         calm = pause = self._ttl_seconds / 3
         while not self._closed.wait(pause):
             try:

@@ -24,6 +24,7 @@ from flowos.model.errors import StoreError
 from flowos.model.placement import Placement, Session
 from flowos.model.slice import (
     CircuitWish,
+    End,
     EngineChoice,
     EngineRole,
     HostRole,
@@ -31,7 +32,15 @@ from flowos.model.slice import (
     Shape,
     SliceSpec,
 )
-from flowos.model.transaction import Changes, Committed, Outcome, Put, Transaction, WatchMessage
+from flowos.model.transaction import (
+    Change,
+    Changes,
+    Committed,
+    Outcome,
+    Put,
+    Transaction,
+    WatchMessage,
+)
 from flowos.model.view import CellView
 from flowos.protocol.proposal import Proposal
 from flowos.runtime.agent import Agent
@@ -131,6 +140,7 @@ class Trial:
         self.processes: list[Process] = []
         self.broken: list[str] = []
         self.requests = self.unknown = 0
+        self._ends: dict[tuple[str, int], End | None] = {}
         self._policy = policy
         self._on_request = on_request
         self._say = say
@@ -207,10 +217,24 @@ class Trial:
                     f"law '{violation.law}' is broken at revision {violation.revision}: "
                     f"{violation.where}: {violation.sentence}"
                 )
+            self._note_ends(together)
         try:
             self.devices.check(self._checker.facts.claims)
         except AssertionError as error:
             self.broken.append(f"devices: {error}")
+
+    def _note_ends(self, changes: Iterable[Change]) -> None:
+        """A slice ends once, and stays as it ended."""
+        for change in changes:
+            family, _, name = change.key.partition("/")
+            entry = self._checker.facts.slices.get(name) if family == "slice" else None
+            if entry is None or change.value is None:
+                continue
+            first = self._ends.setdefault((name, entry.created), entry.value.end)
+            if first is None:
+                self._ends[name, entry.created] = entry.value.end
+            elif first != entry.value.end:
+                self.broken.append(f"slice {name} ended as {first} and then as {entry.value.end}")
 
     def _noted(
         self,

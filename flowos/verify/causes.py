@@ -20,7 +20,7 @@ from flowos.model.slice import Slice
 from flowos.model.transaction import Change, Changes, Lost, Progress, Versioned, WatchMessage
 from flowos.model.units import engine_unit, is_divisible
 from flowos.protocol.orders import orders_of
-from flowos.protocol.release import uid_of
+from flowos.protocol.release import GIVEN_BACK, uid_of
 from flowos.verify.facts import CLAIM, Claim, listing, ordered_units, thing_of, unit_of_claim
 from flowos.verify.invariants import Checker
 from flowos.verify.laws import Made, Violation
@@ -134,7 +134,7 @@ class _Past:
         self._state = checker.state
 
     def since(self, fact: Fact) -> tuple[int, bool]:
-        """Return the revision that made a fact true, 0 = it was never otherwise; and if that is kept."""
+        """Return the revision that made a fact true, 0 = it always was; and whether it is kept."""
         if fact.made:
             return fact.made, True
         revision, cursor = 0, fact.at or self._state.revision
@@ -163,7 +163,7 @@ class _Past:
         return next((record for record in records if record.key == key), None)
 
     def deleted(self, key: str, at: int) -> int:
-        """Return when a key that is not there at a revision was deleted; 0 = not as far as is kept."""
+        """Return when a key that is not there was deleted; 0 = not as far as is kept."""
         known = self._state.gone.get(key, 0)
         if 0 < known <= at:
             return known
@@ -184,6 +184,10 @@ class _Past:
                 placement = _read(Placement, puts[key].value)
                 if placement is not None and placement.scheduler:
                     return f"scheduler {placement.scheduler}"
+        elif len(placed) == 1 and not any(change.key.startswith(CLAIM) for change in changes):
+            released = _read(Placement, puts[placed[0]].value)
+            if released is not None and released.ending == GIVEN_BACK:
+                return "program with a scheduler of its own"
         system = {change.key.split("/")[1] for change in changes if "placement/~" in change.key}
         if system & {"~drain"}:
             return "operator"
@@ -210,7 +214,7 @@ class _Past:
         return f"controller {session.name}" if session else "controller"
 
     def _told(self, prefixes: Sequence[str], after: int, until: int) -> list[Change] | None:
-        """Return what a watch tells of the revisions up to `until`; None where they are not kept."""
+        """Return what a watch tells of revisions up to `until`; None where they are not kept."""
         while True:
             arrived: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()
             found: list[Change] = []
@@ -247,7 +251,7 @@ class _Past:
                     pass
 
 
-# ------------------------------------------------------------------------- which facts, for each law
+# ------------------------------------------------------------------------- the facts of each law
 
 
 class _Scene:

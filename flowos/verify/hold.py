@@ -110,7 +110,7 @@ class Checkpoint:
             return 0  # nobody's; it is written over
 
     def due(self, *, news: bool) -> bool:
-        """Whether it is time to move it; `news` = more was checked than this checkpoint's writes."""
+        """Whether it is time to move it; `news` = more was checked than its own writes."""
         pause = MOVE_SECONDS if news else SIGN_SECONDS
         return not self.taken_over and self._clock() - self._moved_at >= pause
 
@@ -147,7 +147,10 @@ class Checkpoint:
             fresh = outcome.keys[self._key]
             if fresh is not None and fresh.value not in self._trying:
                 self.taken_over = True
-                return f"another verifier keeps the checkpoint {self.name} now: this one goes on without"
+                return (
+                    f"another verifier keeps the checkpoint {self.name} now: this one goes on "
+                    "without"
+                )
             # It was given up for us, or our own write had landed after all.
             self._modified = fresh.modified if fresh else 0
         return ""

@@ -13,8 +13,8 @@ from flowos.verify.state import State
 NAMES: Final = (*LAWS, "freed", "raised", "committed", "in service", "phases")
 
 
-# While this key is there a cell is being loaded or restored, over many revisions, and nobody may act
-# on it. What lies between is no cell, and is not judged; the whole that comes of it is.
+# While this key is there a cell is being loaded or restored, over many revisions, and nobody may
+# act on it. What lies between is no cell, and is not judged; the whole that comes of it is.
 LOADING: Final = "cell/loading"
 
 

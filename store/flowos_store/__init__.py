@@ -1,5 +1,6 @@
 """The cell's shared state: one transactional store, kept in etcd or in memory."""
 
+from flowos_store import quiet  # noqa: F401  # first of all: before anything imports grpc
 from flowos_store.connection import Tls
 from flowos_store.embedded import EmbeddedEtcd, find_server
 from flowos_store.etcd import EtcdStore

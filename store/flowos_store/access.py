@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar
 from flowos.model.errors import Forbidden, StoreRefused, UnsafeServer
 from flowos.protocol.rights import May, Rights, Span, Step
 from flowos_store import versions
-from flowos_store.etcd import ENCODING, EtcdStore
+from flowos_store.encoding import ENCODING
+from flowos_store.etcd import EtcdStore
 from flowos_store.wire import auth, etcdrpc, rpc
 
 T = TypeVar("T")

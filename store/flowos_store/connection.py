@@ -1,7 +1,6 @@
 """How is etcd reached, and who are we there? One channel inside an unmodified etcd3 client."""
 
 import json
-import os
 import random
 import ssl
 import threading
@@ -16,7 +15,7 @@ import grpc
 
 from flowos.model.errors import Forbidden, SpecError, StoreUnreachable
 from flowos_store.attempts import Attempts, Then
-from flowos_store.failures import is_closed_channel, meaning
+from flowos_store.failures import is_closed_channel, meaning, reason
 from flowos_store.members import Member, Members, Metadata
 from flowos_store.wire import etcd3, etcdrpc, rpc
 
@@ -43,10 +42,6 @@ CHANNEL_OPTIONS: Final = (
     # Else channels share connections, and closing one that hangs would not end it.
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-# grpc's core writes its own lines about each failed handshake to stderr. What went wrong is in our
-# errors, and a command's output is for people.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +139,7 @@ class Connection:
             first=random.randrange(len(addresses)) if first is None else first,
             metadata=lambda: self.metadata,
         )
+        self.why_not = ""  # a clause for people, where nobody answered
         self.client = Etcd3Client(self.members.calls, timeout_seconds)
         self.watchstub = etcdrpc.WatchStub(self.members.watches)
         self._authstub = etcdrpc.AuthStub(self.members.calls)
@@ -247,6 +243,7 @@ class Connection:
             StoreUnreachable: None did.
         """
         failed = self.members.find(seconds)
+        self.why_not = "" if failed is None else reason(failed)
         if failed is not None:
             raise self._meaning(failed, wrote=False) from failed
 
@@ -321,8 +318,7 @@ def _opener(
     host: str, port: int, credentials: grpc.ChannelCredentials | None, server_name: str
 ) -> Callable[[], grpc.Channel]:
     """Return how to open a channel to one member."""
-    # IPv6 has colons of its own; no name server knows it.
-    target = f"ipv6:[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
+    target = _target(host, port)
     if credentials is None:
         return lambda: grpc.insecure_channel(target, CHANNEL_OPTIONS)
     name = server_name or host
@@ -332,6 +328,11 @@ def _opener(
         ("grpc.default_authority", name),
     )
     return lambda: grpc.secure_channel(target, credentials, options)
+
+
+def _target(host: str, port: int) -> str:
+    # IPv6 has colons of its own; no name server knows it.
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"dns:///{host}:{port}"
 
 
 def _addresses(endpoints: Sequence[str]) -> tuple[bool, list[tuple[str, int]]]:

@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any, Final
 
 from flowos.model.errors import (
+    OutcomeUnknown,
     RevisionCompacted,
+    StoreFull,
     StoreRefused,
     StoreUnreachable,
     TransactionTooLarge,
@@ -22,6 +24,7 @@ from flowos.model.transaction import (
     Put,
     Quiet,
     Reading,
+    Seen,
     Transaction,
     Versioned,
     WatchMessage,
@@ -138,8 +141,8 @@ class EtcdStore:
             told = connection.version(timeout_seconds)
         except StoreUnreachable as error:
             raise StoreUnreachable(
-                f"no etcd answered at {connection.endpoints} in {timeout_seconds:g} s: is it "
-                "running, and are addresses and certificates right?"
+                f"no etcd answered at {connection.endpoints} in {timeout_seconds:g} s: "
+                f"{connection.why_not or error}"
             ) from error
         if told and not allow_unsafe:
             version = versions.parse(told)
@@ -174,6 +177,26 @@ class EtcdStore:
             # Smaller than the default. Nothing was written, so it may be cut anew.
             self._probe()
             return self._commit(transactions, timeout_seconds)
+        except StoreFull as error:
+            # Of the requests that meet the quota first, some are carried out and refused all the
+            # same (3.5.30: 11 of 240). None of them is still on its way, so a read tells.
+            if any(map(self._may_have_happened, transactions)):
+                raise OutcomeUnknown(f"{error}; what was just written may be there") from error
+            raise
+
+    def _may_have_happened(self, transaction: Transaction) -> bool:
+        put = next((o for o in transaction.operations if isinstance(o, Put)), None)
+        if put is None:
+            return False
+        compared = {c.key: c.revision for c in transaction.compares if isinstance(c, Seen)}
+        try:
+            found = self._range(rpc.RangeRequest(key=self._key(put.key))).kvs
+        except StoreUnreachable:
+            return True
+        return any(
+            entry.value == put.value and entry.mod_revision != compared.get(put.key)
+            for entry in found
+        )
 
     def _commit(self, transactions: Sequence[Transaction], timeout_seconds: float) -> list[Outcome]:
         fits = limits.fits(transactions, self._operations_max)

@@ -112,6 +112,7 @@ class Members:
         self._lock = threading.Lock()  # of the roster
         self._heard: queue.SimpleQueue[_Report | None] = queue.SimpleQueue()
         self._guard: threading.Thread | None = None
+        self.cluster = 0  # which etcd answered first
         self.closed = False
         self.calls = Routed(lambda: self.current.calls)
         self.watches = Routed(lambda: self.current.watches)
@@ -183,7 +184,10 @@ class Members:
             waiting.pop(member, None)
             error = done.exception()
             if error is None or is_answer(error):
-                term = done.result().header.raft_term if error is None else 0
+                term = 0
+                if error is None:
+                    header = done.result().header
+                    term, self.cluster = header.raft_term, self.cluster or header.cluster_id
                 if found < 0 or member == self._roster.current:
                     found, found_term = member, term
                     decide_at = min(decide_at, now + FIRST_CHOICE_SECONDS)

@@ -112,6 +112,7 @@ class Subscription:
         silent_seconds: float,
         jitter: random.Random,
         has_user: bool = False,
+        cluster: int = 0,
     ) -> None:
         """Begin, without a stream.
 
@@ -122,6 +123,7 @@ class Subscription:
             silent_seconds: How long an answer may take before the stream counts as dead.
             jitter: Spreads the reopening of many clients.
             has_user: Whether a new login can help.
+            cluster: Which store `after` is of; 0 = the one that is heard first.
         """
         self._spans = tuple(spans)
         self._root_length = root_length
@@ -130,7 +132,7 @@ class Subscription:
         self._has_user = has_user
         self._delivered = [after] * len(spans)  # per span, the revision up to which all was told
         self._first = [max(1, after)] * len(spans)  # per span, where the next stream starts
-        self._cluster = 0  # which store this is, once heard
+        self._cluster = cluster
         self._stream = _Stream(0.0)
         self._waiting_since: float | None = None  # for an answer to a request, or to `Create`
         self._asks = 0  # requests since then

@@ -22,6 +22,7 @@ class _Call:
     def __init__(self) -> None:
         self.stream: Any = None
         self.ended = False
+        self.is_silent = False  # nothing came, though an answer was owed
 
     def end(self) -> None:
         self.ended = True
@@ -69,6 +70,7 @@ class EtcdWatch:
             silent_seconds=silent_seconds,
             jitter=jitter,
             has_user=connection.has_user,
+            cluster=connection.members.cluster,
         )
         self._lock = threading.Condition()  # of the subscription; notified when it is asked
         self._call = _Call()
@@ -141,7 +143,7 @@ class EtcdWatch:
     def _follow(self) -> Then:
         """Follow one stream to its end."""
         self._call = call = _Call()
-        token = self._connection.metadata
+        token, member = self._connection.metadata, self._connection.members.current
         self._stop_waiting()  # for the member of the stream before
         try:
             call.stream = self._connection.watchstub.Watch(
@@ -174,6 +176,9 @@ class EtcdWatch:
             raise
         finally:
             self._end(call)
+        if call.is_silent:
+            # The next stream would go over the same connection, which may be half open.
+            member.renew(calls=False)
         return Then.REOPEN
 
     def _requests(self, call: _Call) -> Iterator[Any]:
@@ -199,6 +204,7 @@ class EtcdWatch:
                     wake_at = self._subscription.wake_at()
                     self._lock.wait(None if wake_at is None else wake_at - time.monotonic())
             if do is Do.HANG_UP:
+                call.is_silent = not call.ended
                 call.end()
                 return
             yield ask

@@ -81,6 +81,10 @@ def test_a_cell_is_copied_under_another_name(still, tmp_path):
     shown = still("cell", "export")
     copied = still("cell", "export", "--cell-name", f"{still.cell}-copy")
     assert copied.out == shown.out
+    again = still("cell", "show", "-o", "json", "--cell-name", f"{still.cell}-copy").json
+    assert again["generation"] == 1
+    assert again["restored_at"] > 0
+    assert still("cell", "show", "-o", "json").json["generation"] == 0
 
 
 def test_places_whose_agents_never_come_back_are_put_to_use_by_hand(still, tmp_path):

@@ -27,7 +27,7 @@ from tests.plugins.certificates import Authority
 
 pytestmark = pytest.mark.etcd
 
-READY_SECONDS = 60
+READY_SECONDS = 30
 TOKEN_SECONDS = 2
 
 FILE = """

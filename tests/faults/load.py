@@ -130,7 +130,7 @@ class Placer(threading.Thread):
                 self._stopping.wait(PAUSE_SECONDS)
                 continue
             except DuplicateName as error:
-                # A lost answer that is decided when the slice has ended already.
+                # It has tried again what a lost answer was about, and that had ended already.
                 self.troubles.append(f"{type(error).__name__}: {error}")
                 continue
             placed = [

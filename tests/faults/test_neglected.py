@@ -5,12 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from flowos.documents.presets import preset
 from flowos.runtime.loading import load_cell_into
 from flowos.verify.history import verify_history
+from flowos_cli.commands import up
+from flowos_store import find_server
+from tests.faults.load import short
 from tests.faults.machine import until
 
 pytestmark = pytest.mark.etcd
@@ -55,3 +59,55 @@ def test_down_leaves_a_process_alone_that_has_got_the_number_of_a_dead_one(machi
             assert machine.left() == []  # all others were found
         finally:
             stranger.kill()
+
+
+def test_up_says_once_that_the_store_does_not_start_again_and_goes_on_when_it_does(
+    machine, tmp_path
+):
+    broken, program = tmp_path / "broken", tmp_path / "etcd"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" != --version ] && [ -e {broken} ] && exit 1\n'
+        f'exec {find_server().path} "$@"\n'
+    )
+    program.chmod(0o755)
+    machine.environment["FLOWOS_ETCD"] = str(program)
+    machine.up()
+    before = {n: p for n, p in machine.processes().items() if n != "etcd"}
+    broken.touch()
+    machine.signal("etcd", signal.SIGKILL)
+    until(lambda: "error: etcd did not come up" in machine.log("up"), "up has said so")
+    time.sleep(3.0)  # some more tries
+    assert machine.log("up").count("the store ended") == 1
+    assert machine.log("up").count("error:") == 1
+    broken.unlink()
+    until(lambda: "the store runs again" in machine.log("up"), "up has said so")
+    with machine.client() as cell:
+        cell.submit([short("after")])
+        cell.wait("default/after", "done", timeout_seconds=25.0)
+    assert {n: p for n, p in machine.processes().items() if n != "etcd"} == before
+    machine.down()
+    assert machine.left() == []
+
+
+def pauses(monkeypatch, command: str) -> list[float]:
+    """How long `up` waits before each new start of a child that ends at once, always alike."""
+    now = 0.0
+    child = subprocess.Popen(["sh", "-c", command])
+    child.wait()
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    process = up._Process("x", [], running=child)
+    found = []
+    for _ in range(7):
+        process.started_at = now
+        while process.ended() is None:
+            now += 0.5
+        found.append(now - process.started_at)
+    return found
+
+
+def test_a_child_that_ends_by_itself_again_and_again_is_started_ever_later(monkeypatch):
+    assert pauses(monkeypatch, "exit 1") == [1, 2, 4, 8, 15, 15, 15]
+
+
+def test_a_child_that_is_killed_again_and_again_is_started_as_soon_as_before(monkeypatch):
+    assert set(pauses(monkeypatch, "kill -9 $$")) == {1}

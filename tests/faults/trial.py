@@ -141,8 +141,8 @@ class Trial:
         trouble()
         took = time.monotonic() - began
         used = {name: self.busy(name) - before[name] for name in ROLES}
-        # A loop that spins takes all it gets of one core; three spinning ones a third of two.
-        assert all(seconds < 0.3 * took for seconds in used.values()), (used, took)
+        # Measured: 1 % with back-off; where it spins 20 %, on a machine that is busy otherwise.
+        assert all(seconds < 0.1 + 0.05 * took for seconds in used.values()), (used, took)
 
     def stop(self, name: str) -> None:
         """Stop a process until `go_on`."""

@@ -13,7 +13,7 @@
 
 Where the kernel lets us (root, `ip`), each member has a network namespace of its own and a cut
 takes its link down. Elsewhere its traffic goes through proxies, and a cut lets nothing through.
-`cluster.network` says which: "namespaces" or "proxies".
+`cluster.network` says which: "namespaces" or "proxies"; FLOWOS_TEST_NETWORK chooses.
 """
 
 import contextlib
@@ -93,7 +93,7 @@ class Cluster:
         self._flags = (*flags, *(() if fsync else ("--unsafe-no-fsync",)))
         self._members = range(members)
         self._program = find_server().path
-        self._wanted_network = network
+        self._wanted_network = network or os.environ.get("FLOWOS_TEST_NETWORK", "")
         self._network: Network | None = None
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._paused: set[int] = set()

@@ -1,4 +1,4 @@
-"""Is there a serial order of all requests that explains what the store did? Finds it, or says why not.
+"""Is there a serial order of all requests that explains what the store did? If not, why not?
 
 `Recording` notes what each client asked and was told, and when. `Witness` notes what the store's
 changes were. `explain` puts every request where it must have happened:
@@ -83,6 +83,12 @@ class Write:
     def before(self) -> float:
         """The time before which it happened, if it did."""
         return inf if self.unknown else self.answered_at
+
+    @property
+    def may_write(self) -> bool:
+        """Whether some revision can be its own."""
+        told = self.told if isinstance(self.told, tuple) else ()
+        return self.unknown or any(isinstance(outcome, Committed) for outcome in told)
 
     @property
     def must_write(self) -> bool:
@@ -277,7 +283,8 @@ class Past:
         revision = self.revisions[index]
         if revision <= self.revisions[index - 1]:
             raise Contradiction(
-                f"revision {revision} is told after {self.revisions[index - 1]}: changes are not in order"
+                f"revision {revision} is told after {self.revisions[index - 1]}: changes are not "
+                "in order"
             )
         before = self.value(change.key, index - 1)
         if change.value is None and before is None:
@@ -316,7 +323,7 @@ class Past:
         return at[bisect_right(at, index) - 1]
 
     def index_of(self, revision: int) -> int:
-        """Return the state that a revision has, other cells' revisions included; -1 = before it all."""
+        """Return the state of a revision, be it another cell's; -1 = before it all."""
         return bisect_right(self.revisions, revision) - 1
 
     def broken(self, compare: Compare, index: int) -> str:
@@ -331,7 +338,10 @@ class Past:
             return f"it relies on {compare.key} {relied}, which {was}"
         for now in self.under(compare.prefix, index):
             if now.modified > compare.since:
-                return f"it relies on {compare.prefix}* quiet since {compare.since}, but {now.key} was put at {now.modified}"
+                return (
+                    f"it relies on {compare.prefix}* quiet since {compare.since}, but {now.key} "
+                    f"was put at {now.modified}"
+                )
         return ""
 
     def first_broken(self, transaction: Transaction, index: int) -> str:
@@ -452,7 +462,7 @@ class _Search:
         self._believing = believing
         self._used: set[int] = set()
         self._taken: list[Write | None] = []
-        writing = [w for w in writes if not w.refused]
+        writing = [w for w in writes if not w.refused and w.may_write]
         self._due = sorted((w for w in writing if w.must_write), key=lambda w: w.before)
         self._by_key: dict[str, list[Write]] = {}
         self._first: dict[str, int] = {}
@@ -502,16 +512,20 @@ class _Search:
         if write is None:
             return choice.newest_sent, choice.first_unanswered
         self._used.add(id(write))
+        newest_sent = max(choice.newest_sent, write.sent_at)
         first = choice.first_unanswered
         while first < len(self._due) and id(self._due[first]) in self._used:
             first += 1
         for key in {op.key for t in write.transactions for op in t.operations}:
             place, there = self._first[key], self._by_key[key]
             choice.moved.append((key, place))
-            while place < len(there) and id(there[place]) in self._used:
+            # Who was answered before the newest was sent cannot come any more.
+            while place < len(there) and (
+                id(there[place]) in self._used or there[place].before < newest_sent
+            ):
                 place += 1
             self._first[key] = place
-        return max(choice.newest_sent, write.sent_at), first
+        return newest_sent, first
 
     def _undo(self, choice: _Choice) -> None:
         self._taken.pop()
@@ -525,38 +539,45 @@ class _Search:
         """Return who may have written a revision, the one that had to be first before others."""
         step = self._past.steps[index - 1]
         bound = self._due[first].before if first < len(self._due) else inf
-        found: list[Write | None] = []
-        why = ""
-        for write in self._asking(step):
-            if write.sent_at > bound:
-                late = f"{write} was sent after {self._due[first]} was answered, which comes later"
-                why = why or (late if not self._misfit(write, index) else "")
-                continue
-            if write.before < newest_sent:
-                early = self._sent_last(newest_sent)
-                late = f"{write} was answered before {early} was sent, which comes earlier"
-                why = why or (late if not self._misfit(write, index) else "")
-                continue
-            misfit = self._misfit(write, index)
-            if not misfit:
-                found.append(write)
-            else:
-                why = why or misfit
+        found: list[Write | None] = [
+            write
+            for write in self._asking(step, bound)
+            if write.before >= newest_sent and not self._misfit(write, index)
+        ]
         found.sort(key=lambda w: w.before if w else inf)
         if self._lease_ended(index):
             found.append(None)
         if not found:
-            self._remember(index - 1, self._unexplained(index, why))
+            self._remember(
+                index - 1, self._unexplained(index, self._near_miss(index, newest_sent, first))
+            )
         return found
 
-    def _asking(self, step: Sequence[Change]) -> Iterator[Write]:
-        """Yield unused requests that name all the keys of a step."""
+    def _near_miss(self, index: int, newest_sent: float, first: int) -> str:
+        """Say why the first that asked for this, or nearly, did not write a revision."""
+        why = ""
+        for write in self._asking(self._past.steps[index - 1], inf):
+            misfit = self._misfit(write, index)
+            if not misfit and write.before < newest_sent:
+                early = self._sent_last(newest_sent)
+                return f"{write} was answered before {early} was sent, which comes earlier"
+            if not misfit:
+                return f"{write} was sent after {self._due[first]} was answered, which comes later"
+            why = why or misfit
+        return why
+
+    def _asking(self, step: Sequence[Change], sent_until: float) -> Iterator[Write]:
+        """Yield unused requests that name all the keys of a step, in the order of their sending."""
         rarest = min(
             (change.key for change in step),
             key=lambda key: len(self._by_key.get(key, ())) - self._first.get(key, 0),
         )
         keys = {change.key for change in step}
-        for write in self._by_key.get(rarest, ())[self._first.get(rarest, 0) :]:
+        there = self._by_key.get(rarest, [])
+        for place in range(self._first.get(rarest, 0), len(there)):
+            write = there[place]
+            if write.sent_at > sent_until:
+                return
             named = {op.key for t in write.transactions for op in t.operations}
             if id(write) not in self._used and keys <= named:
                 yield write
@@ -576,7 +597,10 @@ class _Search:
                 return "it did not hold"
             if isinstance(told, Conflicted) and not broken:
                 if not guarded(transaction, self._operations_max):
-                    return f"{write} was told a conflict, but at revision {revision} all that it relies on holds"
+                    return (
+                        f"{write} was told a conflict, but at revision {revision} all that it "
+                        "relies on holds"
+                    )
                 broken = "a range"
             if isinstance(told, Conflicted):
                 broken_at[number] = broken
@@ -591,7 +615,10 @@ class _Search:
             missing = [key for key in expected if key not in wrote]
             same = all(expected.get(key, b"?") == value for key, value in wrote.items())
             if missing and same:
-                return f"revision {revision} has only a part of {write}: {_few(missing)} is not written"
+                return (
+                    f"revision {revision} has only a part of {write}: {_few(missing)} is not "
+                    "written"
+                )
             return f"revision {revision} is not what {write} writes"
         for number in broken_at:
             told = write.told[number]  # type: ignore[index]
@@ -599,11 +626,17 @@ class _Search:
             if stale:
                 return f"{write} was told of a conflict at revision {revision}, but {stale}"
             if self._believing and past.index_of(told.revision) != index - 1:
-                return f"{write} was told a conflict at revision {told.revision}, but it was just before {revision}"
+                return (
+                    f"{write} was told a conflict at revision {told.revision}, but it was just "
+                    f"before {revision}"
+                )
         if self._believing and isinstance(write.told, tuple):
             for told in write.told:
                 if isinstance(told, Committed) and told.revision != revision:
-                    return f"{write} was told that it committed at revision {told.revision}, but it is revision {revision}"
+                    return (
+                        f"{write} was told that it committed at revision {told.revision}, but it "
+                        f"is revision {revision}"
+                    )
         return ""
 
     def _lease_ended(self, index: int) -> bool:
@@ -651,10 +684,12 @@ class _Search:
                         f"revision {revision} writes what {write} wrote at revision {earlier} "
                         "already: it happened twice"
                     )
-                if write.refused:
-                    return f"revision {revision} writes what {write} asked for, which was refused: {write.told}"
+                if write.refused or not write.may_write:
+                    told = f"was refused: {write.told}" if write.refused else "was told a conflict"
+                    return f"revision {revision} writes what {write} asked for, which {told}"
         puts = [("put " if c.value is not None else "delete ") + c.key for c in step]
-        return f"revision {revision} ({_few(puts)}) was asked for by nobody{f': {why}' if why.startswith('revision') else ''}"
+        more = f": {why}" if why.startswith("revision") else ""
+        return f"revision {revision} ({_few(puts)}) was asked for by nobody{more}"
 
     def _remember(self, depth: int, why: str) -> None:
         if depth > self._deepest[0]:
@@ -798,7 +833,8 @@ class _Placing:
             return (
                 f"of revision {revisions[first]}, the only one between its sending and its answer"
             )
-        return f"of revisions {revisions[first]} to {revisions[last]}, between its sending and its answer"
+        span = f"{revisions[first]} to {revisions[last]}"
+        return f"of revisions {span}, between its sending and its answer"
 
     def _misfit(self, one: Write | Look, index: int) -> str:
         if isinstance(one, Look):

@@ -201,7 +201,7 @@ def check(cell: Cell, decided: dict[int, bool]) -> None:
 def session_in(cell: Cell) -> ProcessSession:
     """Open a session in calm weather, which from now on speaks through the proxy."""
     session = ProcessSession(cell.truth, SystemClock(), "scheduler", "p", ttl_seconds=60)
-    session._store = cell.store  # type: ignore[assignment]
+    session._store = cell.store
     return session
 
 
@@ -263,7 +263,7 @@ def test_with_a_fence_the_same_request_arrives_and_does_nothing(etcd_server):
 def test_an_embedded_scheduler_returns_what_is_placed_and_nothing_else(etcd_server, troubles):
     with Cell(etcd_server) as cell:
         load_cell_into(cell.truth, small_cell(nodes=2, gpus=2))
-        client = CellClient(cell.store, SystemClock())  # type: ignore[arg-type]
+        client = CellClient(cell.store, SystemClock())
         with client.scheduler(Batch()) as scheduler:
             cell.weather.begins(troubles)
             returned: dict[str, Placement | Unplaceable | None] = {}

@@ -209,6 +209,17 @@ def test_a_refused_write_that_happened_is_found(told):
     assert "which was refused: no space" in told.says()
 
 
+def test_a_write_that_was_told_a_conflict_and_happened_is_found(told):
+    told.ask(1, 2, [Committed(2)], put("x"), client="a")
+    broken = Conflicted(2, {"x": Versioned("x", b"1", 2, 2)})
+    told.ask(3, 4, [broken], put("x", b"2", Seen("x", 0)), client="b")
+    told.revision(2, x=b"1")
+    told.revision(3, x=b"2")
+    assert told.says() == (
+        "revision 3 writes what b#2 (put x if x of 0) asked for, which was told a conflict"
+    )
+
+
 def test_what_nobody_asked_for_is_found(told):
     told.ask(1, 2, [Committed(2)], put("x"), client="a")
     told.revision(2, x=b"1")
@@ -432,7 +443,7 @@ def test_a_transaction_that_ranges_guard_may_conflict_over_what_it_does_not_name
     store = MemoryStore(StoppedClock(), operations_max=16)
     recording, witness = Recording(), Witness(store)
     client = recording.of(store, "c")
-    client.commit([put("big/05b")])
+    client.commit([Transaction((), tuple(Put(f"big/{n:02}b", b"1") for n in range(12)))])
     keys = [f"big/{number:02}" for number in range(40)]
     large = Transaction(
         tuple(Seen(key, 0) for key in keys),

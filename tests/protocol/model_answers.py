@@ -64,7 +64,8 @@ class Answers:
 
     @staticmethod
     def opened(state: State) -> At:
-        return At(state[0], dict(state[1]), *state[2:9], budget=dict(state[9]))
+        s = At(*state)
+        return s.but(records=dict(s.records), budget=dict(s.budget))
 
     def next(self, state: State) -> Iterator[tuple[str, State]]:
         s = self.opened(state)

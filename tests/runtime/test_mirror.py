@@ -116,7 +116,7 @@ class Following:
         self.now = at
         return self.act()
 
-    def sends(self, *commits: Commit) -> list[mirror.Instruction]:
+    def sends(self, *commits: Commit | Compact) -> list[mirror.Instruction]:
         self.machine.wants += commits
         self.machine.wakes_at = -inf
         todo = self.act()
@@ -219,6 +219,14 @@ def test_answers_that_come_while_it_is_listing_are_told_on_the_new_view():
     following.hear(Listed(2, Reading(11, [])))
     assert following.machine.told == [(mine, [Committed(12)])]
     assert following.machine.seen[-1] == "relisted"
+
+
+def test_one_question_at_a_time_and_again_where_it_is_not_answered():
+    following = Following()
+    assert following.hear(Heard(1, change("a", 11))) == [AskProgress()]
+    assert following.hear(Heard(1, change("b", 12)), after=0.5) == []
+    assert following.later(1.0) == []
+    assert following.later(1.0) == [AskProgress()]
 
 
 # --------------------------------------------------------------------------------------- answers

@@ -178,7 +178,6 @@ def test_a_key_of_this_life_is_not_taken_back_by_what_an_earlier_life_has_on_its
     lossy.lose_next(Fate.LATE, "session/agent/")
     with pytest.raises(OutcomeUnknown):
         first.put_leased({"session/agent/n0": first.record})
-    lossy.inner.commit(())  # nothing of it has arrived
     second = opened(lossy.inner)
     revisions = second.put_leased({"session/agent/n0": second.record})
     lossy.commit([Transaction((), (Put("x", b"1"),))])  # and the lost one right after it

@@ -106,8 +106,8 @@ def test_a_store_that_is_slow_several_times_in_a_row_is_said_to_be_slow(trouble,
         "the store needs 2.5 s for a commit, 3 times in a row: look at the disk and the load of "
         "its members (etcdctl endpoint status)"
     ]
-    for at in (6.0, 7.0, 8.0):
-        trouble.took(0.1, at)
+    for at in (6, 7, 8):
+        trouble.took(0.1, float(at))
     trouble.passes(9.0)
     assert said[1:] == ["the store answers in time again after 3.0 s"]
 

@@ -6,15 +6,15 @@ every revision the laws of `flowos.verify` are checked, and after every move whe
 used by those alone who hold them.
 """
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
 from typing import Any, Final
 
-from flowos.drivers.sim import SimDriver, SimSettings
-from flowos.drivers.step import Driver, Finished, Step, Verb
+from flowos.drivers.sim import SimSettings
+from flowos.drivers.step import Driver, Verb
 from flowos.model import keys
 from flowos.model.cell import FAMILY_OF, Cell, name_of
 from flowos.model.codec import decode, encode
@@ -44,6 +44,7 @@ from flowos.runtime.lifecycle import Lifecycle, Rules, election
 from flowos.runtime.machine import Answer, Commit, Compact, Machine, Refused
 from flowos.runtime.processes import AGENT_FOLLOWS, CONTROLLER_FOLLOWS
 from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Policy, Scheduling
+from flowos.simulation.devices import Bench, Devices
 from flowos.simulation.stage import VirtualClock
 from flowos.verify.invariants import Checker
 from flowos.verify.laws import Violation
@@ -56,97 +57,6 @@ MOVES_MAX: Final = 20_000  # at one moment of time; more means that they never c
 CALM: Final = Rules(idle_off_seconds=0)
 EVER: Final = 10**9  # seconds: a lease that lives until its holder dies
 TTL_SECONDS: Final = 10.0
-USES: Final = frozenset({Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN})
-
-
-@dataclass
-class Devices:
-    """What drivers were told to do, and who uses which engine because of it."""
-
-    steps: list[tuple[float, Step]] = field(default_factory=list)
-    users: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
-
-    def begin(self, step: Step, now: float) -> None:
-        self.steps.append((now, step))
-        if step.verb is Verb.POWER_OFF:
-            assert not self.users[step.subject], f"{step.subject} loses power in use"
-        if step.verb in USES:
-            for engine, kind in _engines(step):
-                self.users[engine].add((kind, step.attempt))
-
-    def finish(self, finished: Finished) -> None:
-        step = finished.step
-        if step.verb is Verb.SCRUB and not finished.error:
-            self.users[step.subject] = {
-                user for user in self.users[step.subject] if user[1] != step.attempt
-            }
-
-    def forget(self, places: Iterable[str]) -> None:
-        """What a dead agent's simulated devices did is gone with it."""
-        for engine in list(self.users):
-            if engine.partition("/")[0] in places:
-                del self.users[engine]
-
-    def verbs(self, attempt: str = "", place: str = "") -> list[str]:
-        """The steps so far, e.g. "load n0/fpga0"."""
-        return [
-            f"{step.verb} {step.subject}".strip()
-            for _, step in self.steps
-            if step.attempt.startswith(attempt) and step.place.startswith(place)
-        ]
-
-    def check(self, claims: Mapping[str, Any]) -> None:
-        """No engine has two users, unless they share it; and none is used that nobody holds."""
-        for engine, users in self.users.items():
-            kinds = {kind for kind, _ in users}
-            assert len(users) < 2 or kinds == {"share"}, f"{engine} is used by {sorted(users)}"
-            for _, attempt in users:
-                held = f"claim/engine/{engine}" in claims
-                part = f"claim/share/{engine}/{attempt}" in claims
-                assert held or part, f"{engine} is free but still used for {attempt}"
-
-
-def _engines(step: Step) -> Iterator[tuple[str, str]]:
-    for unit in step.order.units:
-        kind, _, engine = unit.partition("/")
-        if kind in ("engine", "share") and step.subject in ("", engine):
-            yield engine, kind
-
-
-class Bench:
-    """A simulated driver whose steps are on record, and may be told to fail."""
-
-    def __init__(self, devices: Devices, settings: SimSettings) -> None:
-        self.inner = SimDriver(settings)
-        self.devices = devices
-        self.failing: dict[tuple[Verb, str], int] = {}  # (verb, subject) -> how often; -1 = always
-        self.exit_codes: dict[str, int] = {}  # place -> what its tasks end with
-
-    def begin(self, step: Step, now: float) -> None:
-        self.devices.begin(step, now)
-        self.inner.begin(step, now)
-
-    def finished(self, now: float) -> list[Finished]:
-        found = [self._meant(finished) for finished in self.inner.finished(now)]
-        for finished in found:
-            self.devices.finish(finished)
-        return found
-
-    def _meant(self, finished: Finished) -> Finished:
-        step = finished.step
-        left = self.failing.get((step.verb, step.subject), 0)
-        if left:
-            self.failing[step.verb, step.subject] = left - 1
-            return Finished(step, error=f"no {step.verb} of {step.subject}")
-        if step.verb is Verb.RUN and step.place in self.exit_codes:
-            return Finished(step, exit_code=self.exit_codes[step.place])
-        return finished
-
-    def next_at(self) -> float:
-        return self.inner.next_at()
-
-    def close(self) -> None:
-        self.inner.close()
 
 
 @dataclass
@@ -233,7 +143,7 @@ class Theatre:
         told = "\n".join(self.trace[-30:])
         assert not self.violations, f"{self.violations[:3]}\nafter:\n{told}"
         try:
-            self.devices.check(self.records("claim/"))
+            self.devices.check({key.partition("/")[2] for key in self.records("claim/")})
         except AssertionError as error:
             raise AssertionError(f"{error}\nafter:\n{told}") from None
 

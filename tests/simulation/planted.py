@@ -31,6 +31,8 @@ FOUL = Mishaps(
     deaf=0.2,
     killed=0.003,
 )
+# Answers are lost early, and watches are late: what was done is seen long after its fence.
+SLOW = Mishaps(unanswered=0.3, slow=0.4, torn=0.03)
 
 
 def plant(where: Any, name: str, mistake: object) -> None:
@@ -157,8 +159,11 @@ MISTAKES: dict[str, Callable[[], None]] = {
 }
 
 
+SEEN_LATE = {decision_before_the_view_reached_the_fence.__name__, "none late"}
+
+
 def main(mistake: str, *seeds: str) -> int:
-    if mistake != "none":
+    if mistake in MISTAKES:
         MISTAKES[mistake]()
     for seed in map(int, seeds):
         trial = Trial(
@@ -166,7 +171,7 @@ def main(mistake: str, *seeds: str) -> int:
             new_store=MemoryStore,
             policy=Batch(),
             slices=40,
-            mishaps=FOUL,
+            mishaps=SLOW if mistake in SEEN_LATE else FOUL,
             budget_watts=BUDGET_WATTS,
         )
         try:

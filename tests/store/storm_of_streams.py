@@ -95,6 +95,7 @@ class FakeWatch:
         self.announced = False
         self.start = start
         self.parts: list[Any] = []  # fragments that are still to be sent
+        self.held: list[Any] = []  # events that wait until `created` is sent
 
 
 class FakeStream:
@@ -125,20 +126,38 @@ class FakeStream:
             if watch.parts:  # nothing comes between the fragments of one response
                 return self._part(watch)
         if waiting := [w for w in self.watches if not w.announced]:
-            waiting[0].announced = True
-            return self._response(waiting[0].number, created=True)
+            return self._announce(waiting)
+        for watch in self.watches:
+            if watch.held:
+                events, watch.held = watch.held, []
+                return self._response(watch.number, events=events)
         watch = self.dice.choice(self.watches)
         if watch.next < self.truth.store.oldest():
             oldest = self.truth.store.oldest()
             return self._response(watch.number, canceled=True, compact_revision=oldest)
         if self._pending(watch) and self.dice.random() < 0.7:
             return self._events(watch)
-        if self.asked:
-            self.asked -= 1
-            # Dropped where some watch is behind, or starts above what there is.
-            synced = not any(self._pending(w) for w in self.watches)
-            if synced and all(w.start <= self.revision for w in self.watches):
-                return self._response(-1)
+        return self._progress()
+
+    def _announce(self, waiting: list[FakeWatch]) -> Any | None:
+        """Say that a watch is created; its events wait for that, but not progress answers."""
+        if self.dice.random() < 0.5:
+            waiting[0].announced = True
+            return self._response(waiting[0].number, created=True)
+        for watch in waiting:
+            if (groups := self._pending(watch)) and watch.next >= self.truth.store.oldest():
+                watch.held += [event(change) for group in groups for change in group]
+                watch.next = groups[-1][0].modified + 1
+        return self._progress()
+
+    def _progress(self) -> Any | None:
+        """Answer a request: dropped where some watch is behind, or starts above what there is."""
+        if not self.asked:
+            return None
+        self.asked -= 1
+        synced = not any(self._pending(w) for w in self.watches)
+        if synced and all(w.start <= self.revision for w in self.watches):
+            return self._response(-1)
         return None
 
     def _pending(self, watch: FakeWatch) -> list[list[Change]]:
@@ -192,6 +211,7 @@ class Storm:
             after=self.after,
             silent_seconds=SILENT_SECONDS,
             jitter=random.Random(seed),
+            cluster=self.truth.cluster,
         )
         self.stream: FakeStream | None = None
         self.reopen_at = 0.0
@@ -284,7 +304,7 @@ class Storm:
 
     def hear(self) -> None:
         if self.calm and self.stream:
-            self.stream.hangs, self.stream.behind = False, 0
+            self.stream.behind = 0
         response = self.stream.say() if self.stream else None
         if response is None:
             wake_at = self.subscription.wake_at()
@@ -312,8 +332,10 @@ class Storm:
                 self.lost(message)
 
     def changed(self, changes: Sequence[Change]) -> None:
-        if self.replaced and not self.same_so_far():
-            raise StormBroken("changes of another store were told as if they went on")
+        if self.replaced:
+            if self.truth.cluster != 1:
+                raise StormBroken("changes of another store were told as if they went on")
+            return  # by its id it is the same; that it went back shows only while it is behind
         (prefix,) = {p for p in self.prefixes for c in changes if c.key.startswith(p)}
         told = self.told[prefix]
         last = told[-1].modified if told else self.after
@@ -330,7 +352,7 @@ class Storm:
         for prefix, told in self.told.items():
             last = told[-1].modified if told else self.after
             missing = [g for g in self.truth.since(prefix, last + 1) if g[0].modified <= revision]
-            if missing and self.same_so_far():
+            if missing and not self.replaced:
                 raise StormBroken(f"progress {revision}, but {prefix} was not told {missing[0]}")
 
     def lost(self, lost: Lost) -> None:
@@ -343,13 +365,6 @@ class Storm:
             raise StormBroken(f"{lost.why}, without a cause")
         if "went back" in lost.why and self.truth.store.revision >= known:
             raise StormBroken(f"{lost.why}, but it stands at {self.truth.store.revision}")
-
-    def same_so_far(self) -> bool:
-        """Whether what was told is what the store at the address says, too.
-
-        Another store of the same id at a later revision cannot be told from the one before.
-        """
-        return not (self.replaced and self.truth.cluster == 1)
 
 
 def run(seed: int, subscription: type[Subscription] = Subscription) -> str:

@@ -10,7 +10,10 @@ import grpc
 import pytest
 
 from flowos.model.errors import (
+    Forbidden,
+    LoginRefused,
     OutcomeUnknown,
+    StoreFull,
     StoreRefused,
     StoreUnreachable,
     TransactionTooLarge,
@@ -161,10 +164,43 @@ def test_a_full_database_refuses_writes_and_is_told_as_an_alarm(tmp_path):
     with full as server:
         store = EtcdStore([server.endpoint])
         value = bytes(500_000)  # etcd looks at its size ten times a second
-        fill = (store.commit([Transaction((), (Put("a", value),))]) for _ in range(400))
-        with pytest.raises(StoreRefused, match="compact, defragment and disarm"):
+        fill = (store.commit([Transaction((), (Put(f"a{n}", value),))]) for n in range(400))
+        with contextlib.suppress(OutcomeUnknown, StoreFull):
             list(fill)
+        with pytest.raises(StoreFull, match="compact, defragment and disarm"):
+            store.commit([put("b")])
         assert any("NOSPACE" in alarm for alarm in store.status().alarms)
+        store.close()
+
+
+def test_what_a_full_database_refused_is_not_there(tmp_path):
+    # etcd itself carries out some of the requests that meet the quota first, and refuses them.
+    said: dict[str, str] = {}
+    full = EmbeddedEtcd(tmp_path, unsafe_no_fsync=True, flags=("--quota-backend-bytes=6000000",))
+    with full as server:
+        store = EtcdStore([server.endpoint])
+
+        def write(who):
+            for number in range(400):
+                key = f"{who}/{number}"
+                try:
+                    store.commit([Transaction((Seen(key, 0),), (Put(key, bytes(20_000)),))])
+                    said[key] = "done"
+                except StoreFull:
+                    said[key] = "refused"
+                    return
+                except OutcomeUnknown as error:
+                    said[key] = "unknown"
+                    assert "makes room" in str(error)  # noqa: PT017
+
+        with futures.ThreadPoolExecutor(12) as writers:
+            list(writers.map(write, range(12)))
+        there = {record.key for record in store.read([""]).records}
+        assert {key for key, how in said.items() if how == "done"} <= there
+        assert not {key for key, how in said.items() if how == "refused"} & there
+        assert "refused" in said.values()
+        with pytest.raises(StoreFull):
+            store.commit([put("a")])
         store.close()
 
 
@@ -279,9 +315,9 @@ def test_a_user_logs_in_without_tls_and_a_token_that_ran_out_is_renewed(guarded_
 
 def test_what_a_role_does_not_cover_is_refused_also_inside_a_group(guarded_etcd):
     store = EtcdStore([guarded_etcd.endpoint], user="agent", password="agent-secret")
-    with pytest.raises(StoreRefused, match="roles do not cover"):
+    with pytest.raises(Forbidden, match="roles do not cover"):
         store.commit([put("agent/a"), put("claim/a")])
-    with pytest.raises(StoreRefused, match="roles do not cover"):
+    with pytest.raises(Forbidden, match="roles do not cover"):
         store.read([""])
     told: list[Any] = []
     store.watch(["claim/"], after=1, deliver=told.append)
@@ -294,12 +330,29 @@ def test_what_a_role_does_not_cover_is_refused_also_inside_a_group(guarded_etcd)
 
 
 def test_a_wrong_password_is_refused(guarded_etcd):
-    with pytest.raises(StoreRefused, match="authentication failed"):
+    with pytest.raises(LoginRefused, match="authentication failed"):
         EtcdStore([guarded_etcd.endpoint], user="agent", password="guess")
 
 
+def test_a_user_is_refused_where_nobody_is_asked_for_a_password(etcd_server):
+    with pytest.raises(LoginRefused, match="leave user and password away"):
+        EtcdStore([etcd_server.endpoint], user="agent", password="agent-secret")
+
+
+def test_a_commit_whose_token_ran_out_happens_once(guarded_etcd):
+    store = EtcdStore([guarded_etcd.endpoint], user="agent", password="agent-secret")
+    for number in range(3):
+        time.sleep(2.5 if number else 0)  # tokens live for 2 s here
+        outcomes = store.commit(
+            [Transaction((Seen(f"agent/{number}", 0),), put(f"agent/{number}").operations)]
+        )
+        assert isinstance(outcomes[0], Committed)
+    assert [r.created - r.modified for r in store.read(["agent/"]).records] == [0, 0, 0]
+    store.close()
+
+
 def test_nobody_is_refused_where_users_are_asked_for(guarded_etcd):
-    with pytest.raises(StoreRefused, match="log in with a user"):
+    with pytest.raises(LoginRefused, match="log in with a user"):
         EtcdStore([guarded_etcd.endpoint])
 
 
@@ -356,9 +409,46 @@ def test_a_client_with_a_certificate_commits_and_watches_over_tls(etcd_with_tls,
     store.close()
 
 
-def test_a_client_without_a_certificate_gets_no_answer(etcd_with_tls, certificates):
-    with pytest.raises(StoreUnreachable, match="certificates right"):
-        EtcdStore([etcd_with_tls], tls=Tls(certificates / "ca.pem"), connect_timeout_seconds=0.5)
+def another_authority(folder):
+    """A certificate of an authority that nobody here trusts, and one for another name."""
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    subject = ("-subj", "/CN=another")
+    openssl(folder, *new, "-x509", "-keyout", "other.key", "-out", "other.pem", *subject)
+
+
+def test_what_is_wrong_with_certificates_is_said_in_one_line(etcd_with_tls, certificates, capfd):
+    another_authority(certificates)
+    own = (certificates / "own.pem", certificates / "own.key")
+    plain = etcd_with_tls.removeprefix("https://")
+    for endpoint, tls, said in (
+        (etcd_with_tls, Tls(certificates / "ca.pem"), "refused this client's certificate"),
+        (
+            etcd_with_tls,
+            Tls(certificates / "ca.pem", certificates / "other.pem", certificates / "other.key"),
+            "refused this client's certificate",
+        ),
+        (etcd_with_tls, Tls(certificates / "other.pem", *own), "give the right CA file"),
+        (
+            etcd_with_tls,
+            Tls(certificates / "ca.pem", *own, server_name="elsewhere.example"),
+            "the server's certificate is for another name",
+        ),
+        (plain, None, "does it want TLS"),
+    ):
+        with pytest.raises(StoreUnreachable, match=said) as error:
+            EtcdStore([endpoint], tls=tls, connect_timeout_seconds=0.5)
+        assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == "", "grpc writes lines of its own"
+
+
+def test_a_server_without_tls_is_told_from_one_that_is_not_there(etcd_server):
+    with pytest.raises(StoreUnreachable, match="no TLS is spoken there"):
+        EtcdStore([f"https://{etcd_server.endpoint}"], connect_timeout_seconds=0.5)
+
+
+def test_a_name_that_nobody_knows_is_named():
+    with pytest.raises(StoreUnreachable, match=r"nosuch\.invalid:2379 cannot be resolved"):
+        EtcdStore(["nosuch.invalid:2379"], connect_timeout_seconds=0.5)
 
 
 def test_an_error_of_ours_is_not_taken_for_one_of_the_network(etcd_store):

@@ -7,6 +7,7 @@ from flowos.model import keys
 from flowos.model.codec import encode
 from flowos.model.placement import Session
 from flowos.model.transaction import Delete, Put, Transaction
+from flowos.protocol.release import GIVEN_BACK, release
 from flowos.verify import causes
 from flowos.verify.history import Listed, verify_history, verify_now
 from flowos.verify.laws import Violation
@@ -141,6 +142,17 @@ def test_a_unit_freed_while_it_is_up_names_its_last_order_and_its_deletion(scene
     assert [made[0] for made in explained(scene, "freed")] == [released, freed]
 
 
+def test_what_a_program_gave_back_itself_is_said_to_be_its_doing(little):
+    little.run(T, X)
+    step = release(little.view(), T, GIVEN_BACK, fence=little.fence())
+    released = little.do(step)
+    freed = little.write(little.gone("claim/engine/n1/x"), little.gone(f"placement/{T}"))
+    assert [made[:2] for made in explained(little, "freed")] == [
+        (released, "program with a scheduler of its own"),
+        (freed, "controller"),
+    ]
+
+
 def test_grants_over_the_limit_name_the_last_that_came_before(scene):
     granted = scene.write(Put(f"grant/{PURSE}/q", b"300"))
     scene.submit(T)
@@ -174,6 +186,16 @@ def test_a_transaction_older_than_the_history_is_said_to_be(scene):
     assert [m.revision for m in made if not m.kept] == [first]
     assert made[-1].made == "default/t lists engine/n1/x"
     assert made[-1].wrote == ()
+
+
+def test_a_fact_that_may_be_older_than_the_history_is_said_to_be(little):
+    little.run(T, X)
+    written_again = little.store.read([f"placement/{T}"]).records[0].modified
+    lost = little.write(little.gone("claim/engine/n1/x"))
+    little.store.compact(written_again)
+    made = verify_history(little.store).violations[0].transactions
+    assert [(m.revision, m.kept) for m in made] == [(written_again, False), (lost, True)]
+    assert made[0].wrote == (f"put placement/{T}",)
 
 
 def test_a_look_at_the_newest_state_finds_a_deletion_in_the_history(scene):

@@ -58,7 +58,9 @@ def backup(target: str, where: Where) -> int:
 @click.command()
 @click.argument("source", metavar="FILE", type=click.Path())
 @click.option(
-    "--replace", is_flag=True, help="Put it in the place of the cell that is there, whatever runs."
+    "--replace",
+    is_flag=True,
+    help="Put it in the place of the cell that is there, with its slices.",
 )
 @where_options
 def restore(source: str, replace: bool, where: Where) -> int:

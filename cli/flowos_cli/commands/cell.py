@@ -139,6 +139,8 @@ def show(out: Output, where: Where) -> int:
         "bitstreams": sorted(totals["bitstreams"]),
         "tenants": totals["tenants"],
         "revision": reading.revision,
+        "generation": info.get("generation", 0),
+        "restored_at": info.get("restoredAt"),
     }
     out.put_one(_CELLS, shown, _details)
     return 0
@@ -168,6 +170,7 @@ def _details(item: Item) -> list[str]:
             ("bitstreams", render.cut(item["bitstreams"], 8)),
             ("tenants", render.cut(item["tenants"], 8)),
             ("revision", str(item["revision"])),
+            ("restored", f"{item['generation']} times" if item["generation"] else ""),
         ],
         colour=colour,
         width=width,

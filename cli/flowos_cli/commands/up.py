@@ -25,6 +25,7 @@ READY_SECONDS = 30.0  # what the processes of a preset may take to open their se
 LOAD_SECONDS = 120.0  # what a large cell may take to load
 STOP_SECONDS = 15.0
 RESTART_SECONDS = 1.0  # a process that died is started again, not more often than this
+RESTART_SECONDS_MAX = 15.0  # nor, where it ends by itself again and again, more often than this
 PRESET_DEFAULT = "fic-small"
 
 
@@ -159,7 +160,22 @@ class _Process:
     arguments: list[str]
     running: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
-    restarts: int = 0
+    pause_seconds: float = RESTART_SECONDS
+
+    def ended(self) -> int | None:
+        """Return its status where it has ended and it is time to start it again, else None.
+
+        What is killed is to be back soon. What ends by itself, as it finds no store or has a fault,
+        would do so again at once.
+        """
+        code = self.running.poll() if self.running is not None else None
+        lived = time.monotonic() - self.started_at
+        if code is None or lived < self.pause_seconds:
+            return None
+        again = code > 0 and lived < 2 * self.pause_seconds + RESTART_SECONDS
+        longer = min(RESTART_SECONDS_MAX, 2 * self.pause_seconds)
+        self.pause_seconds = longer if again else RESTART_SECONDS
+        return code
 
 
 @dataclass
@@ -172,6 +188,8 @@ class _Keeper:
     no_fsync: bool = False
     stopping: bool = False
     store: "EmbeddedEtcd | None" = None
+    store_pid: int = 0
+    restart_at: float = 0.0  # when the store is tried again; 0 = it ran when last looked at
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def run(self, source: str, cell: "Cell | None") -> None:
@@ -223,6 +241,7 @@ class _Keeper:
             detached=True,
         )
         self.store.start()
+        self.store_pid = self.store.pid
 
     def _load(self, store: "EtcdStore", source: str, cell: "Cell | None") -> str:
         """Load the cell where there is none; return where it came from."""
@@ -300,39 +319,44 @@ class _Keeper:
                 self._end_homeless_store()
                 return
             for process in self.processes:
-                if process.running is None or process.running.poll() is None:
-                    continue
-                if time.monotonic() - process.started_at < RESTART_SECONDS:
-                    continue
-                process.restarts += 1
-                click.echo(
-                    f"{process.name} ended with {process.running.returncode}: starting it again",
-                    err=True,
-                )
-                self._start(process)
-                self._write(ready=True)
-            if self.store is not None and not locked:
-                click.echo("the store ended: starting it again", err=True)
-                try:
-                    self.store.start()
-                except StoreError as error:
-                    click.echo(f"error: {error}", err=True)
-                    time.sleep(RESTART_SECONDS)
+                code = process.ended()
+                if code is not None:
+                    click.echo(f"{process.name} ended with {code}: starting it again", err=True)
+                    self._start(process)
+                    self._write(ready=True)
+            if not locked and time.monotonic() >= self.restart_at:
+                self._restart_store()
+
+    def _restart_store(self) -> None:
+        """Try to start the store again; what is in the way is said once."""
+        assert self.store is not None
+        first = not self.restart_at
+        if first:
+            click.echo("the store ended: starting it again", err=True)
+        try:
+            self.store.start()
+        except StoreError as error:
+            if first:
+                click.echo(f"error: {error}: trying on", err=True)
+            self.restart_at = time.monotonic() + RESTART_SECONDS
+            return
+        if not first:
+            click.echo("the store runs again", err=True)
+        self.restart_at = 0.0
+        self.store_pid = self.store.pid
 
     def _store_lives(self) -> bool:
         """Whether the store's process is there, whatever its folder and its lock say."""
-        if self.store is None:
-            return False
         try:
-            command = Path(f"/proc/{self.store.pid}/cmdline").read_bytes()
+            command = Path(f"/proc/{self.store_pid}/cmdline").read_bytes()
         except OSError:
             return False
-        return str(self.folder).encode() in command
+        return self.store_pid > 0 and str(self.folder).encode() in command
 
     def _end_homeless_store(self) -> None:
         """End a store whose folder, and so the lock that tells whose process it is, is gone."""
-        if self.store is not None and self._store_lives():
-            os.kill(self.store.pid, signal.SIGKILL)  # it has nothing to save any more
+        if self._store_lives():
+            os.kill(self.store_pid, signal.SIGKILL)  # it has nothing to save any more
 
     def _bring_down(self) -> None:
         children = [p.running for p in self.processes if p.running is not None]
