@@ -133,7 +133,7 @@ def _claim_all(
                 if engine is None:
                     return None
                 if engine.shareable:
-                    if view.shares.get(engine.id):
+                    if view.shares.get(subject):
                         return None
                     draft.stays_quiet(f"claim/{share_unit(engine.id)}/", 0)
         draft.claim(key, identifier, attempt, amounts)

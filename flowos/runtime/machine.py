@@ -1,7 +1,8 @@
 """What every loop is: a machine without I/O that is told what happened and says what to do.
 
-The shell (`shell.py`) runs machines against a real store; the stage (`flowos.simulation.stage`)
-runs the same machines in virtual time.
+The mirror (`mirror.py`) keeps one in step with its store, and the shell (`shell.py`) carries out what
+that says; trials (`flowos.simulation.trial`) do so in virtual time, and the stage
+(`flowos.simulation.stage`) runs machines that share one view.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,7 +35,7 @@ Instruction: TypeAlias = Commit | Compact
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The store will not take this step, now or later."""
+    """The store did not take this step; the error says whether it may another time."""
 
     error: StoreError
 

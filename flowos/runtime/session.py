@@ -12,8 +12,8 @@ from flowos.model.placement import Session
 from flowos.model.protocols import CellStore, Clock, Lease
 from flowos.protocol.proposal import Fence
 from flowos.runtime.requests import Conversation, carry_out
-from flowos.runtime.tenure import KEYS_A_REQUEST, Tenure
-from flowos.runtime.trouble import BackOff, Trouble
+from flowos.runtime.tenure import KEYS_A_REQUEST, Renewals, Tenure
+from flowos.runtime.trouble import Trouble
 
 __all__ = ["KEYS_A_REQUEST", "ProcessSession"]
 
@@ -134,8 +134,8 @@ class ProcessSession:
             self._lease.revoke()
 
     def _keep(self) -> None:
-        back_off = BackOff(random.Random())
-        calm = pause = self._ttl_seconds / 3
+        renewals = Renewals(self._ttl_seconds, random.Random())
+        pause = renewals.calm_seconds
         while not self._closed.wait(pause):
             try:
                 left = self._lease.keep_alive()
@@ -143,10 +143,9 @@ class ProcessSession:
                 # Only the store says that a lease is over; silence, or a no, alone does not.
                 if self._trouble is not None and not self._closed.is_set():
                     self._trouble.failed(error, self._clock.monotonic(), "lease")
-                pause = min(calm, max(0.1, back_off.failed()))
+                pause = renewals.failed()
                 continue
-            back_off.worked()
-            pause = calm
+            pause = renewals.worked()
             if self._trouble is not None:
                 self._trouble.worked(self._clock.monotonic(), "lease")
             if left <= 0:

@@ -4,6 +4,7 @@ Pure: each conversation yields what is to be asked. `session.py` has them on thr
 """
 
 import os
+import random
 import socket
 from collections.abc import Mapping
 from typing import Final
@@ -17,8 +18,10 @@ from flowos.model.transaction import Committed, Put, Seen, Transaction
 from flowos.protocol.answers import fence_again, fenced
 from flowos.protocol.proposal import Fence
 from flowos.runtime.requests import Conversation, Grant, Look, Write
+from flowos.runtime.trouble import BackOff
 
 KEYS_A_REQUEST: Final = 100  # below etcd's default --max-txn-ops of 128
+SOON_SECONDS: Final = 0.1  # a renewal that failed is not hurried more than this
 
 
 class Tenure:
@@ -123,3 +126,21 @@ class Tenure:
             raise self.over()
         revision: int = found[0].modified
         return revision
+
+
+class Renewals:
+    """When to renew a lease next: three times in its life, and sooner where a try has failed."""
+
+    def __init__(self, ttl_seconds: float, dice: random.Random) -> None:
+        """Start with a lease that was just granted."""
+        self.calm_seconds = ttl_seconds / 3
+        self._back_off = BackOff(dice)
+
+    def worked(self) -> float:
+        """Return the seconds until the next."""
+        self._back_off.worked()
+        return self.calm_seconds
+
+    def failed(self) -> float:
+        """Return the seconds until the next try."""
+        return min(self.calm_seconds, max(SOON_SECONDS, self._back_off.failed()))

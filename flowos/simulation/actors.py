@@ -25,7 +25,7 @@ from flowos.runtime.mirror import Event, Mirror
 from flowos.runtime.purses import Purses
 from flowos.runtime.requests import Conversation, Look, Renew, Request, Revoke, Write
 from flowos.runtime.scheduling import Policy, refused
-from flowos.runtime.tenure import Tenure
+from flowos.runtime.tenure import Renewals, Tenure
 from flowos.runtime.trouble import BackOff, Kind, Trouble
 from flowos.simulation.wire import Site, Wire, WireWatch
 
@@ -172,7 +172,8 @@ class Process(Person):
         self.tenure = tenure
 
         def opened(_: object) -> None:
-            self.after(role.ttl_seconds / 3, lambda: self._renew(BackOff(self.dice)))
+            renewals = Renewals(role.ttl_seconds, self.dice)
+            self.after(renewals.calm_seconds, lambda: self._renew(renewals))
             self.talk(tenure.put_leased(role.records(self)), live, self._failed)
 
         def live(_: object) -> None:
@@ -226,16 +227,14 @@ class Process(Person):
         self._round_at = inf
         self.role.ended(self)
 
-    def _renew(self, back_off: BackOff) -> None:
+    def _renew(self, renewals: Renewals) -> None:
         assert self.tenure is not None
-        calm = self.role.ttl_seconds / 3
 
         def told(left: Any) -> None:
             if isinstance(left, Exception):
-                self.after(min(calm, max(0.1, back_off.failed())), lambda: self._renew(back_off))
+                self.after(renewals.failed(), lambda: self._renew(renewals))
             elif left > 0:
-                back_off.worked()
-                self.after(calm, lambda: self._renew(back_off))
+                self.after(renewals.worked(), lambda: self._renew(renewals))
             elif self.mirror is not None:
                 self.post(mirror.SessionOver())
             else:

@@ -15,7 +15,7 @@ import grpc
 
 from flowos.model.errors import Forbidden, SpecError, StoreUnreachable
 from flowos_store.attempts import Attempts, Then
-from flowos_store.failures import is_closed_channel, meaning, reason
+from flowos_store.failures import code_of, is_closed_channel, meaning, reason
 from flowos_store.members import Member, Members, Metadata
 from flowos_store.wire import etcd3, etcdrpc, rpc
 
@@ -194,13 +194,18 @@ class Connection:
             OutcomeUnknown: No answer to a write that was sent.
         """
         members, token = self.members, self.client.metadata
-        begun = members.begin()
+        answers, begun = members.answers, members.begin()
         try:
-            return call()
+            answer = call()
         except (grpc.RpcError, etcd3.Etcd3Exception, ValueError) as error:
             failed = _origin(error)
+        else:
+            members.answers += 1
+            return answer
         finally:
             members.end(begun)
+        if code_of(failed) is grpc.StatusCode.DEADLINE_EXCEEDED and members.answers == answers:
+            members.doubt()
         attempts = Attempts(len(members), wrote=wrote, has_user=self.has_user)
         return self._again(call, attempts, failed, token)
 

@@ -113,6 +113,7 @@ class Members:
         self._heard: queue.SimpleQueue[_Report | None] = queue.SimpleQueue()
         self._guard: threading.Thread | None = None
         self.cluster = 0  # which etcd answered first
+        self.answers = 0  # that came, roughly: who counts takes no lock
         self.closed = False
         self.calls = Routed(lambda: self.current.calls)
         self.watches = Routed(lambda: self.current.watches)
@@ -156,6 +157,14 @@ class Members:
             self._roster.passed_over()
         if left is not self.current:
             left.renew(calls=False)  # its watches move as well
+
+    def doubt(self) -> None:
+        """Take new connections: nothing at all came while a call waited for its time to be over.
+
+        The guard finds that out much sooner, but only where there is somebody else to compare with.
+        """
+        if len(self._members) == 1 and not self.closed:
+            self.current.renew(watches=False)
 
     def find(self, seconds: float) -> BaseException | None:
         """Wait until a member answers, and ask it from now on.
@@ -209,9 +218,7 @@ class Members:
 
     def _why(self) -> BaseException | None:
         """Ask without patience: then grpc says what is wrong with a connection."""
-        asked = (
-            [] if self.closed else [m.ask(WHY_SECONDS, self._metadata()) for m in self._members]
-        )
+        asked = [] if self.closed else [m.ask(WHY_SECONDS, self._metadata()) for m in self._members]
         errors = [ask.exception() for ask in asked]
         # What a server said tells more than that another one is not there.
         return max((e for e in errors if e), key=lambda e: "etcdserver" in str(e), default=None)

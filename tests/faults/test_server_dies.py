@@ -52,7 +52,7 @@ def test_no_acknowledged_placement_is_lost_when_the_server_is_killed_twenty_time
             placers = (one, four)
             for number in range(KILLS):
                 until(lambda: all(p.store and p.store.placed for p in placers), "load is on")
-                time.sleep(rng.uniform(0.1, 0.6))
+                time.sleep(rng.uniform(0.05, 0.35))
                 pid = machine.processes()["etcd"]
                 known = [len(p.store.placed) for p in placers if p.store]
                 os.kill(pid, 9)

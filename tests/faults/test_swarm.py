@@ -148,7 +148,7 @@ def test_slices_end_once_while_any_process_is_killed_or_stopped_at_random(machin
                 rng,
                 victims,
                 ttl_seconds=TTL_SECONDS,
-                pause_seconds=(0.1, 1.2),
+                pause_seconds=(0.1, 0.9),
                 favourite="agent-0",  # whose silence is long enough for a quarantine at times
             )
             try:

@@ -6,8 +6,9 @@ from typing import Any
 from flowos.drivers.step import Verb
 from flowos.model.slice import Phase
 from flowos.runtime.lifecycle import Lifecycle, Rules
+from flowos.simulation.devices import Bench
 from tests.runtime.cells import small_cell
-from tests.runtime.theatre import Bench, Player, Theatre
+from tests.runtime.theatre import Player, Theatre
 
 SECONDS = {
     Verb.POWER_ON: 0.2,

@@ -11,8 +11,9 @@ from flowos.model.errors import StoreRefused
 from flowos.model.placement import Arc, Observed, Order, Report, Turn
 from flowos.model.slice import Run
 from flowos.model.transaction import Change, Delete, Put
+from flowos.simulation.devices import Bench
 from tests.runtime.cells import small_cell
-from tests.runtime.theatre import Bench, Player, Theatre
+from tests.runtime.theatre import Player, Theatre
 
 ADD, SUM = "add@1", "sum@1"
 TURN = Turn("t/0", Arc("in", "fwd", (0,)), (Arc("out", "fwd", (0,)),))

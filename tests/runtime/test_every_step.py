@@ -17,8 +17,9 @@ from flowos.drivers.step import Verb
 from flowos.model.slice import Phase
 from flowos.protocol import system
 from flowos.runtime.lifecycle import Rules
+from flowos.simulation.devices import Bench
 from tests.runtime.cells import SUM, small_cell, wanted
-from tests.runtime.theatre import CALM, TTL_SECONDS, Bench, Player, Theatre
+from tests.runtime.theatre import CALM, TTL_SECONDS, Player, Theatre
 
 SECONDS = {
     Verb.POWER_ON: 0.2,

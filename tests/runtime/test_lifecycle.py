@@ -11,10 +11,10 @@ from flowos.model.codec import encode
 from flowos.model.slice import Phase, Reason
 from flowos.model.transaction import Delete, Put
 from flowos.protocol import system
+from flowos.simulation.devices import Bench
 from tests.runtime.cells import wanted
 from tests.runtime.stage import GRACE, SECONDS, Stage
 from tests.runtime.test_controller import dead_node, only_reporter_dies
-from tests.runtime.theatre import Bench
 
 # ------------------------------------------------------------------------------------ whole lives
 

@@ -1,5 +1,6 @@
 """What is a process's session worth, and what does it know after a lost answer?"""
 
+import random
 import threading
 import time
 
@@ -17,6 +18,7 @@ from flowos.model.placement import Session
 from flowos.model.transaction import Committed, Put, Transaction
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.session import KEYS_A_REQUEST, ProcessSession
+from flowos.runtime.tenure import SOON_SECONDS, Renewals
 from tests.runtime.lossy import Fate, LossyStore
 from tests.runtime.threads import until
 
@@ -160,6 +162,17 @@ def test_a_store_that_is_silent_or_says_no_for_a_while_does_not_end_a_session(me
     until(lambda: lease.asked >= 4, "it was renewed after three failures")
     assert not session.lost
     session.close()
+
+
+def test_a_renewal_that_failed_is_tried_again_long_before_the_next_is_due():
+    renewals = Renewals(30.0, random.Random(1))
+    assert renewals.worked() == 10.0
+    pauses = [renewals.failed() for _ in range(12)]
+    assert pauses[0] == SOON_SECONDS
+    assert max(pauses) <= 5.0
+    assert sum(pauses[:6]) < 3.0
+    assert renewals.worked() == 10.0
+    assert max(Renewals(3.0, random.Random(1)).failed() for _ in range(12)) <= 1.0
 
 
 def test_many_keys_live_under_one_lease(store):

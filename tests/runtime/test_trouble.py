@@ -103,8 +103,7 @@ def test_a_store_that_is_slow_several_times_in_a_row_is_said_to_be_slow(trouble,
     assert said == []
     trouble.took(2.5, 5.0)
     assert said == [
-        "the store needs 2.5 s for a commit, 3 times in a row: look at the disk and the load of "
-        "its members (etcdctl endpoint status)"
+        f"the store needs 2.5 s for a commit, 3 times in a row: {Kind.SLOW.meaning}",
     ]
     for at in (6, 7, 8):
         trouble.took(0.1, float(at))

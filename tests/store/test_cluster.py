@@ -7,6 +7,7 @@ minute, so that a test that ends at all shows that it was given up.
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ class Worker:
             except OutcomeUnknown:
                 self.unknown += 1
                 self._patiently(self.session.refence)
-                found = self._patiently(lambda key=key: self.store.read([key])).records
+                found = self._patiently(partial(self.store.read, [key])).records
                 self.done[number] = any(record.value == value for record in found)
             except StoreError:
                 self.done[number] = False

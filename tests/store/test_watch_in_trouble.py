@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from flowos.model.errors import OutcomeUnknown, StoreUnreachable
 from flowos.model.transaction import Changes, Delete, Lost, Progress, Put, Transaction
 from flowos_store import EmbeddedEtcd, EtcdStore
 from tests.plugins.proxy import DOWN, UP, Fate, Proxy
@@ -191,6 +192,22 @@ def test_a_connection_that_is_only_half_there_is_left(etcd_server, ways):
         assert view.is_true_in(truth)
         store.close()
         truth.close()
+
+
+def test_calls_over_a_connection_that_is_only_half_there_take_a_new_one(etcd_server):
+    with Proxy(etcd_server.endpoint) as proxy:
+        store = EtcdStore([proxy.endpoint], "half", read_timeout_seconds=0.3)
+        ask = Transaction((), (Put("a/1", b""),))
+        store.commit([ask])
+        proxy.after(UP, 0, Fate.SWALLOW)
+        with pytest.raises(OutcomeUnknown):
+            store.commit([ask], timeout_seconds=0.3)
+        assert len(store.commit([ask], timeout_seconds=10.0)) == 1
+        proxy.after(DOWN, 0, Fate.SWALLOW)
+        with pytest.raises(StoreUnreachable):
+            store.read(["a/"])
+        assert len(store.read(["a/"]).records) == 1
+        store.close()
 
 
 def test_another_store_at_the_same_address_ends_the_watch(tmp_path, etcd_server):

@@ -14,9 +14,11 @@ NODES = 32
 SEEDS = st.integers(1, 2**32)
 
 
-def bare(nodes: int = NODES, each: int = 8, **options: bool):
+def bare(nodes: int = NODES, each: int = 8, *, shareable: bool = False):
     names = [f"n{n:02}" for n in range(nodes)]
-    return view_of(*(node(name, *gpus(name, each, **options), cpu=8, memory=64) for name in names))
+    return view_of(
+        *(node(name, *gpus(name, each, shareable=shareable), cpu=8, memory=64) for name in names)
+    )
 
 
 def at_home(pool: Pool) -> set[str]:
@@ -80,7 +82,7 @@ def test_a_part_of_an_engine_is_at_home_even_where_one_afar_is_broken_already(se
     pool = Pool(view)
     pool.divide(0, 2)
     afar = next(name for name in sorted(pool.numbers) if pool.is_afar(name))
-    hold(view, **{f"share/{afar}/gpu0": (500,)})
+    hold_part(view, f"share/{afar}/gpu0", 500)
     assert nodes_of(plan(pool, request(a=want(share=500)), seed=seed)) <= at_home(pool)
 
 

@@ -76,7 +76,7 @@ def test_a_write_on_a_channel_that_was_closed_was_not_sent():
 )
 def test_what_etcd_refuses_is_refused_and_says_the_way_out(code, said, way_out):
     refused = meant(code, said, wrote=True)
-    assert type(refused) is StoreRefused
+    assert isinstance(refused, StoreRefused)
     assert said in str(refused)
     assert way_out in str(refused)
 
