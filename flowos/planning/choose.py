@@ -1,7 +1,7 @@
 """Which engines and hosts does a request get: best fit, powered first, near to each other?"""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple, TypeVar
 
 from flowos.model.cell import WHOLE_MILLIS
@@ -500,6 +500,8 @@ def _anywhere(want: Want) -> Want:
 def _one_leaf(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
     """The leaf switch with the fewest engines left over."""
     which = 1 if draft.wake else 0
+    if want.count > draft.pool.leaf_engines:
+        return None
     afar = draft.pool.leaves_afar
     fitting = sorted(
         (leaf in afar, totals[which], leaf)
@@ -520,15 +522,15 @@ def _one_leaf(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] |
 def _many_leaves(draft: Draft, want: Want, stock: Stock) -> list[Pick] | None:
     """As few leaves as possible, in one pod if one has enough."""
     which = 1 if draft.wake else 0
-    totals = {leaf: both[which] for leaf, both in stock.leaves.items() if both[which]}
-    pods: dict[str, list[str]] = {}
-    for leaf in totals:
-        switch = draft.pool.view.cell.switches.get(leaf)
-        pods.setdefault(switch.pod if switch else "", []).append(leaf)
-    sizes = sorted((sum(totals[leaf] for leaf in leaves), pod) for pod, leaves in pods.items())
-    groups = [pods[pod] for size, pod in sizes if pod and size >= want.count]
-    for group in [*groups[:_FEW], list(totals)]:
-        picks = _fill(draft.copy(), want, stock, {leaf: totals[leaf] for leaf in group})
+    fitting = sorted(
+        (both[which], pod) for pod, both in stock.pods.items() if pod and both[which] >= want.count
+    )
+    groups = (draft.pool.pods[pod] for _, pod in fitting[:_FEW])
+    for group in chain(groups, [stock.leaves]):
+        # Leaves of a pod that have none of these wares are not in the stock.
+        there = [(leaf, stock.leaves[leaf][which]) for leaf in group if leaf in stock.leaves]
+        totals = {leaf: total for leaf, total in there if total}
+        picks = _fill(draft.copy(), want, stock, totals)
         if picks is not None:
             return picks
     return None

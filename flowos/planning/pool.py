@@ -5,7 +5,7 @@ the next plan. So a burst of changes costs one reading per node, and a plan pays
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Container, Hashable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from flowos.model.cell import WHOLE_MILLIS, Engine, Link, Node
@@ -193,15 +193,17 @@ class Stock:
         free_on: Free powered engines in the whole cell.
         free_off: Free engines that are off.
         leaves: Leaf -> [free powered, free on or off].
+        pods: Pod -> the same for all its leaves together.
     """
 
     __slots__ = (
-        "_makes", "_masks", "_of_node", "every", "existing", "free_off", "free_on", "leaves",
-        "on", "parts", "wares",
+        "_makes", "_masks", "_of_node", "_pod_of", "every", "existing", "free_off", "free_on",
+        "leaves", "on", "parts", "pods", "wares",
     )  # fmt: skip
 
-    def __init__(self, wares: Wares) -> None:
+    def __init__(self, wares: Wares, pod_of: Mapping[str, str]) -> None:
         self.wares = wares
+        self._pod_of = pod_of
         self._makes = frozenset(make for make, conditions in wares if not conditions)
         self._masks: dict[tuple[int, ...], Mask] = {}
         self._of_node: dict[int, Mask] | None = {} if any(c for _, c in wares) else None
@@ -212,6 +214,7 @@ class Stock:
         self.free_on = 0
         self.free_off = 0
         self.leaves: dict[str, list[int]] = {}
+        self.pods: dict[str, list[int]] = {}
 
     def mask(self, site: Site) -> Mask:
         """Return which engines of a node are of these wares."""
@@ -259,10 +262,14 @@ class Stock:
             if asleep:
                 step(self.every, powered + asleep, free, tag)
             for leaf, ports in site.leaves:
+                powered = sign * (on & ports).bit_count()
+                either = powered + sign * (off & ports).bit_count()
                 totals = self.leaves.setdefault(leaf, [0, 0])
-                powered = (on & ports).bit_count()
-                totals[0] += sign * powered
-                totals[1] += sign * (powered + (off & ports).bit_count())
+                totals[0] += powered
+                totals[1] += either
+                totals = self.pods.setdefault(self._pod_of[leaf], [0, 0])
+                totals[0] += powered
+                totals[1] += either
         if free.parts:
             for rest in {rest for position, rest in free.parts if mask >> position & 1}:
                 step(self.parts, rest, free, tag)
@@ -278,6 +285,9 @@ class Pool:
         makes: By number, as in `Site.makes`.
         counts: How many engines there are of each make.
         leaf_sites: Leaf -> numbers of the nodes with engines on it.
+        pod_of: Leaf -> its pod; "" = it is in none.
+        pods: Pod -> its leaves.
+        leaf_engines: At least as many as the engines on any leaf.
         hosts: Nodes by `Free.calm`, for host resources alone.
         cpu_millis: Free CPU of the whole cell.
         memory_bytes: Free memory of the whole cell.
@@ -309,7 +319,7 @@ class Pool:
         """Return the stock of some wares, counting it first if it was not asked for lately."""
         stock = self._stocks.pop(wares, None)
         if stock is None:
-            stock = Stock(wares)
+            stock = Stock(wares, self.pod_of)
             for site in self.sites:
                 if site is not None:
                     stock.admit(site, self.view.cell.nodes[site.name])
@@ -458,6 +468,8 @@ class Pool:
         self._make_numbers: dict[Make, int] = {}
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.leaf_sites: dict[str, list[int]] = {}
+        self.pod_of: dict[str, str] = {}
+        self.pods: dict[str, list[str]] = {}
         self.hosts = Ladder()
         self.cpu_millis = self.memory_bytes = 0
         self.loaded: dict[str, dict[int, Mask]] = {}
@@ -545,6 +557,10 @@ class Pool:
         for make in site.makes:
             self.counts[make] += 1
         for leaf, _ in site.leaves:
+            if leaf not in self.pod_of:
+                switch = self.view.cell.switches.get(leaf)
+                pod = self.pod_of[leaf] = switch.pod if switch else ""
+                self.pods.setdefault(pod, []).append(leaf)
             insort(self.leaf_sites.setdefault(leaf, []), number)
         for stock in self._stocks.values():
             stock.admit(site, node)

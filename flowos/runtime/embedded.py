@@ -5,6 +5,7 @@ session, takes grants, and follows the same rules as any scheduler process. What
 also gives back by itself, without asking a controller to.
 """
 
+import contextlib
 import gc
 import queue
 import threading
@@ -43,6 +44,7 @@ from flowos.planning.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.protocol.release import CANCELLED, GIVEN_BACK, release
+from flowos.runtime.looking import look
 from flowos.runtime.machine import Answer, after_fence, settle_view
 from flowos.runtime.purses import Purses
 from flowos.runtime.scheduling import GROUP_MAX, Figures, Policy, refused
@@ -387,11 +389,9 @@ class EmbeddedScheduler:
         try:
             answers = list(self._store.commit([p.transaction for p in proposals]))
         except OutcomeUnknown:
-            self._catch_up(self._fence())
-            answers = after_fence(self.view, proposals)
+            answers = self._decided(proposals, work)
         except BaseException:
-            for proposal in proposals:
-                self.view.retract(proposal.identifier)
+            self._retract(proposals)
             raise
         self.figures.commits_ms.append(1000 * (self._clock.monotonic() - before))
         settle_view(self.view, proposals, answers)
@@ -427,6 +427,46 @@ class EmbeddedScheduler:
             self._catch_up(behind)
         return lost
 
+    def _retract(self, proposals: Sequence[Proposal]) -> None:
+        for proposal in proposals:
+            self.view.retract(proposal.identifier)
+
+    def _decided(self, proposals: Sequence[Proposal], work: _Work) -> list[Answer]:
+        """Fence what got no answer, and find out what became of it, however long that takes."""
+        try:
+            revision = self._fence()
+        except SessionLost:
+            self._retract(proposals)
+            raise
+        while self.view.revision < revision:
+            try:
+                self._catch_up(revision)
+            except (NotInTime, StoreError):
+                threading.Event().wait(FENCE_SECONDS)
+                with contextlib.suppress(StoreError):
+                    self._start_over()
+        answers = after_fence(self.view, proposals)
+        unseen = [
+            (at, keys.slice_(proposal.identifier))
+            for at, (proposal, answer) in enumerate(zip(proposals, answers, strict=True))
+            if proposal.step == "commit" and not isinstance(answer, Committed)
+        ]
+        if not unseen:
+            return answers
+        # What was placed may have ended by now and left nothing but the slice's own record.
+        while True:
+            try:
+                found = look(self._store, [key for _, key in unseen]).records
+                break
+            except StoreError:
+                threading.Event().wait(FENCE_SECONDS)
+        for at, key in unseen:
+            name, record = proposals[at].identifier, found[key]
+            if record is not None and _is_same(record, work.asked[name]):
+                self.view.retract(name)
+                answers[at] = Committed(record.created)
+        return answers
+
     def _fence(self) -> int:
         """Put the session again until it is certain that nothing sent before can still happen."""
         while True:
@@ -443,6 +483,15 @@ class EmbeddedScheduler:
         self.view.load(reading.records)
         self.view.progressed(reading.revision)
         self._newest = reading.revision
+
+    def _start_over(self) -> None:
+        """List again, and follow from there."""
+        if self._watch is not None:
+            self._watch.close()
+        self._inbox = queue.SimpleQueue()
+        self._list()
+        if self._watch is not None:
+            self._follow()
 
     def _follow(self) -> None:
         self._watch = self._store.watch(FOLLOWS, after=self.view.revision, deliver=self._inbox.put)
@@ -491,6 +540,15 @@ class EmbeddedScheduler:
                 self._take(self._inbox.get(timeout=min(left, 0.5)))
             except queue.Empty:
                 self._watch.ask_progress()
+
+
+def _is_same(record: Versioned, asked: Slice) -> bool:
+    """Tell whether a slice's record is what became of the one that was asked for."""
+    try:
+        now = decode(Slice, record.value)
+    except SpecError:
+        return False
+    return now.spec == asked.spec and now.submitted_at == asked.submitted_at
 
 
 def _taken(identifier: str) -> DuplicateName:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
-from flowos.model.errors import DuplicateName, SessionLost, StoreError
+from flowos.model.errors import SessionLost, StoreError
 from flowos.model.placement import Placement
 from flowos.model.slice import EngineChoice, EngineRole, Run, SliceSpec
 from flowos.model.transaction import Committed, Outcome, Put, Transaction
@@ -128,10 +128,6 @@ class Placer(threading.Thread):
                 if isinstance(error, SessionLost):
                     raise
                 self._stopping.wait(PAUSE_SECONDS)
-                continue
-            except DuplicateName as error:
-                # It has tried again what a lost answer was about, and that had ended already.
-                self.troubles.append(f"{type(error).__name__}: {error}")
                 continue
             placed = [
                 (spec.id, result.attempt)

@@ -13,7 +13,7 @@ from flowos.model.errors import (
     StoreUnreachable,
 )
 from flowos.model.placement import Ending, Order, Placement, Unplaceable
-from flowos.model.slice import Phase, Reason, Slice, SliceSpec
+from flowos.model.slice import Phase, Reason, Run, Slice, SliceSpec
 from flowos.model.transaction import Change, Changes, Committed, Delete, Put, Transaction
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
@@ -131,6 +131,32 @@ def test_a_lost_answer_is_decided_before_place_returns(cell, fate, follow):
     assert [cell.placements()[f"default/{name}"] for name in "ab"] == placed
     assert scheduler.figures.placed == 2
     assert isinstance(scheduler.place([wanted("c", gpus=2)])[0], Placement)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_slice_that_ended_before_its_lost_answer_was_decided_was_placed(store, follow):
+    with living_cell(store) as living:
+        living.agent()
+        living.controller()
+        lossy = LossyStore(store)
+        scheduler = CellClient(lossy, SystemClock()).scheduler(Batch(), follow=follow)
+
+        def lose(transactions):
+            if not any(op.key == "placement/default/a" for t in transactions for op in t.operations):
+                return None
+            lossy.lose = lambda _: None
+            lossy.inner.commit(transactions)
+            until(lambda: living.slice("a").end, "it has ended")
+            return Fate.DROPPED
+
+        lossy.lose = lose
+        placed = scheduler.place([replace(wanted("a", gpus=1), run=Run(for_seconds=0.01))])
+        assert lossy.lost
+        assert isinstance(placed[0], Placement)
+        assert living.slice("a").attempts == 1
+        free = scheduler.place([wanted("b", gpus=4)])
+        assert isinstance(free[0], Placement)
+        scheduler.close()
 
 
 def test_a_lost_answer_about_a_grant_is_decided_too(memory):
