@@ -469,6 +469,8 @@ class Pool:
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.leaf_sites: dict[str, list[int]] = {}
         self.pod_of: dict[str, str] = {}
+        self.leaf_engines = 0
+        self._on_leaf: dict[str, int] = {}
         self.pods: dict[str, list[str]] = {}
         self.hosts = Ladder()
         self.cpu_millis = self.memory_bytes = 0
@@ -541,6 +543,8 @@ class Pool:
                 self.counts[make] -= 1
             for leaf, _ in old.leaves:
                 self.leaf_sites[leaf].remove(old.number)
+                if leaf != NOWHERE:
+                    self._on_leaf[leaf] -= len(old.engines)
         node = self.view.cell.nodes.get(name)
         if node is None:
             if old is not None:
@@ -562,6 +566,9 @@ class Pool:
                 pod = self.pod_of[leaf] = switch.pod if switch else ""
                 self.pods.setdefault(pod, []).append(leaf)
             insort(self.leaf_sites.setdefault(leaf, []), number)
+            if leaf != NOWHERE:
+                here = self._on_leaf[leaf] = self._on_leaf.get(leaf, 0) + len(site.engines)
+                self.leaf_engines = max(self.leaf_engines, here)
         for stock in self._stocks.values():
             stock.admit(site, node)
         self._insert(site, self._read(site))

@@ -181,6 +181,10 @@ class Agent:
 
     # -- what to do
 
+    def needs(self) -> int:
+        """Return 0: each order is carried out as it is, whatever else is on its way."""
+        return 0
+
     def wake_at(self) -> float:
         """Return when a step ends or is to be tried again."""
         times = [self._driver.next_at(), self._confirm_at, *self._timers.values()]

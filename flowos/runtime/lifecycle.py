@@ -158,6 +158,10 @@ class Lifecycle:
 
     # -- what to do
 
+    def needs(self) -> int:
+        """Return up to where the view must be complete for this to go on."""
+        return max(self._in_flight.values(), default=0)
+
     def wake_at(self) -> float:
         """Return when `step` has something to do without any event."""
         return self._wake_at

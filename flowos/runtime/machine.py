@@ -62,6 +62,13 @@ class Machine(Protocol):
     def step(self, now: float) -> list[Instruction]:
         """Do what can be done now; `now` is monotonic seconds."""
 
+    def needs(self) -> int:
+        """Return up to where the view must be complete for this to go on; less than that = it is.
+
+        To be complete is asked of the store, and answered after all that came before: a view that
+        nobody waits for is complete soon enough without.
+        """
+
     def wake_at(self) -> float:
         """Return the monotonic second at which `step` has something to do without any event."""
 

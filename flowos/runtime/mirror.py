@@ -4,7 +4,9 @@ The logic of every loop's shell, without threads, queues or waiting: events come
 `act` says what to do now. `shell.py` carries that out with threads, the simulation in virtual time.
 
 What is held here:
-- The view is complete up to a revision only by a progress answer, asked for after the last event.
+- The view is complete up to a revision only by a progress answer, asked for after the last event:
+  at once where the machine waits for it, soon where nobody does. Each question costs a scheduler and
+  its etcd 0.2 ms, and most events need none.
 - A watch that is lost is made good by listing again; what an older watch still says is not heard.
 - An answer that never came is decided by a fence and then by the view, once it is complete up to
   the fence; until then the machine counts what it asked for as its own.
@@ -37,6 +39,7 @@ from flowos.runtime.trouble import BackOff, Trouble, kind_of
 LOG = logging.getLogger("flowos")
 
 PROGRESS_SECONDS: Final = 2.0  # how often a quiet watch is asked whether it still lives
+LAG_SECONDS: Final = 0.1  # how long a view that nobody waits for may be incomplete
 
 # -- what happened
 
@@ -189,7 +192,9 @@ class Mirror:
         self._listings, self._sendings = BackOff(dice), BackOff(dice)
         self._heard_at = 0.0
         self._asked_at = -inf
-        self._needed = 0  # the machine waits for the view to be complete up to this revision
+        self._complete_at = 0.0  # when the view was last known to be complete up to something
+        self._heard_of = 0  # the newest revision of all that came
+        self._fences = 0  # what is to be decided waits for the view to be complete up to here
         self._news = False  # the machine has not been asked since something happened
 
     # -- what happened
@@ -225,7 +230,7 @@ class Mirror:
                 commits, self._fencing = self._fencing or [], None
                 self._in_flight -= len(commits)
                 self._fenced.append((revision, commits))
-                self._needed = max(self._needed, revision)
+                self._fences = max(self._fences, revision)
             case Unfenced(error):
                 self._trouble.failed(error, now)
                 self._unknown = [*(self._fencing or []), *self._unknown]
@@ -239,10 +244,11 @@ class Mirror:
             machine, view = self.machine, self.machine.view
             for change in message.changes:
                 machine.changed(view.apply(change))
-                self._needed = max(self._needed, change.modified)
+                self._heard_of = max(self._heard_of, change.modified)
         elif isinstance(message, Progress):
             self.machine.view.progressed(message.revision)
             self._asked_at = -inf
+            self._complete_at = now
         elif isinstance(message, Lost):
             self._trouble.lost(message.why, now)
             self._in_step = False
@@ -262,8 +268,9 @@ class Mirror:
         view.load(reading.records)
         view.progressed(reading.revision)
         self._in_step = True
-        self._heard_at, self._asked_at, self._needed = now, -inf, 0
-        self._needed = max([0, *(revision for revision, _ in self._fenced)])
+        self._heard_at, self._asked_at, self._complete_at = now, -inf, now
+        self._heard_of = 0
+        self._fences = max([0, *(revision for revision, _ in self._fenced)])
         self._opening.append(OpenWatch(event.generation, reading.revision))
         self._news = True
         self.machine.relisted()
@@ -285,8 +292,7 @@ class Mirror:
             trouble.worked(now, "write" if puts else "delete")  # a full store takes deletions
         self._sendings.worked()
         for outcome in event.outcomes:
-            if outcome.revision > self._needed:
-                self._needed = outcome.revision
+            self._heard_of = max(self._heard_of, outcome.revision)
             if isinstance(outcome, Conflicted) and outcome.keys.get(self._session_key, 0) is None:
                 raise SessionLost(f"{self._session_key} is over: start again")
         self.machine.answered(commit, event.outcomes, now)
@@ -327,7 +333,7 @@ class Mirror:
             else:
                 wakes = -inf if self._news or self._may_send() else self.machine.wake_at()
                 at = min(at, max(wakes, self._held_until))
-        return min(at, max(self._heard_at, self._asked_at) + PROGRESS_SECONDS)
+        return min(at, self._lags_at(), max(self._heard_at, self._asked_at) + PROGRESS_SECONDS)
 
     def act(self, now: float) -> list[Instruction]:
         """Return what to do now, in order."""
@@ -382,10 +388,10 @@ class Mirror:
         self._news = True
 
     def _ask(self, now: float, todo: list[Instruction]) -> None:
-        """Keep the view's revision fresh: planners and frees need to know that it is complete."""
+        """Keep the view's revision as fresh as the machine needs it, and never far behind."""
         waited = now - self._heard_at >= PROGRESS_SECONDS
         # An answer to an earlier question may not reach as far as what was heard since.
-        if not (waited or self._needed > self.machine.view.revision):
+        if not (waited or self._awaited() or now >= self._lags_at()):
             return
         if now - self._asked_at < PROGRESS_SECONDS:
             return
@@ -393,3 +399,16 @@ class Mirror:
         if waited:
             self._heard_at = now
         todo.append(AskProgress())
+
+    def _awaited(self) -> bool:
+        """Whether anything waits for the view to be complete beyond where it is."""
+        complete = self.machine.view.revision
+        return self._fences > complete or (
+            self._heard_of > complete and self.machine.needs() > complete
+        )
+
+    def _lags_at(self) -> float:
+        """Return when the view has been incomplete for too long."""
+        if self._heard_of <= self.machine.view.revision or self._asked_at > -inf:
+            return inf
+        return self._complete_at + LAG_SECONDS

@@ -138,6 +138,7 @@ class Scheduling:
         self._reasons_due: dict[str, Waiting] = {}
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
+        self._known_until = 0  # the latest `known_at` of all
         self._yielded: dict[int, dict[str, float]] = {}  # priority -> slice -> until
         self._again: list[str] = []  # to be planned again at whatever happens next
         self._paused_until = -inf
@@ -162,7 +163,7 @@ class Scheduling:
             pending = self._waiting.get(change.name)
             if pending and not self.view.now(change.name):
                 # Its end may be in the same revision, and come by another watch a moment later.
-                pending.known_at = self.view.placed_at
+                pending.known_at = self._known_until = self.view.placed_at
         elif change.family == "session":
             if change.name.startswith("scheduler/"):
                 self._meet()
@@ -298,6 +299,10 @@ class Scheduling:
         self._waiting[name].shape = None
 
     # -- what to do
+
+    def needs(self) -> int:
+        """Return up to where the view must be complete for this to go on."""
+        return max(self._behind_until, self._known_until)
 
     def wake_at(self) -> float:
         """Return when `step` has something to do without any event."""

@@ -392,6 +392,10 @@ class Embedding:
             if isinstance(answer, Conflicted):
                 self._behind_until = max(self._behind_until, answer.revision)
 
+    def needs(self) -> int:
+        """Return up to where the view must be complete: a rival's commit must be seen."""
+        return self._behind_until
+
     def wake_at(self) -> float:
         """Return when to try again."""
         return inf if self._busy else self._wake_at

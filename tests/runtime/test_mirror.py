@@ -32,6 +32,7 @@ from flowos.protocol.proposal import Proposal
 from flowos.runtime import mirror
 from flowos.runtime.machine import Answer, Commit, Compact, Refused
 from flowos.runtime.mirror import (
+    LAG_SECONDS,
     Answered,
     AskProgress,
     CloseWatch,
@@ -63,6 +64,7 @@ class Puppet:
         self.seen: list[str] = []
         self.steps = 0
         self.wakes_at = inf
+        self.needed = 2**62  # whatever comes
 
     def changed(self, change) -> None:
         self.seen.append(change.name)
@@ -77,6 +79,9 @@ class Puppet:
         self.steps += 1
         wants, self.wants = self.wants, []
         return wants
+
+    def needs(self) -> int:
+        return self.needed
 
     def wake_at(self) -> float:
         return self.wakes_at
@@ -175,6 +180,37 @@ def test_events_reach_the_machine_and_only_progress_makes_the_view_complete():
     assert following.machine.steps == 2
     following.hear(Heard(1, Progress(11)))
     assert following.machine.view.revision == 11
+
+
+def test_a_view_that_nobody_waits_for_is_asked_about_a_moment_later():
+    following = Following()
+    following.machine.needed = 0
+    assert following.hear(Heard(1, change("a", 11))) == []
+    assert following.hear(Heard(1, change("b", 12)), after=0.05) == []
+    assert following.wait() == [AskProgress()]
+    assert following.now == pytest.approx(100.0 + LAG_SECONDS)
+    assert following.hear(Heard(1, change("c", 13)), after=0.01) == []
+    assert following.hear(Heard(1, Progress(12)), after=0.01) == []
+    assert following.wait() == [AskProgress()]
+    following.hear(Heard(1, Progress(13)))
+    assert following.mirror.wake_at() > following.now + 1.0
+
+
+def test_a_machine_that_waits_is_asked_for_at_once():
+    following = Following()
+    following.machine.needed = 0
+    assert following.hear(Heard(1, change("a", 11))) == []
+    following.machine.needed = 11
+    assert following.later(0.001) == [AskProgress()]
+
+
+def test_a_fence_is_asked_for_whatever_the_machine_waits_for():
+    following = Following()
+    following.machine.needed = 0
+    one = commit()
+    assert following.sends(one) == [Send(one)]
+    assert following.hear(Unanswered(one, OutcomeUnknown("no answer"))) == [PutFence()]
+    assert following.hear(Fenced(12)) == [AskProgress()]
 
 
 def test_a_lost_watch_is_closed_and_everything_is_listed_again():

@@ -275,6 +275,9 @@ class Puppet:
             found.append(self.todo.get())
         return found
 
+    def needs(self) -> int:
+        return 2**62
+
     def wake_at(self) -> float:
         return self.wakes_at
 
