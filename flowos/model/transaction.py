@@ -143,10 +143,12 @@ class Lost:
     Attributes:
         why: One clause for people.
         compacted: The oldest revision kept, where compaction was the cause; else 0.
+        anew: Whether the store is another one, or has gone back: no revision of before counts.
     """
 
     why: str
     compacted: int = 0
+    anew: bool = False
 
 
 WatchMessage: TypeAlias = Changes | Progress | Lost

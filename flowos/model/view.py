@@ -5,12 +5,12 @@ Changes from the store come in by `apply`. A planner's own commits that are unde
 journal that lets one working copy serve a whole group of plans.
 """
 
-import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
+from flowos.model import collector
 from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
 from flowos.model.codec import decode
 from flowos.model.errors import SpecError
@@ -198,15 +198,9 @@ class CellView:
     def load(self, records: Iterable[Versioned]) -> None:
         """Take in a listing after `clear`; plans under way that it does not show stay assumed."""
         plans, self._assumed = self._assumed, {}
-        # The collector would look at a million new objects again and again; none is garbage.
-        collects = gc.isenabled()
-        gc.disable()
-        try:
+        with collector.paused():
             for record in records:
                 self.apply(Change(*record))
-        finally:
-            if collects:
-                gc.enable()
         for identifier, plan in plans.items():
             if identifier not in self.placements:
                 self.assume(identifier, plan)

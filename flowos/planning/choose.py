@@ -288,9 +288,12 @@ def _one_node(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] |
         _, number, mask = _one_of(draft, ranked, ranked[0][1], seed)
     elif not draft.touched and not draft.wake:
         # The ladder's order is the order of preference, and nothing was taken off it.
-        found = list(islice(_climb(draft, want, stock, few), few))
+        climbing = _climb(draft, want, stock, few)
+        found = list(islice(climbing, 1))
         if not found:
             return None
+        if not (draft.pool.divided and not _is_afar(draft, found[0][0])):
+            found += islice(climbing, few - 1)
         number, mask = _one_of(draft, found, found[0][0], seed)
     else:
         ranked = sorted(

@@ -1,6 +1,6 @@
 """Placing a slice: claims, orders and the placement in one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flowos.model import keys
 from flowos.model.cell import WHOLE_MILLIS, Cell
@@ -111,6 +111,7 @@ def _claim_all(
 ) -> tuple[str, ...] | None:
     """Compare and write the claims; return the attempts to wait for, or None."""
     busy: list[str] = []
+    unshared: dict[str, list[str]] = {}
     for unit, amounts in units.items():
         key = claim_key(unit, attempt)
         if is_divisible(unit):
@@ -135,9 +136,24 @@ def _claim_all(
                 if engine.shareable:
                     if view.shares.get(subject):
                         return None
-                    draft.stays_quiet(f"claim/{share_unit(engine.id)}/", 0)
+                    unshared.setdefault(engine.node, []).append(subject)
         draft.claim(key, identifier, attempt, amounts)
+    for node, engines in unshared.items():
+        _stay_unshared(draft, view, node, engines)
     return take_over(draft, view, identifier, busy, PREEMPTED) if busy else ()
+
+
+def _stay_unshared(draft: Draft, view: CellView, node: str, engines: Sequence[str]) -> None:
+    """Compare that nobody holds a part of these engines.
+
+    Where nobody holds a part of any engine of the node, one compare says so of all of them: half
+    the compares and reads of a gang of whole nodes.
+    """
+    if len(engines) > 1 and not any(map(view.shares.get, view.cell.engines_of[node])):
+        draft.stays_quiet(f"claim/share/{node}/", 0)
+        return
+    for engine in engines:
+        draft.stays_quiet(f"claim/{share_unit(engine)}/", 0)
 
 
 def divide(draft: Draft, view: CellView, unit: str, more: tuple[int, ...]) -> bool:

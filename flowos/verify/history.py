@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from flowos.verify.state import EVERYTHING, State, by_revision
 
 ASK_SECONDS: Final = 1.0  # how often a quiet watch is asked how far it is
 SILENCES_MAX: Final = 30  # that many questions without an answer are an end, not a pause
+LOSSES_MAX: Final = 5  # the same of watches that are lost, one after the other, without a step on
 STOP_SECONDS: Final = 0.05  # how long a wish to stop may go unseen
 AWAY_SECONDS: Final = 10.0  # a watch that was asked so often, and says nothing, has no store
 PAUSE_SECONDS_MAX: Final = 5.0  # the longest wait before a watch that was lost is opened again
@@ -139,11 +141,13 @@ def verify_history(
         progress: Called now and then with: checked up to here, from there, up to there.
 
     Raises:
-        StoreUnreachable: No answer, or no word from a watch for long.
+        StoreUnreachable: No answer, no word from a watch for long, watches that are lost again and
+            again, or the store was replaced meanwhile.
     """
     found: list[Violation] = []
     explainer = Explainer(store)
     newest = store.read((keys.INFO,)).revision
+    reached = losses = 0
     while True:
         first = store.oldest()
         try:
@@ -154,11 +158,20 @@ def verify_history(
         checker = Checker(state)
         found += explainer.explained(checker, _new(checker.standing(), found))
         with closing(_Messages(store, after=first)) as messages:
-            if _followed_up_to(newest, checker, messages, explainer, found, first, progress):
-                return _verdict(checker, first, found)
+            lost = _follow_up_to(newest, checker, messages, explainer, found, first, progress)
+        if lost is None:
+            return _verdict(checker, first, found)
+        losses = 1 if checker.state.revision > reached else losses + 1
+        reached = max(reached, checker.state.revision)
+        if lost.anew or losses == LOSSES_MAX:
+            times = "" if lost.anew else f" {losses} times in a row"
+            raise StoreUnreachable(
+                f"the watch was lost{times} at revision {reached} of {newest}: {lost.why}"
+            )
+        time.sleep(_pause_seconds(losses))
 
 
-def _followed_up_to(
+def _follow_up_to(
     newest: int,
     checker: Checker,
     messages: _Messages,
@@ -166,8 +179,8 @@ def _followed_up_to(
     found: list[Violation],
     first: int,
     progress: Callable[[int, int, int], None] | None,
-) -> bool:
-    """Check revisions up to the newest; False where the watch ends before."""
+) -> Lost | None:
+    """Check revisions up to the newest; return why that is not all of them, or None."""
     silences = 0
     while checker.state.revision < newest:
         message = messages.next(ASK_SECONDS)
@@ -182,7 +195,7 @@ def _followed_up_to(
                 # Up to there nothing was written in this cell: a revision can be another cell's.
                 checker.state.revision = max(checker.state.revision, min(revision, newest))
             case Lost():
-                return False
+                return message
             case None if silences > SILENCES_MAX:
                 raise StoreUnreachable(
                     f"the watch has said nothing for {silences * ASK_SECONDS:.0f} s, at revision "
@@ -190,7 +203,7 @@ def _followed_up_to(
                 )
         if progress is not None:
             progress(checker.state.revision, first, newest)
-    return True
+    return None
 
 
 def follow(
@@ -204,7 +217,7 @@ def follow(
     """Check every revision from a checkpoint, or from the newest, until told to stop.
 
     A watch that is lost is opened again at the revision that was reached. Only where the history
-    from there on is compacted, or the store itself went back, the state is read and checked again;
+    from there on is compacted, or the store went back or is another one, the state is read and checked again;
     a `Listed` says what was missed.
 
     Args:
@@ -255,7 +268,9 @@ class _Follower:
                 lost = self._listen(messages)
             if lost is not None:
                 self._failures += 1
-                self._stop.wait(min(PAUSE_SECONDS_MAX, STOP_SECONDS * 2**self._failures))
+                if self._failures == LOSSES_MAX:
+                    self._gone(f"the watch is lost again and again: {lost.why}")
+                self._stop.wait(_pause_seconds(self._failures))
                 self._go_on(lost)
         self._keep()
         return _verdict(self._checker, self._first, self._found)
@@ -310,14 +325,16 @@ class _Follower:
         while not self._stop.is_set():
             try:
                 newest = self._store.read((keys.INFO,)).revision
-                if newest < at or at < lost.compacted:
-                    oldest = 0 if newest < at else lost.compacted
+                anew = lost.anew or newest < at
+                if anew or at < lost.compacted:
+                    oldest = 0 if anew else lost.compacted
                     self._checker = self._read(oldest, after=at, why=lost.why)
             except StoreError as error:
                 self._gone(str(error))
                 self._stop.wait(ASK_SECONDS)
             else:
-                self._back()
+                if self._failures < LOSSES_MAX:
+                    self._back()
                 return
 
     def _keep(self) -> None:
@@ -346,6 +363,10 @@ class _Follower:
         for violation in self._explainer.explained(checker, violations, step):
             self._found.append(violation)
             self._deliver(violation)
+
+
+def _pause_seconds(failures: int) -> float:
+    return min(PAUSE_SECONDS_MAX, STOP_SECONDS * 2.0 ** min(failures, 10))
 
 
 def _only_verifiers(changes: Iterable[Change]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from flowos.model import collector
 from flowos.model.errors import (
     OutcomeUnknown,
     RevisionCompacted,
@@ -33,6 +34,7 @@ from flowos_store import encoding, limits, versions
 from flowos_store.connection import Connection, Tls
 from flowos_store.encoding import ENCODING
 from flowos_store.failures import TooManyOperations
+from flowos_store.origins import Origins
 from flowos_store.subscription import Newest, Span
 from flowos_store.watch import EtcdWatch
 from flowos_store.wire import rpc
@@ -121,6 +123,7 @@ class EtcdStore:
         self._operations_max = limits.OPERATIONS_DEFAULT
         self._probed = False
         self._watches: list[EtcdWatch] = []
+        self._origins = Origins()
         client = self._connection.client
         self._kv, self._maintenance = client.kvstub, client.maintenancestub
         self._txn = self._connection.members.calls.unary_unary(
@@ -225,9 +228,10 @@ class EtcdStore:
     def read(self, prefixes: Sequence[str], *, at: int = 0) -> Reading:
         """Return all keys under the prefixes at one revision; see `CellStore.read`."""
         records: list[Versioned] = []
-        revision = at
-        for prefix in sorted(prefixes):
-            revision = self._read_prefix(prefix, revision, records)
+        revision, cluster = at, 0
+        with collector.paused():
+            for prefix in sorted(prefixes):
+                revision, cluster = self._read_prefix(prefix, revision, cluster, records)
         return Reading(revision, records)
 
     def watch(
@@ -241,6 +245,7 @@ class EtcdStore:
             [self._span(prefix) for prefix in prefixes],
             root_length=len(self._root),
             after=after,
+            cluster=self._origins.of(after),
             deliver=deliver,
             newest=self._newest,
             silent_seconds=self._silent_seconds,
@@ -381,8 +386,13 @@ class EtcdStore:
             )
         )
 
-    def _read_prefix(self, prefix: str, revision: int, records: list[Versioned]) -> int:
-        """Append what lies under the prefix; return the revision, the newest where 0 is given."""
+    def _read_prefix(
+        self, prefix: str, revision: int, cluster: int, records: list[Versioned]
+    ) -> tuple[int, int]:
+        """Append what lies under the prefix; return at which revision, and of which etcd.
+
+        0 stands for the newest, and for whichever answers.
+        """
         first, end = self._span(prefix)
         request = rpc.RangeRequest(key=first, range_end=end, limit=PAGE_KEYS, revision=revision)
         while True:
@@ -394,8 +404,9 @@ class EtcdStore:
                 raise
             records.extend(map(self._record, answer.kvs))
             request.revision = request.revision or answer.header.revision
+            cluster = self._origins.note(request.revision, answer.header.cluster_id, cluster)
             if not answer.more:
-                return int(request.revision)
+                return int(request.revision), cluster
             request.key = answer.kvs[-1].key + b"\0"
             request.limit = max(PAGE_KEYS, answer.count // PAGES_MAX)
 

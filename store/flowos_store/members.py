@@ -112,7 +112,6 @@ class Members:
         self._lock = threading.Lock()  # of the roster
         self._heard: queue.SimpleQueue[_Report | None] = queue.SimpleQueue()
         self._guard: threading.Thread | None = None
-        self.cluster = 0  # which etcd answered first
         self.answers = 0  # that came, roughly: who counts takes no lock
         self.closed = False
         self.calls = Routed(lambda: self.current.calls)
@@ -193,10 +192,7 @@ class Members:
             waiting.pop(member, None)
             error = done.exception()
             if error is None or is_answer(error):
-                term = 0
-                if error is None:
-                    header = done.result().header
-                    term, self.cluster = header.raft_term, self.cluster or header.cluster_id
+                term = done.result().header.raft_term if error is None else 0
                 if found < 0 or member == self._roster.current:
                     found, found_term = member, term
                     decide_at = min(decide_at, now + FIRST_CHOICE_SECONDS)

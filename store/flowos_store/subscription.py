@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from flowos.model.transaction import Change, Changes, Lost, Progress, WatchMessage
+from flowos_store.origins import ANOTHER
 
 REASK_SECONDS: Final = (0.02, 0.05, 0.1, 0.25, 1.0)  # etcd takes up to 0.1 s to bring a watch up
 REOPEN_SECONDS_MAX: Final = 5.0
@@ -187,10 +188,11 @@ class Subscription:
     def stands(self, newest: Newest) -> Lost | None:
         """Check where the store stands before another stream: does it continue what was told?"""
         if self._cluster and newest.cluster != self._cluster:
-            return Lost("another etcd answers at these endpoints")
+            return Lost(ANOTHER, anew=True)
         known = max(self._delivered)
         if newest.revision < known:
-            return Lost(f"the store went back from revision {known} to {newest.revision}")
+            why = f"the store went back from revision {known} to {newest.revision}"
+            return Lost(why, anew=True)
         return None
 
     # ----------------------------------------------------------------------------- asking
@@ -244,7 +246,7 @@ class Subscription:
         cluster = response.header.cluster_id
         if self._cluster and cluster and cluster != self._cluster:
             # Between our look at where it stands and this stream, the address changed hands.
-            return Heard((Lost("another etcd answers at these endpoints"),), Then.OVER)
+            return Heard((Lost(ANOTHER, anew=True),), Then.OVER)
         self._cluster = self._cluster or cluster
         self._stream.announced += 1
         if self._is_announced():

@@ -43,6 +43,7 @@ class EtcdWatch:
         *,
         root_length: int,
         after: int,
+        cluster: int,
         deliver: Callable[[WatchMessage], None],
         newest: Callable[[], Newest],
         silent_seconds: float,
@@ -55,6 +56,7 @@ class EtcdWatch:
             spans: What to watch.
             root_length: How many bytes to cut off the front of each key.
             after: The revision that is known already.
+            cluster: Which etcd it is a revision of; 0 = the one that is heard first.
             deliver: Takes the messages, on a thread of this watch.
             newest: Reads where the store stands; raises StoreError.
             silent_seconds: How long an answer may take before the stream counts as dead.
@@ -70,7 +72,7 @@ class EtcdWatch:
             silent_seconds=silent_seconds,
             jitter=jitter,
             has_user=connection.has_user,
-            cluster=connection.members.cluster,
+            cluster=cluster,
         )
         self._lock = threading.Condition()  # of the subscription; notified when it is asked
         self._call = _Call()

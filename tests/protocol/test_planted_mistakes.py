@@ -6,6 +6,10 @@ the same with the mistake in it, and must break the law that is named.
 
 from dataclasses import replace
 
+from flowos.model import keys
+from flowos.model.cell import Link
+from flowos.model.codec import encode
+from flowos.model.transaction import Put
 from tests.protocol.laws import law
 from tests.protocol.little_cell import (
     HALF,
@@ -18,6 +22,8 @@ from tests.protocol.little_cell import (
     F,
     X,
     Y,
+    decision,
+    whole,
 )
 from tests.protocol.planting import needed
 from tests.protocol.rules import Mistake
@@ -310,12 +316,52 @@ def test_a_whole_engine_has_no_parts():
         assert b.do(b.commit("t/T", HALF))
         assert not a.send(request)
 
-    quiet = 'draft.stays_quiet(f"claim/{share_unit(engine.id)}/", 0)'
+    quiet = 'draft.stays_quiet(f"claim/{share_unit(engine)}/", 0)'
     needed(
         script,
         Mistake("protocol.commit", quiet, "pass"),
         law="n1/f is given away whole and in parts",
     )
+
+
+def with_twins_of_f(world: World) -> None:
+    """Put two more engines beside f that can be held in parts."""
+    cell = world.cell
+    for name in "gh":
+        cell.add(replace(cell.engines["n1/f"], name=name))
+        cell.add(Link(f"p{name}", a=f"n1/{name}:0", b=f"s1:{name}"))
+        engine, link = cell.engines[f"n1/{name}"], cell.links[f"p{name}"]
+        world._write(
+            Put(keys.inventory("engine", engine.id), encode(engine)),
+            Put(keys.inventory("link", link.name), encode(link)),
+        )
+
+
+BOTH = decision(whole("n1/f", "n1/g"), "n1/f", "n1/g")
+
+
+def test_whole_engines_of_one_node_have_no_parts():
+    def script(world: World) -> None:
+        with_twins_of_f(world)
+        a, b = rivals(world)
+        request = a.ask(a.commit("t/S", BOTH))
+        assert b.do(b.commit("t/T", HALF))
+        assert not a.send(request)
+
+    needed(
+        script,
+        Mistake("protocol.commit", 'draft.stays_quiet(f"claim/share/{node}/", 0)', "pass"),
+        law="n1/f is given away whole and in parts",
+    )
+
+
+def test_whole_engines_of_a_node_are_to_be_had_beside_a_shared_one():
+    world = World()
+    with_twins_of_f(world)
+    a, _ = rivals(world)
+    assert a.do(a.commit("t/T", HALF))
+    pair = decision(whole("n1/g", "n1/h"), "n1/g", "n1/h")
+    assert a.do(a.hear().commit("t/S", pair))
 
 
 def test_a_part_is_of_an_engine_that_nobody_holds_whole():

@@ -102,7 +102,7 @@ class Followed:
         self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.stands = Newest(1, 1000)
         self.connection = Connection([f"127.0.0.1:{server.port}"], timeout_seconds=2)
-        settings = {"after": 5, "silent_seconds": 10.0, **options}
+        settings = {"after": 5, "cluster": 0, "silent_seconds": 10.0, **options}
         self.watch = EtcdWatch(
             self.connection,
             [Span(f"/{prefix}".encode(), f"/{prefix}~".encode()) for prefix in prefixes],
@@ -290,7 +290,7 @@ def test_a_store_that_went_back_is_told_as_lost(scripted, follow):
     followed.next()
     followed.stands = Newest(1, 20)
     stream.hang_up()
-    assert followed.next() == Lost("the store went back from revision 50 to 20")
+    assert followed.next() == Lost("the store went back from revision 50 to 20", anew=True)
 
 
 def test_another_store_at_the_same_address_is_told_as_lost(scripted, follow):
@@ -301,7 +301,7 @@ def test_another_store_at_the_same_address_is_told_as_lost(scripted, follow):
     followed.next()
     followed.stands = Newest(2, 2000)
     stream.hang_up()
-    assert followed.next() == Lost("another etcd answers at these endpoints")
+    assert followed.next() == Lost("another etcd answers at these endpoints", anew=True)
 
 
 def test_a_server_may_be_gone_for_days():

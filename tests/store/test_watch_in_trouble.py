@@ -228,3 +228,53 @@ def test_another_store_at_the_same_address_ends_the_watch(tmp_path, etcd_server)
         }
         store.close()
         truth.close()
+
+
+@pytest.fixture
+def replaced(tmp_path, etcd_server):
+    """A store at an address that `move` gives to another etcd, whose history is longer."""
+    old = EtcdStore([etcd_server.endpoint], "outlives")
+    flags = ("--initial-cluster-token=c",)
+    with (
+        EmbeddedEtcd(tmp_path, unsafe_no_fsync=True, flags=flags) as new,
+        Proxy(etcd_server.endpoint) as proxy,
+    ):
+        store = EtcdStore([proxy.endpoint], "outlives", read_timeout_seconds=5.0)
+        truth = EtcdStore([new.endpoint], "outlives")
+        while write(truth, 0) < write(old, 0) + 5:
+            continue
+
+        def move():
+            proxy.point_to(new.endpoint)
+            when_reachable(lambda: store.oldest())
+
+        yield store, truth, move
+        for opened in (store, truth, old):
+            opened.close()
+
+
+def test_a_store_that_outlives_its_etcd_follows_the_one_that_is_there_now(replaced):
+    store, truth, move = replaced
+    view = View(store)
+    move()
+    while view.lost is None:
+        view.take()
+    assert view.lost.anew
+    for number in range(2):
+        again = View(store)
+        again.up_to(write(truth, number))
+        assert again.lost is None
+        assert again.is_true_in(truth)
+
+
+def test_a_listing_of_the_etcd_before_is_followed_in_no_other(replaced):
+    store, truth, move = replaced
+    listed = store.read(["a/", "b/"]).revision
+    move()
+    assert store.read(["a/"]).revision > listed  # somebody else's listing, of the new one
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    watch = store.watch(["a/"], after=listed, deliver=told.put)
+    watch.ask_progress()
+    assert told.get(timeout=PATIENCE_SECONDS) == Lost(
+        "another etcd answers at these endpoints", anew=True
+    )

@@ -222,7 +222,59 @@ def test_a_watch_that_never_answers_is_not_waited_for_for_ever(little, monkeypat
         verify_history(store)
 
 
+def losing(lost, times=1_000_000):
+    """Return a store that loses each new watch, so many times."""
+
+    class Losing(Meddled):
+        opened = 0
+
+        def watch(self, prefixes, *, after, deliver):
+            self.opened += 1
+            if self.opened > times:
+                return self.inner.watch(prefixes, after=after, deliver=deliver)
+            deliver(lost)
+            return self.inner.watch(prefixes, after=after, deliver=lambda _: None)
+
+    return Losing
+
+
+def test_history_whose_watch_is_lost_again_and_again_is_given_up(scene, monkeypatch):
+    monkeypatch.setattr(history, "STOP_SECONDS", 0.0001)
+    scene.run(T, X)
+    store = losing(Lost("etcd ended the watch"))(scene.store)
+    with pytest.raises(StoreUnreachable, match=r"5 times in a row at .*: etcd ended the watch"):
+        verify_history(store)
+    store = losing(Lost("etcd ended the watch"), times=3)(scene.store)
+    assert verify_history(store).violations == ()
+
+
+def test_history_of_a_store_that_is_replaced_meanwhile_is_given_up(scene):
+    scene.run(T, X)
+    with pytest.raises(StoreUnreachable, match="the watch was lost at .*: another etcd"):
+        verify_history(losing(Lost("another etcd", anew=True))(scene.store))
+
+
 # ------------------------------------------------------------------------- following
+
+
+def test_a_follower_reads_another_store_anew_also_where_that_has_the_revision(scene):
+    scene.run(T, X)
+    store = Meddled(scene.store)
+    with followed(store) as seen:
+        seen.wait_for(lambda news: isinstance(news, Listed))
+        store.watching[0](Lost("another etcd", anew=True))
+        seen.wait_for(lambda news: isinstance(news, Listed) and news.why == "another etcd")
+
+
+def test_a_follower_whose_watch_is_lost_again_and_again_says_so_once(little, monkeypatch):
+    monkeypatch.setattr(history, "PAUSE_SECONDS_MAX", 0.0001)
+    store = losing(Lost("etcd ended the watch"), times=2000)(little.store)
+    with followed(store) as seen:
+        seen.wait_for(lambda news: isinstance(news, Told) and "answers again" in news.sentence)
+        bad = little.write(STRAY)
+        seen.wait_for(lambda news: isinstance(news, Violation) and news.revision == bad)
+    said = [news.sentence for news in seen.news if isinstance(news, Told)]
+    assert ["again and again" in said[0], "answers again" in said[-1], len(said)] == [True, True, 2]
 
 
 def test_a_torn_watch_leaves_no_revision_unchecked(scene):
