@@ -2,7 +2,7 @@
 
 import heapq
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -54,7 +54,8 @@ class SimDriver:
         key = (step.place, step.attempt)
         self._count += 1
         if step.verb is Verb.STOP:
-            self._runs.pop(key, None)
+            for stopped in _meant(step, self._runs):
+                del self._runs[stopped]
         elif step.verb is Verb.RUN:
             self._runs[key] = self._count
         self._put_up(step)
@@ -87,7 +88,7 @@ class SimDriver:
         """Return when the next step ends."""
         return self._ends[0][0] if self._ends else inf
 
-    def standing(self) -> list[Standing]:
+    def standing(self) -> list[Standing] | None:
         """Return what steps have put up and none has torn down."""
         return list(self._up.values())
 
@@ -106,8 +107,9 @@ class SimDriver:
         elif step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT):
             there = there or Standing(*key, step.order)
             self._up[key] = replace(there, order=step.order)
-        elif step.verb is Verb.STOP and there is not None:
-            self._up[key] = replace(there, running=False)
+        elif step.verb is Verb.STOP:
+            for stopped in _meant(step, self._up):
+                self._up[stopped] = replace(self._up[stopped], running=False)
 
     def _ended(self, step: Step, exit_code: int) -> None:
         there = self._up.get((step.place, step.attempt))
@@ -118,6 +120,9 @@ class SimDriver:
     def _tear_down(self, step: Step) -> None:
         """Note what a step that has ended has torn down."""
         key = (step.place, step.attempt)
+        if step.verb is Verb.SCRUB and not step.attempt:  # the end of a sweep
+            for swept in _meant(step, self._up):
+                del self._up[swept]
         there = self._up.get(key)
         if there is None or step.verb not in (Verb.DISCONNECT, Verb.SCRUB, Verb.POWER_OFF):
             return
@@ -141,3 +146,10 @@ class SimDriver:
         if seconds and self._settings.jitter:
             seconds *= 1 + self._settings.jitter * self._random.uniform(-1, 1)
         return seconds
+
+
+def _meant(step: Step, there: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return of what is there, by place and attempt, what a step that tears down is meant for."""
+    if step.attempt:
+        return [(step.place, step.attempt)] if (step.place, step.attempt) in there else []
+    return [key for key in there if key[0] == step.place and key[1] not in step.keep]

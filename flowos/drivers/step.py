@@ -1,6 +1,7 @@
 """The steps that agents ask of drivers, and the seam that drivers fill."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -24,12 +25,17 @@ class Verb(StrEnum):
 class Step:
     """One thing to do.
 
+    A STOP, DISCONNECT or SCRUB without an attempt is a part of a sweep, at a place of which nobody
+    knows what is up: every task, every entry of the crossbar and every open port, every engine of
+    the place, but for what belongs to the attempts in `keep`. The driver knows what there is.
+
     Attributes:
         place: The node or switch.
-        attempt: For whom.
+        attempt: For whom; "" = for whoever was there before.
         verb: What.
-        subject: The engine, or "" for the whole order.
+        subject: The engine, or "" for the whole order; for a sweep: the whole place.
         order: What is to be up here for the attempt (for STOP and DISCONNECT: what was).
+        keep: For a sweep: attempt -> what may be up for it, and stays as it is.
     """
 
     place: str
@@ -37,6 +43,7 @@ class Step:
     verb: Verb
     subject: str
     order: Order
+    keep: Mapping[str, Order] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,11 @@ class Standing:
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A driver that can tell what an earlier agent, or another store's orders, have left up."""
+    """A driver that can tell what an earlier agent, or another store's orders, have left up.
 
-    def standing(self) -> list[Standing]:
-        """Return all that is up."""
+    Its word is believed: where it names nothing, nothing is torn down before something new is
+    built. A driver that is not sure, as after a crash of its own, has to say so.
+    """
+
+    def standing(self) -> list[Standing] | None:
+        """Return all that is up; None = it does not know."""

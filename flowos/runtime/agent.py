@@ -4,6 +4,15 @@ One machine acts for any number of nodes and switches. For each attempt at a pla
 is up; an order that differs from that is carried out in stages, first down, then up; a unit is
 built only when no other attempt has it up here. Then the order's mod_revision is reported, in a
 transaction that compares the order.
+
+What is up is known from the driver, if it says so with authority (`Remembering`), and from what
+this life has built. A life that begins without such a driver knows no place: an order that asks
+for nothing does not say what it asked for before, and nobody else does. So before the first order
+at a place is built or reported that its predecessor has not reported in just this revision, the
+place is swept: all that no living order names is stopped, disconnected and scrubbed. What a living
+order names whose building was once reported is kept, and taken over by building it again. A place
+is swept at most once in a life, and not before something is to change there, so an agent of
+thousands of places that starts anew in the midst of its cell has nothing to do at most of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +53,7 @@ class _Work:
         failed_at: The order's mod_revision that could not be built.
         news: What is to be written of engines, with the next report.
         sent: The same, on its way.
+        own: Whether this life has built it: then `up` and `target` are all there is of it.
     """
 
     place: str
@@ -64,6 +74,7 @@ class _Work:
     sent: dict[str, Observed] = field(default_factory=dict)
     sending: bool = False
     alone: bool = False  # a group with its report was refused
+    own: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -118,6 +129,11 @@ class Agent:
         self._vanished: set[tuple[str, str]] = set()  # their orders were not in the last listing
         self._confirm_at = inf  # when the store is asked whether it is the one of this session
         self._unclean: set[tuple[str, str]] = set()  # asked for nothing, where something stands
+        self._at: dict[str, set[str]] = {}  # place -> attempts that have an order or a work there
+        self._begun = False
+        self._knows_all = False  # the driver has said what is up
+        self._known: set[str] = set()  # places that were swept, or where nothing had been
+        self._sweeps: dict[str, list[Step]] = {}  # place -> what is still to be done, in order
 
     # -- what happened
 
@@ -128,7 +144,7 @@ class Agent:
         if change.family == "order":
             place, _, attempt = change.name.rpartition("/")
             if self._serves(place):
-                self._due[place, attempt] = None
+                self._note(place, attempt)
 
     def relisted(self) -> None:
         """Look at every order again; what is up but in no order is torn down.
@@ -148,9 +164,12 @@ class Agent:
             place = engine.partition("/")[0]
             if seen.task and self._serves(place) and (place, seen.task) not in self._work:
                 self._left.setdefault((place, seen.task), []).append(engine)
-        self._due |= dict.fromkeys(self._left)
+        for place, attempt in self._left:
+            self._note(place, attempt)
         for attempt, places in self.view.orders.items():
-            self._due |= {(p, attempt): None for p in places if self._serves(p)}
+            for place in places:
+                if self._serves(place):
+                    self._note(place, attempt)
 
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Note what the store knows; a report that came too late is thought over again."""
@@ -230,15 +249,31 @@ class Agent:
         self._due |= dict.fromkeys(self._vanished)
         self._vanished.clear()
 
+    def _note(self, place: str, attempt: str) -> None:
+        """Look at an attempt at a place again."""
+        self._due[place, attempt] = None
+        self._at.setdefault(place, set()).add(attempt)
+
+    def _forget(self, place: str, attempt: str) -> None:
+        """Nothing is there any more of an attempt at a place, and nothing wanted."""
+        there = self._at.get(place)
+        if there is not None:
+            there.discard(attempt)
+            if not there:
+                del self._at[place]
+
     def _take_over(self) -> None:
         """Take as up what the driver says that an earlier agent has left up."""
-        if not isinstance(self._driver, Remembering):
+        if self._begun:  # what is up since then is this life's own
             return
-        for there in self._driver.standing():
+        self._begun = True
+        standing = self._driver.standing() if isinstance(self._driver, Remembering) else None
+        self._knows_all = standing is not None
+        for there in standing or ():
             key = there.place, there.attempt
-            if not self._serves(there.place) or key in self._work:
+            if not self._serves(there.place):
                 continue
-            work = self._work[key] = _Work(*key, up=there.order, running=there.running)
+            work = self._work[key] = _Work(*key, up=there.order, running=there.running, own=True)
             known = self.view.reports.get(there.attempt, {}).get(there.place)
             if known is not None:
                 work.report = work.reported = known.value
@@ -251,7 +286,7 @@ class Agent:
             for engine in there.order.tasks:
                 bitstream = there.order.bitstreams.get(engine, "")
                 self._observe(work, engine, power="on", bitstream=bitstream, task=there.attempt)
-            self._due[key] = None
+            self._note(*key)
 
     def _advance(self, key: tuple[str, str], now: float) -> _Work | None:
         """Move one work on; return it where it has something to report."""
@@ -261,6 +296,7 @@ class Agent:
         if work is None:
             left = self._left.pop(key, [])
             if order is None and not left:
+                self._forget(place, attempt)
                 return None
             work = self._work[key] = _Work(place, attempt)
             self._adopt(work, left, order.value if order else _NOTHING)
@@ -277,12 +313,15 @@ class Agent:
             return self._telling(work, building=True)
         if work.failed_at and work.failed_at == work.modified:
             return self._telling(work, building=True)  # the controller decides what now
+        if self._is_held_by_a_sweep(work, now):
+            return None
         if not _same(work.up, work.wanted):
             if self._begin(work, now):
                 self._due[key] = None  # steps that take no time end in this round
             return None
         if order is None and not work.news and not work.sending:
             del self._work[key]
+            self._forget(place, attempt)
             self._due |= dict.fromkeys(self._unclean)
             self._unclean.clear()
             return None
@@ -294,7 +333,65 @@ class Agent:
 
     def _is_unclean(self, place: str) -> bool:
         """Whether anything is up at a place that none of its orders names."""
-        return any(p == place and not self._is_ordered(p, a) for p, a in self._work)
+        return any(
+            (place, attempt) in self._work and not self._is_ordered(place, attempt)
+            for attempt in self._at.get(place, ())
+        )
+
+    # -- places of which nobody knows what is up
+
+    def _is_held_by_a_sweep(self, work: _Work, now: float) -> bool:
+        """Whether a work has to wait until its place is swept; begins the sweep if need be.
+
+        What is known to be up is torn down meanwhile: that takes nothing from anybody.
+        """
+        if not work.modified or _gone(work.up, work.wanted):
+            return False
+        if work.place in self._sweeps:
+            return not (work.own and _same(work.up, work.wanted))
+        if self._knows_all or work.place in self._known or work.own or work.wanted.off:
+            return False
+        if work.report.applied == work.modified:  # an earlier life has said so; nothing came since
+            return False
+        self._sweep(work.place, now)
+        return True
+
+    def _sweep(self, place: str, now: float) -> None:
+        """Begin to tear down all at a place that is not known to be wanted."""
+        keep = {}
+        for attempt in sorted(self._at[place]):
+            there = self._kept(place, attempt)
+            if there.units or there.crossbar:
+                keep[attempt] = there
+        verbs = (Verb.STOP, Verb.DISCONNECT, Verb.SCRUB)
+        first, *rest = (Step(place, "", verb, "", _NOTHING, keep) for verb in verbs)
+        self._sweeps[place] = rest
+        self._driver.begin(first, now)
+
+    def _kept(self, place: str, attempt: str) -> Order:
+        """Return what a sweep must leave up for an attempt."""
+        work = self._work.get((place, attempt))
+        if work is not None and work.own:
+            both = {*work.up.units, *work.target.units}
+            return replace(work.target if work.busy else work.up, units=tuple(sorted(both)))
+        order = self.view.orders.get(attempt, {}).get(place)
+        report = self.view.reports.get(attempt, {}).get(place)
+        if order is None or report is None or not (report.value.building or report.value.applied):
+            return _NOTHING  # if anything is up for it, then nobody knows how it came there
+        return order.value
+
+    def _swept(self, finished: Finished, now: float) -> None:
+        step = finished.step
+        if step.place not in self._sweeps:
+            return
+        if finished.error:
+            self._retries.append((now + RETRY_SECONDS, step))
+        elif self._sweeps[step.place]:
+            self._driver.begin(self._sweeps[step.place].pop(0), now)
+        else:
+            del self._sweeps[step.place]
+            self._known.add(step.place)
+            self._due |= {(step.place, attempt): None for attempt in self._at.get(step.place, ())}
 
     def _adopt(self, work: _Work, engines: Iterable[str], order: Order) -> None:
         """Take what an earlier agent left behind as up, unless it is to be up again."""
@@ -345,6 +442,7 @@ class Agent:
                 self._blocked.add(work.key)
                 return False
             self._built_for |= dict.fromkeys(here, work.key)
+            work.own = True
             work.target = work.wanted
             work.stages = self._stages_up(work)
             touched = {
@@ -430,6 +528,9 @@ class Agent:
 
     def _step_finished(self, finished: Finished, now: float) -> None:
         step = finished.step
+        if not step.attempt:
+            self._swept(finished, now)
+            return
         work = self._work.get((step.place, step.attempt))
         if work is None:
             return
@@ -536,6 +637,11 @@ class Agent:
 
 def _same(one: Order, other: Order) -> bool:
     return (one.units, one.crossbar, one.off) == (other.units, other.crossbar, other.off)
+
+
+def _gone(up: Order, wanted: Order) -> bool:
+    """Whether something is up that is not wanted: that goes first."""
+    return not {*up.units, *_exclusive(up)} <= {*wanted.units, *_exclusive(wanted)}
 
 
 def _exclusive(order: Order) -> list[str]:

@@ -8,7 +8,7 @@ offer; two of these machines on one queue only ever cost each other a conflict.
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
@@ -77,9 +77,9 @@ class _Sent:
     """A request that is under way, and what another one must not touch meanwhile."""
 
     at: float
-    written: set[str]
-    guards: set[str]
-    joins: bool  # whether another may be sent before its answer
+    written: set[str] = field(default_factory=set)
+    guards: tuple[str, ...] = ()
+    joins: bool = True  # whether another may be sent before its answer
     longest: int = 0  # list of compares or operations of any member
 
 
@@ -319,7 +319,7 @@ class Scheduling:
             self._wake_at = self._paused_until
             return []
         started = self._stopwatch()
-        sent = _Sent(started, set(), set(), joins=True)
+        sent = _Sent(started)
         proposals = self._plan_group(now, sent)
         if not proposals and not self._in_flight:
             sent.joins = False  # these change grants, or what is said of slices: they go alone
@@ -353,7 +353,7 @@ class Scheduling:
             proposal = self._plan_one(name, now)
             if proposal is not None:
                 mine = writes([proposal])
-                if self._meets(mine, proposal.guards):
+                if self._meets(mine):
                     sent.joins = False
                     break
                 alone = self._waiting[name].alone
@@ -367,7 +367,7 @@ class Scheduling:
                 self.view.assume(name, proposal.placement, proposal.record)
                 group.append(proposal)
                 sent.written |= mine
-                sent.guards.update(proposal.guards)
+                sent.guards += proposal.guards
                 if alone:
                     self._queue.advance()
                     break
@@ -387,14 +387,16 @@ class Scheduling:
             self._short = longest
         return longest <= self._short or self._fits([*group, proposal])
 
-    def _meets(self, written: set[str], guards: Iterable[str]) -> bool:
+    def _meets(self, written: set[str]) -> bool:
         """Whether a step would conflict with one of our own that is still under way.
 
         A part of a host or of an engine is guarded by "nobody put anything here since my view",
         and only an answer moves that on (see `CellView.settle`).
         """
+        parts = [key for key in written if key.startswith(("claim/share/", "claim/host/"))]
         return any(
-            not written.isdisjoint(sent.written) or not sent.guards.isdisjoint(guards)
+            not written.isdisjoint(sent.written)
+            or any(key.startswith(sent.guards) for key in parts)
             for sent in self._in_flight.values()
         )
 

@@ -63,6 +63,27 @@ def test_a_part_of_what_a_group_under_way_divides_waits_for_its_answer(asked):
     assert (figures.placed, figures.conflicts) == (2 * GROUP_MAX, 0)
 
 
+def test_whole_engines_of_one_node_may_be_taken_by_two_groups_at_once():
+    theatre = Theatre(small_cell(nodes=1, gpus=48, fpgas=0))
+    player = theatre.scheduler()
+    # Each takes two, and compares for the whole node that nobody has a part of anything there.
+    sent = under_way(player, [wanted(f"s{n:02}", gpus=2) for n in range(20)])
+    assert [len(commit.proposals) for commit in sent] == [GROUP_MAX, 4]
+    theatre.settle()
+    assert machine(player).figures.conflicts == 0
+
+
+def test_a_part_beside_whole_engines_that_are_under_way_waits_for_their_answer():
+    theatre = Theatre(small_cell(nodes=1, gpus=48, fpgas=0))
+    player = theatre.scheduler()
+    specs = [wanted(f"s{n:02}", gpus=2) for n in range(GROUP_MAX)]
+    sent = under_way(player, [*specs, wanted("part", gpus=1, share=100)])
+    assert [len(commit.proposals) for commit in sent] == [GROUP_MAX]
+    theatre.settle()
+    figures = machine(player).figures
+    assert (figures.placed, figures.conflicts) == (GROUP_MAX + 1, 0)
+
+
 def test_two_groups_that_wake_parts_of_one_engine_do_not_race():
     theatre = Theatre(small_cell(nodes=1, gpus=1))
     fence = theatre.controller().session.fence
