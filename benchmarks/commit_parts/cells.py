@@ -5,11 +5,12 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -79,7 +80,7 @@ class Bench:
         self.etcd = EmbeddedEtcd(self.folder / "etcd")
         self.processes: list[subprocess.Popen[bytes]] = []
         self.logs: list[Path] = []
-        self._frees = False
+        self._frees: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         """Start etcd and load the cell."""
@@ -147,13 +148,24 @@ class Bench:
         """Start who really gives units back: a controller, and an agent whose steps take no time."""
         if self._frees:
             return
-        self._frees = True
-        for process in (
+        self._frees += [
             self.start("agent", "--driver", "sim", "--delay", "none=0"),
             self.start("controller", "--idle-off", "0"),
-        ):  # before they have threads, which take it over
+        ]
+        for process in self._frees:  # before they have threads, which take it over
             os.setpriority(os.PRIO_PROCESS, process.pid, os.nice(0) + NICER)
         self.await_step()
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Let the controller and the agent pause: they stand for processors of other machines."""
+        for process in self._frees:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in self._frees:
+                process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End the processes, and wait for them."""
@@ -168,7 +180,7 @@ class Bench:
                 process.wait()
         self.processes.clear()
         self.logs.clear()
-        self._frees = False
+        self._frees.clear()
 
     def cpu_seconds(self) -> dict[str, float]:
         """Return the CPU that etcd and the processes have used so far, by what they are."""

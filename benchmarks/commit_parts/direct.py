@@ -63,7 +63,8 @@ class Side:
 
     ours: Rounds = field(default_factory=Rounds)
     raw: Rounds = field(default_factory=Rounds)
-    alone: Rounds = field(default_factory=Rounds)  # raw with nothing else at work
+    alone: Rounds = field(default_factory=Rounds)  # raw, of copies that nobody watches
+    busy: Rounds = field(default_factory=Rounds)  # ours, while others build and free
 
 
 class Window:
@@ -130,18 +131,19 @@ class Window:
 
 
 def direct(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
-    """Place and release in a half full cell of 1,000 x 8, with a controller and an agent at work.
+    """Place and release in a half full cell of 1,000 x 8.
 
     A round is `slices` calls of `place([spec])`; beside each of the last `share` of them is a call
     that releases the oldest slice. The rate is that of the placements, by the wall time of all
     these calls: the mix of the rival's driver, which ends jobs only once its window is full. What
     a round has placed beyond the window is released after it, and all is free before the next.
 
-    A controller and an agent, each a process of its own, build and free what is placed and
-    released all the while. They stand for other machines' processors, so they are `nice` here.
+    A controller and an agent, each a process of its own, build what was placed and free what was
+    released between the rounds. They stand for other machines' processors, so they pause in the
+    rounds themselves; `busy` is a round in which they are at work on the same cores.
 
-    The raw side sends the same placements and releases to the same cell with the same processes at
-    work; `alone` sends copies of placements that nobody watches.
+    The raw side sends the same placements and releases to the same cell; `alone` sends copies of
+    placements that nobody watches.
     """
     side = Side()
     with ExitStack() as stack:
@@ -156,10 +158,13 @@ def direct(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
             number = slices if turn else WARM
             releases = round(share * number)
             bench.settle()
-            with Profiled(on=bool(turn)):
+            with Profiled(on=bool(turn)), bench.elsewhere():
                 window.churn(scheduler, mix.take(number), releases, measured.ours)
             bench.settle()
-            window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
+            with bench.elsewhere():
+                window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
+            bench.settle()
+            window.churn(scheduler, mix.take(number), releases, measured.busy)
             bench.settle()
             alone(scheduler, raw, mix.take(number), measured.alone)
     return side
@@ -224,11 +229,12 @@ def gangs(bench: Bench, *, rounds: int, slices: int) -> Side:
             number = slices if turn else 3
             bench.settle()
             specs = [mix.of(64) for _ in range(number)]
-            with Profiled(on=bool(turn)):
+            with Profiled(on=bool(turn)), bench.elsewhere():
                 window.churn(scheduler, specs, number, measured.ours)
             bench.settle()
             specs = [mix.of(64) for _ in range(number)]
-            window.churn_raw(scheduler, raw, specs, number, measured.raw)
+            with bench.elsewhere():
+                window.churn_raw(scheduler, raw, specs, number, measured.raw)
         nodes = {len(p.ordered) for p in bench.placements().values() if p.held}
         assert nodes == {8}, nodes
         bench.settle()

@@ -83,11 +83,16 @@ class Run:
 
     def side(self, name: str, side: Side) -> None:
         """Note what is behind a comparison."""
-        for who, rounds in (("ours", side.ours), ("raw", side.raw), ("raw alone", side.alone)):
+        for who, rounds in (
+            ("ours", side.ours),
+            ("raw", side.raw),
+            ("raw alone", side.alone),
+            ("beside others", side.busy),
+        ):
             if rounds.rates:
                 second = f", release {rounds.ms(0.5, rounds.second):.2f}" if rounds.second else ""
                 self.note(
-                    f"{name}: {who:<9} {rounds.rate:>6.0f}/s, p50 {rounds.ms(0.5):.2f} "
+                    f"{name}: {who:<13} {rounds.rate:>6.0f}/s, p50 {rounds.ms(0.5):.2f} "
                     f"p99 {rounds.ms(0.99):.2f} ms{second}, client CPU {rounds.client_us:.0f} us "
                     f"a slice, rounds {' '.join(f'{rate:.0f}' for rate in rounds.rates)}"
                 )
@@ -113,11 +118,12 @@ def run_direct(run: Run) -> None:
     run.side("direct_client", side)
     # Ours, the raw ones that are real too, and a window's worth to begin with.
     each = ", ".join(
-        f"{name} {1e6 * used / (2 * run.rounds * slices + 900):.0f}" for name, used in spent.items()
+        f"{name} {1e6 * used / (3 * run.rounds * slices + 900):.0f}" for name, used in spent.items()
     )
     run.note(f"direct_client: CPU of the others, us a slice about: {each}")
     add, rate = run.figures.add, side.ours.rate
     add("direct_client", rate, "1/s", baseline=side.raw.rate, ratio_at_least=0.7)
+    add("direct_client_beside_others", side.busy.rate, "1/s", baseline=rate)
     add("direct_client_over_slurm", rate, "1/s", baseline=run.slurm.client, ratio_at_least=5)
     ack = side.ours.ms(0.5, side.ours.second)
     add("release_ack", ack, "ms", baseline=side.raw.ms(0.5), ratio_at_most=1.5)

@@ -7,19 +7,20 @@ from commit_parts.cells import Bench, Mix, Spent, half_full
 from commit_parts.direct import WARM, Rounds, Side, Window
 from commit_parts.profiled import Profiled
 from commit_parts.raw import Raw
-from commit_parts.waiter import Waiter
 
 from flowos.model.slice import SliceSpec
+from flowos.runtime.slice_queue import SliceQueue
 
 
 def queued(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
     """Submit and wait until it is seen allocated; cancel old ones; one at a time, half full.
 
-    A scheduler, and those who free (see `direct`), are at work, each in a process of its own. The
+    A scheduler is at work in a process of its own; those who free pause as in `direct`. The
     mix is that of `direct`: the rate counts the wall time of submissions, waits and cancellations.
-    `first` is from the call of `submit` to the sight of the placement in the client's own watch.
+    `first` is from the call of `submit` to the return of `wait`: the placement was seen in the
+    client's own watch.
     The raw side is what a client with a scheduler of its own would send: placement and release, a
-    transaction each, to the same cell with the same processes at work.
+    transaction each, to the same cell.
     """
     side = Side()
     with ExitStack() as stack:
@@ -30,7 +31,7 @@ def queued(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
         bench.start("scheduler", "batch")
         bench.start_freeing()
         bench.await_step()
-        waiter = stack.enter_context(closing(Waiter(bench.store)))
+        ours = stack.enter_context(bench.client.queue())
         for turn in range(rounds + 1):
             measured = side if turn else Side()  # the first, small one warms up
             number = slices if turn else WARM
@@ -39,16 +40,17 @@ def queued(bench: Bench, *, rounds: int, slices: int, share: float) -> Side:
             with bench.scheduler("raw") as scheduler:
                 window.shrink(scheduler)  # what the queue has placed in the round before
                 bench.settle()
-                window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
+                with bench.elsewhere():
+                    window.churn_raw(scheduler, raw, mix.take(number), releases, measured.raw)
             bench.settle()
-            with Profiled(on=bool(turn)):
-                churn(bench, waiter, mix.take(number), releases, window, measured.ours)
+            with Profiled(on=bool(turn)), bench.elsewhere():
+                churn(bench, ours, mix.take(number), releases, window, measured.ours)
     return side
 
 
 def churn(
     bench: Bench,
-    waiter: Waiter,
+    ours: SliceQueue,
     specs: list[SliceSpec],
     releases: int,
     window: Window,
@@ -59,8 +61,8 @@ def churn(
     with Spent() as spent:
         for number, spec in enumerate(specs):
             before = time.perf_counter()
-            bench.client.submit([spec])
-            waiter.placed(spec.id)
+            ours.submit([spec])
+            ours.wait(spec.id, "allocated", timeout_seconds=30)
             into.first.append(time.perf_counter() - before)
             window.live.append(spec.id)
             if number >= without:

@@ -22,19 +22,13 @@ class Waiter:
         """End the watch."""
         self._watch.close()
 
-    def placed(self, name: str) -> None:
-        """Wait until the slice is seen allocated."""
-        self._until(keys.placement(name), there=True)
-
     def gone(self, name: str) -> None:
         """Wait until the slice's placement is seen gone: its units are free."""
-        self._until(keys.placement(name), there=False)
-
-    def _until(self, key: str, *, there: bool) -> None:
+        key = keys.placement(name)
         while True:
             message = self._inbox.get(timeout=SEEN_SECONDS)
             if isinstance(message, Progress):
                 continue
             assert isinstance(message, Changes), message
-            if any(c.key == key and (c.value is not None) == there for c in message.changes):
+            if any(c.key == key and c.value is None for c in message.changes):
                 return

@@ -341,19 +341,19 @@ class Agent:
     # -- places of which nobody knows what is up
 
     def _is_held_by_a_sweep(self, work: _Work, now: float) -> bool:
-        """Whether a work has to wait until its place is swept; begins the sweep if need be.
-
-        What is known to be up is torn down meanwhile: that takes nothing from anybody.
-        """
-        if not work.modified or _gone(work.up, work.wanted):
-            return False
-        if work.place in self._sweeps:
-            return not (work.own and _same(work.up, work.wanted))
-        if self._knows_all or work.place in self._known or work.own or work.wanted.off:
-            return False
-        if work.report.applied == work.modified:  # an earlier life has said so; nothing came since
-            return False
-        self._sweep(work.place, now)
+        """Whether a work has to wait until its place is swept; begins the sweep if need be."""
+        swept = work.place in self._sweeps
+        if self._knows_all or work.own or work.place in self._known:
+            # What this life has up may go down meanwhile: that takes nothing from anybody.
+            up, wanted = work.up, work.wanted
+            return swept and not _same(up, wanted) and not _gone(up, wanted)
+        if not work.up.units:
+            if not work.modified or (work.wanted.off and not swept):
+                return False
+            if work.report.applied == work.modified:  # an earlier life has said so
+                return swept
+        if not swept:
+            self._sweep(work.place, now)
         return True
 
     def _sweep(self, place: str, now: float) -> None:
@@ -367,6 +367,10 @@ class Agent:
         first, *rest = (Step(place, "", verb, "", _NOTHING, keep) for verb in verbs)
         self._sweeps[place] = rest
         self._driver.begin(first, now)
+        self._look_again(place)  # steps that take no time end in this round
+
+    def _look_again(self, place: str) -> None:
+        self._due |= {(place, attempt): None for attempt in self._at.get(place, ())}
 
     def _kept(self, place: str, attempt: str) -> Order:
         """Return what a sweep must leave up for an attempt."""
@@ -388,10 +392,16 @@ class Agent:
             self._retries.append((now + RETRY_SECONDS, step))
         elif self._sweeps[step.place]:
             self._driver.begin(self._sweeps[step.place].pop(0), now)
+            self._look_again(step.place)
         else:
             del self._sweeps[step.place]
             self._known.add(step.place)
-            self._due |= {(step.place, attempt): None for attempt in self._at.get(step.place, ())}
+            for attempt in sorted(self._at.get(step.place, ())):
+                work = self._work.get((step.place, attempt))
+                if work is not None and not work.own and work.up.units:
+                    work.target = _NOTHING  # tasks were left on these engines; not any more
+                    self._arrived(work)
+            self._look_again(step.place)
 
     def _adopt(self, work: _Work, engines: Iterable[str], order: Order) -> None:
         """Take what an earlier agent left behind as up, unless it is to be up again."""

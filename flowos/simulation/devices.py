@@ -1,45 +1,92 @@
-"""What are simulated devices used for, and does anybody use what somebody else holds?"""
+"""What are simulated devices used for, and does anybody use what somebody else holds?
+
+Devices outlive the agents that act on them: what a dead agent has put up stays up, runs, and is in
+the way until somebody tears it down.
+"""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from flowos.drivers.sim import SimDriver, SimSettings
-from flowos.drivers.step import Finished, Step, Verb
+from flowos.drivers.step import Finished, Standing, Step, Verb
 
 USES: Final = frozenset({Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN})
 
 
 @dataclass
 class Devices:
-    """What drivers were told to do, and who uses which engine because of it."""
+    """What drivers were told to do, and who uses what because of it.
+
+    Attributes:
+        steps: All that began, with the moment.
+        users: Engine -> who uses it: ("engine" or "share", attempt).
+        lit: (place, lane) -> the attempts that it is connected for there.
+        running: (place, attempt) of tasks that run.
+        used: Whether anything was ever done to any of them.
+    """
 
     steps: list[tuple[float, Step]] = field(default_factory=list)
     users: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
+    lit: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    running: set[tuple[str, str]] = field(default_factory=set)
+    used: bool = False
 
     def begin(self, step: Step, now: float) -> None:
         """Note that a step began."""
         self.steps.append((now, step))
+        self.used = True
         if step.verb is Verb.POWER_OFF:
             assert not self.users[step.subject], f"{step.subject} loses power in use"
         if step.verb in USES:
             for engine, kind in _engines(step):
                 self.users[engine].add((kind, step.attempt))
+        if step.verb is Verb.RUN:
+            self.running.add((step.place, step.attempt))
+        if step.verb is Verb.CONNECT:
+            for unit in step.order.units:
+                if unit.startswith("lane/"):
+                    self.lit[step.place, unit].add(step.attempt)
 
     def finish(self, finished: Finished) -> None:
         """Note that a step ended."""
         step = finished.step
-        if step.verb is Verb.SCRUB and not finished.error:
-            self.users[step.subject] = {
-                user for user in self.users[step.subject] if user[1] != step.attempt
-            }
+        if finished.error:
+            return
+        match step.verb:
+            case Verb.RUN:
+                self.running.discard((step.place, step.attempt))
+            case Verb.STOP:
+                self.running = {
+                    (place, attempt)
+                    for place, attempt in self.running
+                    if place != step.place or _stays(step, attempt)
+                }
+            case Verb.DISCONNECT:
+                for (place, lane), attempts in list(self.lit.items()):
+                    if place == step.place:
+                        self._keep_lit(place, lane, {a for a in attempts if _stays(step, a)})
+            case Verb.SCRUB:
+                self._scrub(step)
+            case _:
+                pass
 
-    def forget(self, places: Iterable[str]) -> None:
-        """What a dead agent's simulated devices did is gone with it."""
-        for engine in list(self.users):
-            if engine.partition("/")[0] in places:
-                del self.users[engine]
+    def _scrub(self, step: Step) -> None:
+        whole_place = [] if step.subject else list(self.users)
+        here = [e for e in whole_place if e.partition("/")[0] == step.place]
+        for engine in [step.subject] if step.subject else here:
+            left = {user for user in self.users[engine] if _stays(step, user[1])}
+            for _, attempt in sorted(self.users[engine] - left):
+                runs = (step.place, attempt) in self.running
+                assert not runs, f"{engine} is scrubbed while tasks of {attempt} run on it"
+            self.users[engine] = left
+
+    def _keep_lit(self, place: str, lane: str, attempts: set[str]) -> None:
+        if attempts:
+            self.lit[place, lane] = attempts
+        else:
+            del self.lit[place, lane]
 
     def verbs(self, attempt: str = "", place: str = "") -> list[str]:
         """Return the steps so far, e.g. "load n0/fpga0"."""
@@ -50,14 +97,16 @@ class Devices:
         ]
 
     def check(self, claims: Collection[str]) -> None:
-        """No engine has two users, unless they share it; and none is used that nobody holds.
+        """No engine or lane has two users, unless they share it; none is used that nobody holds.
 
         Args:
             claims: The keys of all claims, below "claim/".
 
         Raises:
-            AssertionError: Names the engine and its users.
+            AssertionError: Names the engine or lane and its users.
         """
+        for (place, lane), attempts in self.lit.items():
+            assert len(attempts) < 2, f"{lane} is lit at {place} for {sorted(attempts)}"
         for engine, users in self.users.items():
             kinds = {kind for kind, _ in users}
             assert len(users) < 2 or kinds == {"share"}, f"{engine} is used by {sorted(users)}"
@@ -65,6 +114,11 @@ class Devices:
                 held = f"engine/{engine}" in claims
                 part = f"share/{engine}/{attempt}" in claims
                 assert held or part, f"{engine} is free but still used for {attempt}"
+
+
+def _stays(step: Step, attempt: str) -> bool:
+    """Whether a step that tears down leaves alone what is up for an attempt."""
+    return attempt in step.keep if not step.attempt else attempt != step.attempt
 
 
 def _engines(step: Step) -> Iterator[tuple[str, str]]:
@@ -75,7 +129,10 @@ def _engines(step: Step) -> Iterator[tuple[str, str]]:
 
 
 class Bench:
-    """A simulated driver whose steps are on record, and may be told to fail."""
+    """A simulated driver whose steps are on record, and may be told to fail.
+
+    It knows what is up only while nothing ever was: its successor has to look after the rest.
+    """
 
     def __init__(self, devices: Devices, settings: SimSettings, seed: int = 0) -> None:
         """Use devices that others may look at."""
@@ -109,6 +166,10 @@ class Bench:
     def next_at(self) -> float:
         """Return when the next step ends."""
         return self.inner.next_at()
+
+    def standing(self) -> list[Standing] | None:
+        """Say that nothing is up at devices that were never used; else that it does not know."""
+        return None if self.devices.used else []
 
     def close(self) -> None:
         """Forget everything."""

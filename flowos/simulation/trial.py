@@ -436,7 +436,6 @@ class Trial:
             8,
             in_flight_max=2,
             records=records,
-            ended=lambda _: self.devices.forget(places),
         )
 
     def _client(self, name: str, specs: Sequence[tuple[float, SliceSpec]]) -> Role:

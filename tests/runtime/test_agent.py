@@ -518,8 +518,8 @@ def test_an_agent_that_starts_anew_scrubs_what_a_task_was_left_on(shop):
     shop.player.acts = True
     shop.player.enter()
     shop.devices.steps.clear()
-    shop.play(0.5)
-    assert shop.done() == ["scrub n0/fpga0"]
+    shop.play(2.5)
+    assert shop.done() == ["stop", "disconnect", "scrub"]  # it knows of nothing else at the place
     assert not shop.applied("a")
     shop.play(5)
     assert shop.applied("a")
@@ -536,7 +536,7 @@ def test_an_agent_that_starts_anew_scrubs_for_orders_that_are_gone(shop):
     shop.player.enter()
     shop.devices.steps.clear()
     shop.play(10)
-    assert shop.done() == ["scrub n0/fpga0", "load n0/fpga0"]
+    assert shop.done() == ["stop", "disconnect", "scrub", "load n0/fpga0"]
     assert shop.observed("n0/fpga0") == Observed(bitstream=ADD, task="b")
 
 

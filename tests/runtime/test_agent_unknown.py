@@ -260,12 +260,13 @@ def test_a_quarantine_at_an_unknown_place_is_reported_after_the_sweep():
     assert life.applied("q") == 10
 
 
-def test_a_task_left_on_an_engine_is_scrubbed_and_its_place_swept():
-    life = Life(
-        (keys.order("n0", "a"), NOTHING), (keys.observed("n0/gpu0"), Observed(task="a"))
-    )
-    assert life.driver.verbs == ["scrub n0/gpu0", *SWEEP]
-    assert life.applied("a") == 10
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_task_left_on_an_engine_is_stopped_before_it_is_scrubbed(ordered):
+    order = [(keys.order("n0", "a"), NOTHING)] if ordered else []
+    life = Life(*order, (keys.observed("n0/gpu0"), Observed(task="a")))
+    assert life.driver.verbs == SWEEP
+    assert life.agent._observed("n0/gpu0").task == ""
+    assert life.applied("a") == (10 if ordered else 0)
 
 
 def test_a_driver_that_says_with_authority_what_stands_spares_the_sweep():

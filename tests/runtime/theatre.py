@@ -451,7 +451,6 @@ class Player:
             self.theatre.late += self.requests
         self.requests.clear()
         self.answers.clear()
-        self.theatre.devices.forget(self.places)
         self.theatre.expiries.append((self.theatre.clock.now + TTL_SECONDS, self.session.lease))
         self.acts = False
         self.theatre.trace.append(f"{self.theatre.clock.now:.2f} {self.name} dies")
@@ -466,7 +465,6 @@ class Player:
         """End as by SIGTERM."""
         self.watch.close()
         self.session.lease.revoke()
-        self.theatre.devices.forget(self.places)
         self.acts = False
 
     # -- moves

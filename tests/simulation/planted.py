@@ -13,6 +13,7 @@ from flowos.model.transaction import Changes, Committed, Conflicted, Lost
 from flowos.protocol import release
 from flowos.protocol.proposal import Draft
 from flowos.runtime import mirror
+from flowos.runtime.agent import Agent
 from flowos.runtime.machine import after_fence
 from flowos.runtime.mirror import Mirror, Send
 from flowos.runtime.requests import Look
@@ -141,6 +142,10 @@ def units_freed_before_all_have_reported() -> None:
     plant(release, "cleaners_of", lambda _cell, _unit, ordered: ordered[:1])
 
 
+def an_emptied_order_taken_for_a_clean_place() -> None:
+    plant(Agent, "_is_held_by_a_sweep", lambda _self, _work, _now: False)
+
+
 MISTAKES: dict[str, Callable[[], None]] = {
     mistake.__name__: mistake
     for mistake in (
@@ -155,6 +160,7 @@ MISTAKES: dict[str, Callable[[], None]] = {
         no_session_compared,
         a_fence_that_is_not_put,
         units_freed_before_all_have_reported,
+        an_emptied_order_taken_for_a_clean_place,
     )
 }
 
