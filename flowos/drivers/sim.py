@@ -88,7 +88,7 @@ class SimDriver:
         """Return when the next step ends."""
         return self._ends[0][0] if self._ends else inf
 
-    def standing(self) -> list[Standing] | None:
+    def standing(self) -> list[Standing]:
         """Return what steps have put up and none has torn down."""
         return list(self._up.values())
 

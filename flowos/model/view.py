@@ -6,13 +6,13 @@ journal that lets one working copy serve a whole group of plans.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from flowos.model import collector
 from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
-from flowos.model.codec import decode
+from flowos.model.codec import FEW, decode, decode_many
 from flowos.model.errors import SpecError
 from flowos.model.placement import Observed, Order, Placement, Report, Session
 from flowos.model.slice import Slice, Waiting
@@ -22,6 +22,7 @@ from flowos.model.units import NOTHING, Amounts, engine_unit, is_divisible, well
 T = TypeVar("T")
 
 _THINGS: Final = {family: kind for kind, family in FAMILY_OF.items()}
+_MANY: Final = 8 * FEW  # records of a listing, from which on some kind in it has more than a few
 
 
 class Entry(NamedTuple, Generic[T]):
@@ -61,7 +62,7 @@ class CellView:
         unreadable: Key -> why its record cannot be read; it is left alone.
         listeners: Called with each unit whose holders changed.
         inventory_listeners: Called with (family, name) for each thing that came, changed or
-            went; with ("", "") when everything was forgotten.
+            went; with ("", "") when everything was forgotten, or has been listed.
     """
 
     cell: Cell = field(default_factory=Cell)
@@ -195,15 +196,41 @@ class CellView:
 
     # -- the store's word
 
-    def load(self, records: Iterable[Versioned]) -> None:
+    def load(self, records: Sequence[Versioned]) -> None:
         """Take in a listing after `clear`; plans under way that it does not show stay assumed."""
         plans, self._assumed = self._assumed, {}
         with collector.paused():
-            for record in records:
-                self.apply(Change(*record))
+            self._load(records)
         for identifier, plan in plans.items():
             if identifier not in self.placements:
                 self.assume(identifier, plan)
+
+    def _load(self, records: Sequence[Versioned]) -> None:
+        # The same as `apply` of each. Inventory and slices are nearly all of a listing; going
+        # through them family by family takes half the time, and listeners are told once.
+        read: Callable[[type, bytes], Any] = decode_many if len(records) > _MANY else decode
+        add, slices, written_at = self.cell.add, self.slices, self.written_at
+        prefix, kind, things = "/", None, False
+        for record in records:
+            key, value, created, modified = record
+            if not key.startswith(prefix):
+                family = key.partition("/")[0]
+                prefix, kind = f"{family}/", _THINGS.get(family)
+                things = things or kind is not None
+            try:
+                if kind is not None:
+                    add(read(kind, value))
+                    if kind is Domain:
+                        written_at[key] = modified
+                elif prefix == "slice/":
+                    slices[key[6:]] = Entry(read(Slice, value), created, modified)
+                else:
+                    self.apply(Change(*record))
+            except SpecError as error:
+                self.unreadable[key] = str(error)
+        if things:
+            for listener in self.inventory_listeners:
+                listener("", "")
 
     def apply(self, change: Change) -> Applied:
         """Take in one change, whatever it is about; a record that cannot be read is set aside."""

@@ -609,9 +609,9 @@ class Pool:
         for name in cell.links_at.get(engine, ()):
             link = cell.links[name]
             lanes += link.lanes
-            other = link.a_thing
+            other = link.a.partition(":")[0]  # as `a_thing`, 100,000 times
             if other == engine:
-                other = link.b_thing
+                other = link.b.partition(":")[0]
             switch = cell.switches.get(other)
             if switch is not None and other not in above:
                 above.append(other)
@@ -640,7 +640,7 @@ class Pool:
         switches = self.view.cell.switches
         trunks: dict[str, list[Trunk]] = {name: [] for name in switches}
         for link in self.view.cell.links.values():
-            a, b = link.a_thing, link.b_thing
+            a, b = link.a.partition(":")[0], link.b.partition(":")[0]  # as `a_thing` and `b_thing`
             if a in switches and b in switches and a != b:
                 trunks[a].append(Trunk(b, link, "fwd", "rev"))
                 trunks[b].append(Trunk(a, link, "rev", "fwd"))

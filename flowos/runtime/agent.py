@@ -26,7 +26,7 @@ from flowos.model.life import is_quarantine
 from flowos.model.placement import Observed, Order, Report
 from flowos.model.transaction import Committed, Conflicted
 from flowos.model.units import engine_unit, is_divisible, subject_of
-from flowos.model.view import Applied, CellView
+from flowos.model.view import Applied, CellView, Entry
 from flowos.protocol.proposal import Draft, Fence, Proposal
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 
@@ -54,6 +54,7 @@ class _Work:
         news: What is to be written of engines, with the next report.
         sent: The same, on its way.
         own: Whether this life has built it: then `up` and `target` are all there is of it.
+        again: Not looked at since the session began; `modified` is what it was in the last one.
     """
 
     place: str
@@ -75,6 +76,7 @@ class _Work:
     sending: bool = False
     alone: bool = False  # a group with its report was refused
     own: bool = False
+    again: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -135,6 +137,25 @@ class Agent:
         self._known: set[str] = set()  # places that were swept, or where nothing had been
         self._sweeps: dict[str, list[Step]] = {}  # place -> what is still to be done, in order
 
+    def go_on(self, *, fence: Callable[[], Fence], on_new_cell: Callable[[], None]) -> None:
+        """Keep what is known of devices for a new session, in this store or another.
+
+        Nothing that the last session asked for can still happen, and no revision of it counts:
+        revisions of two stores are not compared.
+        """
+        self.view = CellView()
+        self._fence, self._on_new_cell = fence, on_new_cell
+        for work in self._work.values():
+            work.again, work.sending, work.alone = True, False, False
+            work.news, work.sent = {}, {}
+        named = {subject_of(u) for w in self._work.values() for u in _units(w) if _computes(u)}
+        self._engines = {e: seen for e, seen in self._engines.items() if e in named}
+        self._tellers.clear()
+        self._on_the_way.clear()
+        self._held_back.clear()
+        self._vanished.clear()
+        self._confirm_at = inf
+
     # -- what happened
 
     def changed(self, change: Applied) -> None:
@@ -155,7 +176,9 @@ class Agent:
         """
         self._due |= dict.fromkeys(self._work)
         self._vanished = {
-            key for key, work in self._work.items() if work.modified and not self._is_ordered(*key)
+            key
+            for key, work in self._work.items()
+            if work.modified and not work.again and not self._is_ordered(*key)
         }
         self._confirm_at = -inf if self._vanished else inf
         self._take_over()
@@ -303,11 +326,16 @@ class Agent:
             known = self.view.reports.get(attempt, {}).get(place)
             if known is not None:
                 work.report = work.reported = known.value
+        again = work.again
+        if again:
+            self._resume(work, order)
         if order is None:
             if key in self._vanished:
                 return None
             work.wanted, work.modified = _NOTHING, 0
-        elif order.modified > work.modified:  # never an order older than one that was built
+        elif (
+            again or order.modified > work.modified
+        ):  # never an order older than one that was built
             work.wanted, work.modified = order.value, order.modified
         if work.busy:
             return self._telling(work, building=True)
@@ -330,6 +358,26 @@ class Agent:
             return None
         self._run(work, now)
         return self._telling(work, building=False)
+
+    def _resume(self, work: _Work, order: Entry[Order] | None) -> None:
+        """Look at a work for the first time in a new session."""
+        known = self.view.reports.get(work.attempt, {}).get(work.place)
+        same = order is not None and order.value == work.wanted
+        modified = order.modified if order is not None and same else -1
+        before, work.again = work.report, False
+        work.planned = modified if work.planned == work.modified else -1
+        work.failed_at = modified if same and 0 < work.failed_at == work.modified else 0
+        work.report = work.reported = known.value if known is not None else Report()
+        if before.exit_code is not None:  # told to a session, and perhaps to no store that is left
+            work.report = replace(work.report, exit_code=before.exit_code)
+        if work.failed_at:
+            work.report = replace(work.report, building=modified, failed=before.failed)
+        for unit in sorted(_units(work)):
+            engine = subject_of(unit)
+            seen = self._engines.get(engine) if _computes(unit) else None
+            if seen is not None and seen != self.view.observed.get(engine, Observed()):
+                work.news[engine] = seen
+                self._tellers[engine] = work
 
     def _is_unclean(self, place: str) -> bool:
         """Whether anything is up at a place that none of its orders names."""
@@ -657,6 +705,11 @@ def _gone(up: Order, wanted: Order) -> bool:
 def _exclusive(order: Order) -> list[str]:
     """Return the units of which a place can have only one holder's up at a time."""
     return [u for u in order.units if not is_divisible(u)] + [engine_unit(e) for e in order.off]
+
+
+def _units(work: _Work) -> set[str]:
+    """Return all that may be up for a work, or just be going off."""
+    return {*work.up.units, *work.target.units, *_exclusive(work.up), *_exclusive(work.target)}
 
 
 def _computes(unit: str) -> bool:

@@ -60,6 +60,7 @@ class Supervisor:
 
     Attributes:
         trouble: What the process has to say of its store, over all its lives.
+        kept: What an agent knows of its devices, from one life to the next.
     """
 
     store: Store
@@ -67,6 +68,7 @@ class Supervisor:
     stopping: threading.Event = field(default_factory=threading.Event)
     shell: Shell | None = None
     trouble: Trouble = field(default_factory=Trouble)
+    kept: "_Hands | None" = None
 
     def stop(self, *_signal: object) -> None:
         """End soon; usable as a signal handler."""
@@ -266,7 +268,9 @@ def agent_process(
     """Run one life of an agent that acts for these nodes and switches.
 
     Only one process at a time may act for a place: the caller holds a lock of the machine's. The
-    life ends when the cell is loaded anew, since its places may be others then.
+    life ends when the cell is loaded anew, since its places may be others then. With the same
+    driver and places the next life goes on with what this one knows, so that nothing starts anew
+    because a session was lost; the caller closes the driver when the process ends.
     """
 
     def end_this_life() -> None:
@@ -279,15 +283,21 @@ def agent_process(
             "agent", name, policy=policy, pid=os.getpid(), started_at=supervisor.clock.wall()
         )
         session.put_leased({keys.session("agent", place): record for place in places})
-        served = frozenset(places)
-        machine = Agent(
-            CellView(),
-            driver,
-            fence=lambda: session.fence,
-            serves=served.__contains__,
-            fits=_fits(supervisor.store),
-            on_new_cell=end_this_life,
-        )
+        hands = supervisor.kept
+        if hands is not None and hands.driver is driver and hands.places == frozenset(places):
+            machine = hands.machine
+            machine.go_on(fence=lambda: session.fence, on_new_cell=end_this_life)
+        else:
+            served = frozenset(places)
+            machine = Agent(
+                CellView(),
+                driver,
+                fence=lambda: session.fence,
+                serves=served.__contains__,
+                fits=_fits(supervisor.store),
+                on_new_cell=end_this_life,
+            )
+            supervisor.kept = _Hands(machine, driver, served)
         follows: Sequence[str] = AGENT_FOLLOWS
         if len(places) == 1:
             follows = tuple(f"{family}{places[0]}/" for family in AGENT_FOLLOWS)
@@ -295,7 +305,15 @@ def agent_process(
         supervisor.live(session, machine, follows, ready=ready, commit_threads=2)
     finally:
         session.close()
-        driver.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Hands:
+    """What an agent's lives have in common."""
+
+    machine: Agent
+    driver: Driver
+    places: frozenset[str]
 
 
 def _open(

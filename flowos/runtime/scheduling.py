@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
 
-from flowos.model import keys
+from flowos.model import collector, keys
 from flowos.model.errors import TransactionTooLarge
 from flowos.model.placement import Decision, Unplaceable
-from flowos.model.slice import Reason, SliceSpec, Waiting
+from flowos.model.slice import Reason, Slice, SliceSpec, Waiting
 from flowos.model.transaction import Committed, Conflicted, Seen
 from flowos.model.units import is_divisible, kind_of, subject_of
 from flowos.model.view import Applied, CellView
@@ -175,9 +175,13 @@ class Scheduling:
         self._queue.clear()
         self._freed += 1
         self._meet()
-        for name in self.view.slices:
-            self._enqueue(name)
-        self.pool.fold()  # now, and not when the first slice waits for it
+        now, order = self._stopwatch(), self.policy.order
+        for name, entry in self.view.slices.items():
+            if self._may_be_placed(name, entry.value):
+                self._waiting[name] = Pending(order(entry.value.spec, entry.created), now)
+        self._queue.restart()  # sorted once: put one by one, 20,000 take 0.3 s
+        with collector.paused():
+            self.pool.fold()  # now, and not when the first slice waits for it
 
     def _meet(self) -> None:
         """Divide the queue and the cell among those who are there now."""
@@ -285,18 +289,18 @@ class Scheduling:
 
     def _enqueue(self, name: str) -> None:
         entry = self.view.slices.get(name)
-        if (
-            entry is None
-            or entry.value.spec.policy != self.policy.name
-            or entry.value.cancelled
-            or entry.value.held
-            or entry.value.end is not None
-            or (self.view.now(name) is not None and not self.view.assumed(name))
-        ):
+        if entry is None or not self._may_be_placed(name, entry.value):
             self._queue.drop(name)
             return
         self._queue.put(name, self.policy.order(entry.value.spec, entry.created), self._stopwatch())
         self._waiting[name].shape = None
+
+    def _may_be_placed(self, name: str, record: Slice) -> bool:
+        return (
+            record.spec.policy == self.policy.name
+            and not (record.cancelled or record.held or record.end is not None)
+            and (self.view.now(name) is None or self.view.assumed(name))
+        )
 
     # -- what to do
 

@@ -85,6 +85,7 @@ class Shell:
         )
         self._threads = commit_threads
         self._watch: Watch | None = None
+        self._not_compacted: set[type[StoreError]] = set()
         self._mirror = Mirror(
             machine,
             session_key=session.key if session is not None else "",
@@ -224,4 +225,8 @@ class Shell:
             if self._maintenance is not None:
                 self._maintenance.compact(job.before)
         except StoreError as error:
-            LOG.warning("not compacted: %s", error)
+            if type(error) not in self._not_compacted:  # the same again and again is said once
+                self._not_compacted.add(type(error))
+                LOG.warning("not compacted: %s", error)
+        else:
+            self._not_compacted.clear()

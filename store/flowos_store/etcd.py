@@ -1,6 +1,8 @@
 """What does etcd say? The cell's state kept there, spoken to in single round trips."""
 
+import contextlib
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -228,10 +230,28 @@ class EtcdStore:
     def read(self, prefixes: Sequence[str], *, at: int = 0) -> Reading:
         """Return all keys under the prefixes at one revision; see `CellStore.read`."""
         records: list[Versioned] = []
+        spans = deque(self._span(prefix) for prefix in sorted(prefixes))
         revision, cluster = at, 0
+        first, end = spans.popleft() if spans else (b"", b"")
+        page = self._page(first, end, revision) if end else None
         with collector.paused():
-            for prefix in sorted(prefixes):
-                revision, cluster = self._read_prefix(prefix, revision, cluster, records)
+            while page is not None:
+                answer = page()
+                revision = revision or answer.header.revision
+                cluster = self._origins.note(revision, answer.header.cluster_id, cluster)
+                # etcd looks for the next page while records are made of this one.
+                page = None
+                if answer.more:
+                    page = self._page(
+                        answer.kvs[-1].key + b"\0",
+                        end,
+                        revision,
+                        limit=max(PAGE_KEYS, answer.count // PAGES_MAX),
+                    )
+                elif spans:
+                    first, end = spans.popleft()
+                    page = self._page(first, end, revision)
+                records += self._records(answer.kvs)
         return Reading(revision, records)
 
     def watch(
@@ -349,6 +369,20 @@ class EtcdStore:
         key = entry.key[len(self._root) :].decode(*ENCODING)
         return Versioned(key, entry.value, entry.create_revision, entry.mod_revision)
 
+    def _records(self, entries: Iterable[Any]) -> list[Versioned]:
+        """Return the same for many, in two thirds of the time."""
+        start, new = len(self._root), tuple.__new__
+        try:
+            return [
+                new(
+                    Versioned,
+                    (e.key[start:].decode(), e.value, e.create_revision, e.mod_revision),
+                )
+                for e in entries
+            ]
+        except UnicodeDecodeError:  # a foreign key
+            return list(map(self._record, entries))
+
     def _group_outcomes(self, transactions: Sequence[Transaction], answer: Any) -> list[Outcome]:
         revision = answer.header.revision
         members = [response.response_txn for response in answer.responses]
@@ -386,29 +420,42 @@ class EtcdStore:
             )
         )
 
-    def _read_prefix(
-        self, prefix: str, revision: int, cluster: int, records: list[Versioned]
-    ) -> tuple[int, int]:
-        """Append what lies under the prefix; return at which revision, and of which etcd.
+    def _page(
+        self, first: bytes, end: bytes, revision: int, *, limit: int = PAGE_KEYS
+    ) -> Callable[[], Any]:
+        """Begin to read keys; return what waits for them.
 
-        0 stands for the newest, and for whichever answers.
+        Args:
+            first: The first key.
+            end: Before which key to end.
+            revision: 0 = the newest.
+            limit: How many keys at most.
         """
-        first, end = self._span(prefix)
-        request = rpc.RangeRequest(key=first, range_end=end, limit=PAGE_KEYS, revision=revision)
-        while True:
+        request = rpc.RangeRequest(key=first, range_end=end, limit=limit, revision=revision)
+        begun: list[Any] = []
+        with contextlib.suppress(ValueError):  # closed, or so it was: the call itself will say it
+            begun.append(
+                self._kv.Range.future(
+                    request, self._read_timeout_seconds, metadata=self._connection.metadata
+                )
+            )
+
+        def call() -> Any:
+            if begun:
+                return begun.pop().result()
+            return self._kv.Range(
+                request, self._read_timeout_seconds, metadata=self._connection.metadata
+            )
+
+        def answer() -> Any:
             try:
-                answer = self._range(request)
+                return self._connection.ask(call)
             except StoreRefused as error:
                 if "has been compacted" in str(error):
-                    raise RevisionCompacted(request.revision, self.oldest()) from error
+                    raise RevisionCompacted(revision, self.oldest()) from error
                 raise
-            records.extend(map(self._record, answer.kvs))
-            request.revision = request.revision or answer.header.revision
-            cluster = self._origins.note(request.revision, answer.header.cluster_id, cluster)
-            if not answer.more:
-                return int(request.revision), cluster
-            request.key = answer.kvs[-1].key + b"\0"
-            request.limit = max(PAGE_KEYS, answer.count // PAGES_MAX)
+
+        return answer
 
     def _newest(self) -> Newest:
         header = self._range(rpc.RangeRequest(key=self._root, count_only=True)).header

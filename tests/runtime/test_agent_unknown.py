@@ -1,11 +1,12 @@
 """What does an agent do at a place of which neither it nor its driver knows what is up?"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from flowos.drivers.sim import SimDriver, SimSettings
-from flowos.drivers.step import Finished, Step, Verb
+from flowos.drivers.step import Finished, Remembering, Standing, Step, Verb
 from flowos.model import keys
 from flowos.model.codec import decode, encode
 from flowos.model.placement import Arc, Observed, Order, Report, Turn
@@ -154,6 +155,7 @@ def test_a_sweep_that_fails_is_tried_again_and_nothing_is_reported_before(verb):
 def test_a_unit_that_this_life_has_not_seen_clean_is_scrubbed_before_it_is_built():
     life = Life((keys.order("n0", "a"), UP))
     assert life.driver.verbs == [*SWEEP, "connect", "run"]
+    assert life.driver.steps[0].keep == {}  # perhaps it was begun, but nothing was said of it
     assert life.applied("a") == 10
 
 
@@ -233,6 +235,24 @@ def test_nobody_builds_at_a_place_while_it_is_swept():
     assert life.applied("b") == revision
 
 
+def test_what_this_life_has_up_grows_only_after_a_sweep_and_goes_down_meanwhile():
+    b = Order("default/b", units=(OTHER,))
+    life = Life(
+        (keys.order("n0", "b"), b), (keys.report("n0", "b"), Report(10, 10)),
+        seconds={Verb.SCRUB: 5.0},
+    )  # fmt: skip
+    assert life.driver.verbs == []
+    life.order("a", UP)
+    life.order("b", replace(b, units=(OTHER, "lane/y/fwd/0")))
+    life.until(4.0)
+    assert life.driver.verbs == SWEEP
+    life.order("b", NOTHING)
+    life.until(4.5)
+    assert life.driver.verbs == [*SWEEP, "scrub n0/gpu1"]
+    life.until(20.0)
+    assert life.driver.verbs == [*SWEEP, "scrub n0/gpu1", "connect", "run"]
+
+
 def test_an_order_emptied_while_its_place_is_swept_is_reported_after_it():
     life = Life((keys.order("n0", "a"), UP), seconds={Verb.SCRUB: 5.0})
     revision = life.order("a", NOTHING)
@@ -291,27 +311,15 @@ def test_a_driver_that_says_with_authority_what_stands_spares_the_sweep():
 
 
 def test_a_driver_that_remembers_nothing_after_a_crash_says_so_and_its_places_are_swept():
-    begun: list[Verb] = []
-
-    class Crashed(SimDriver):
-        def begin(self, step: Step, now: float) -> None:
-            begun.append(step.verb)
-            super().begin(step, now)
-
-        def standing(self) -> None:
+    class Crashed(Forgetful):
+        def standing(self) -> list[Standing] | None:
             return None
 
-    agent = Agent(
-        CellView(),
-        Crashed(SimSettings()),
-        fence=lambda: FENCE,
-        serves="n0".__eq__,
-        fits=lambda _proposals: True,
-    )
-    agent.view.load([Versioned(keys.order("n0", "a"), encode(NOTHING), 10, 10)])
-    agent.relisted()
-    agent.step(0.0)
-    assert begun == [Verb.STOP, Verb.DISCONNECT, Verb.SCRUB]
+    driver = Crashed()
+    assert isinstance(driver, Remembering)
+    life = Life((keys.order("n0", "a"), NOTHING), driver=driver)
+    assert driver.verbs == SWEEP
+    assert life.applied("a") == 10
 
 
 def test_nothing_is_kept_of_places_where_all_is_over():

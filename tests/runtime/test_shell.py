@@ -9,7 +9,7 @@ from math import inf
 
 import pytest
 
-from flowos.model.errors import SessionLost, StoreRefused
+from flowos.model.errors import Forbidden, SessionLost, StoreRefused
 from flowos.model.transaction import (
     Changes,
     Committed,
@@ -466,6 +466,35 @@ def test_compaction_is_carried_out_and_its_refusal_is_no_end():
         running.do(Compact(99))
         running.do(a_commit())
         until(lambda: running.machine.told, "it goes on")
+
+
+def test_what_may_not_be_compacted_is_said_once_until_it_may(caplog):
+    def said() -> int:
+        return sum("not compacted" in record.getMessage() for record in caplog.records)
+
+    with Running() as running:
+        compact = running.store.compact
+        refused: list[int] = []
+
+        def refuse(before: int) -> None:
+            refused.append(before)
+            raise Forbidden("etcd at a:1 forbids control to compact")
+
+        def refuse_thrice_and_then_do() -> None:
+            refused.clear()
+            running.store.compacted.clear()
+            running.store.compact = refuse
+            for before in range(3):
+                running.do(Compact(before))
+            until(lambda: len(refused) == 3, "refused")
+            running.store.compact = compact
+            running.do(Compact(17))
+            until(lambda: running.store.compacted == [17], "compacted")
+
+        refuse_thrice_and_then_do()
+        assert said() == 1
+        refuse_thrice_and_then_do()
+        assert said() == 2
 
 
 def test_a_session_lost_before_there_was_a_shell_is_not_overlooked(memory):

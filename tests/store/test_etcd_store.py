@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import time
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ from flowos_store import EmbeddedEtcd, EtcdStore
 from flowos_store.connection import Connection, Tls
 from flowos_store.failures import meaning
 from flowos_store.wire import auth, etcdrpc, rpc
+from tests.plugins.certificates import Authority
 from tests.plugins.etcd import paused
 
 pytestmark = pytest.mark.etcd
@@ -356,20 +358,11 @@ def test_nobody_is_refused_where_users_are_asked_for(guarded_etcd):
         EtcdStore([guarded_etcd.endpoint])
 
 
-def openssl(folder, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     """An authority, and a certificate for 127.0.0.1 that servers and clients may show."""
-    folder = tmp_path_factory.mktemp("certificates")
-    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(folder, *new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=authority")
-    openssl(folder, *new, "-keyout", "own.key", "-out", "own.csr", "-subj", "/CN=flowos")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    sign = ("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key")
-    openssl(folder, *sign, "-CAcreateserial", "-extfile", "names", "-out", "own.pem")
+    folder: Path = tmp_path_factory.mktemp("certificates")
+    Authority(folder).certificate("own")
     return folder
 
 
@@ -409,25 +402,20 @@ def test_a_client_with_a_certificate_commits_and_watches_over_tls(etcd_with_tls,
     store.close()
 
 
-def another_authority(folder):
-    """A certificate of an authority that nobody here trusts, and one for another name."""
-    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    subject = ("-subj", "/CN=another")
-    openssl(folder, *new, "-x509", "-keyout", "other.key", "-out", "other.pem", *subject)
-
-
-def test_what_is_wrong_with_certificates_is_said_in_one_line(etcd_with_tls, certificates, capfd):
-    another_authority(certificates)
+def test_what_is_wrong_with_certificates_is_said_in_one_line(
+    etcd_with_tls, certificates, tmp_path, capfd
+):
+    other = Authority(tmp_path / "other")  # that nobody here trusts
     own = (certificates / "own.pem", certificates / "own.key")
     plain = etcd_with_tls.removeprefix("https://")
     for endpoint, tls, said in (
         (etcd_with_tls, Tls(certificates / "ca.pem"), "refused this client's certificate"),
         (
             etcd_with_tls,
-            Tls(certificates / "ca.pem", certificates / "other.pem", certificates / "other.key"),
+            Tls(certificates / "ca.pem", *other.certificate("flowos")),
             "refused this client's certificate",
         ),
-        (etcd_with_tls, Tls(certificates / "other.pem", *own), "give the right CA file"),
+        (etcd_with_tls, Tls(other.ca, *own), "give the right CA file"),
         (
             etcd_with_tls,
             Tls(certificates / "ca.pem", *own, server_name="elsewhere.example"),

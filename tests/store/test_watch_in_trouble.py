@@ -231,18 +231,19 @@ def test_another_store_at_the_same_address_ends_the_watch(tmp_path, etcd_server)
 
 
 @pytest.fixture
-def replaced(tmp_path, etcd_server):
+def replaced(tmp_path, own_etcd):
     """A store at an address that `move` gives to another etcd, whose history is longer."""
-    old = EtcdStore([etcd_server.endpoint], "outlives")
+    old = EtcdStore([own_etcd.endpoint], "outlives")
     flags = ("--initial-cluster-token=c",)
     with (
-        EmbeddedEtcd(tmp_path, unsafe_no_fsync=True, flags=flags) as new,
-        Proxy(etcd_server.endpoint) as proxy,
+        EmbeddedEtcd(tmp_path / "new", unsafe_no_fsync=True, flags=flags) as new,
+        Proxy(own_etcd.endpoint) as proxy,
     ):
         store = EtcdStore([proxy.endpoint], "outlives", read_timeout_seconds=5.0)
         truth = EtcdStore([new.endpoint], "outlives")
-        while write(truth, 0) < write(old, 0) + 5:
-            continue
+        write(old, 0)
+        for number in range(9):
+            write(truth, number)
 
         def move():
             proxy.point_to(new.endpoint)

@@ -212,7 +212,11 @@ def agent() -> None:
     show_default=True,
     help="What drives the devices.",
 )
-@click.option("--name", default="agent-0", help="What to call this process.")
+@click.option(
+    "--name",
+    default="",
+    help="What to call this process; default its first place, or agent-0 where none is named.",
+)
 @click.option(
     "--place",
     "places",
@@ -254,22 +258,29 @@ def agent_run(
 
     assert driver == "sim"
     settings = SimSettings(_delays(delays), jitter=0.2, failures=_chances(failures))
-    log_to_stderr(name)
+    # With roles on, an agent has no right to a session of another name than its place's.
+    process = name or (places[0] if places else "agent-0")
+    log_to_stderr(process)
     store = where.store()
     _places(store, places)  # a wrong name is said before anything runs
     lock = _only_one(where, places)
     supervisor = Supervisor(store, SystemClock())
     supervisor.stop_on_signals()
+    sim = SimDriver(settings, seed)
 
     def life(s: "Supervisor") -> None:
         while not store.read([keys.INFO]).records:  # a cell that is just being replaced
             if s.stopping.wait(0.2):
                 return
         served = _places(store, places)
-        sim = SimDriver(settings, seed)
-        agent_process(s, name, sim, served, policy=driver, ready=_say(name), **_ttl(ttl_seconds))
+        agent_process(
+            s, process, sim, served, policy=driver, ready=_say(process), **_ttl(ttl_seconds)
+        )
 
-    supervisor.run(life)
+    try:
+        supervisor.run(life)
+    finally:
+        sim.close()
     store.close()
     os.close(lock)
     return 0
