@@ -43,4 +43,4 @@ def require(what: str, present: object, why: str) -> None:
 
 # ------------------------------------------------------------------------------------ etcd
 # Fixtures of a real server come in here, as plug-ins in files of their own:
-pytest_plugins = ["tests.plugins.etcd"]
+pytest_plugins = ["tests.plugins.etcd", "tests.plugins.cluster"]

@@ -83,7 +83,20 @@ def demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int] | None = Non
     Raises:
         SpecError: It asks for what no cell of these bitstreams and roles can give.
     """
-    sizes = sizes or {}
+    if not (sizes or spec.hosts or spec.circuits) and len(spec.engines) == 1:
+        ((role, wish),) = spec.engines.items()
+        choice, *others = wish.choices
+        if not (others or choice.where or choice.bitstream):
+            # Many ask for the same, and this little decides what it is.
+            key = (
+                "demand", role, choice.kind, choice.models, choice.count, choice.share_millis,
+                spec.together.get(role, "any"),
+            )  # fmt: skip
+            return pool.recall(key, lambda: _demand_of(pool, spec, {}))
+    return _demand_of(pool, spec, sizes or {})
+
+
+def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
     counts = {
         role: sizes.get(role) or min(choice.count for choice in wish.choices)
         for role, wish in spec.engines.items()

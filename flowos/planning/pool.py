@@ -241,38 +241,47 @@ class Stock:
 
     def put(self, site: Site, free: Free, tag: int) -> None:
         """Add what is free on a node."""
-        self._move(site, free, tag, +1)
+        self.replace(site, CLOSED, free, tag)
 
     def take(self, site: Site, free: Free, tag: int) -> None:
         """Remove what was put with the same words."""
-        self._move(site, free, tag, -1)
+        self.replace(site, free, CLOSED, tag)
 
-    def _move(self, site: Site, free: Free, tag: int, sign: int) -> None:
+    def replace(self, site: Site, before: Free, after: Free, tag: int) -> None:
+        """Put what is free on a node now in place of what was put before."""
         mask = self.mask(site)
         if not mask:
             return
-        step = Ladder.put if sign > 0 else Ladder.take
-        on, off = free.on & mask, free.off & mask
-        if on or off:
+        on, off = before.on & mask, before.off & mask
+        new_on, new_off = after.on & mask, after.off & mask
+        moved = on != new_on or off != new_off or before.cpu_millis != after.cpu_millis
+        if moved and (on | off | new_on | new_off):
             powered, asleep = on.bit_count(), off.bit_count()
-            self.free_on += sign * powered
-            self.free_off += sign * asleep
+            new_powered, new_asleep = new_on.bit_count(), new_off.bit_count()
+            self.free_on += new_powered - powered
+            self.free_off += new_asleep - asleep
             if powered:
-                step(self.on, powered, free, tag)
+                self.on.take(powered, before, tag)
+            if new_powered:
+                self.on.put(new_powered, after, tag)
             if asleep:
-                step(self.every, powered + asleep, free, tag)
+                self.every.take(powered + asleep, before, tag)
+            if new_asleep:
+                self.every.put(new_powered + new_asleep, after, tag)
             for leaf, ports in site.leaves:
-                powered = sign * (on & ports).bit_count()
-                either = powered + sign * (off & ports).bit_count()
-                totals = self.leaves.setdefault(leaf, [0, 0])
-                totals[0] += powered
-                totals[1] += either
-                totals = self.pods.setdefault(self._pod_of[leaf], [0, 0])
-                totals[0] += powered
-                totals[1] += either
-        if free.parts:
-            for rest in {rest for position, rest in free.parts if mask >> position & 1}:
-                step(self.parts, rest, free, tag)
+                more = (new_on & ports).bit_count() - (on & ports).bit_count()
+                either = more + (new_off & ports).bit_count() - (off & ports).bit_count()
+                for table, name in ((self.leaves, leaf), (self.pods, self._pod_of[leaf])):
+                    totals = table.get(name)
+                    if totals is None:
+                        totals = table[name] = [0, 0]
+                    totals[0] += more
+                    totals[1] += either
+        if before.parts != after.parts or before.cpu_millis != after.cpu_millis:
+            for rest in {rest for position, rest in before.parts if mask >> position & 1}:
+                self.parts.take(rest, before, tag)
+            for rest in {rest for position, rest in after.parts if mask >> position & 1}:
+                self.parts.put(rest, after, tag)
 
 
 class Pool:
@@ -422,8 +431,7 @@ class Pool:
         self.free[site.number] = after
         tag = self._tags[site.number]
         for stock in self._stocks.values():
-            stock.take(site, before, tag)
-            stock.put(site, after, tag)
+            stock.replace(site, before, after, tag)
 
     def _remove(self, site: Site, free: Free) -> None:
         tag = self._tags[site.number]
@@ -466,6 +474,7 @@ class Pool:
         self.makes: list[Make] = []
         self.counts: list[int] = []
         self._make_numbers: dict[Make, int] = {}
+        self._makes_written: dict[tuple[str, str, int, bool, bool, int, str], int] = {}
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self.leaf_sites: dict[str, list[int]] = {}
         self.pod_of: dict[str, str] = {}
@@ -620,20 +629,22 @@ class Pool:
         return lanes, leaves or above or [NOWHERE]
 
     def _make(self, engine: Engine, lanes: int) -> int:
-        words: tuple[tuple[str, str], ...] = ()
-        if engine.attributes:
-            words = tuple(
-                sorted([(key, text_of(value)) for key, value in engine.attributes.items()])
-            )
-        make = Make(
+        # `repr` because True and 1 are equal, and not the same words.
+        attributes = repr(engine.attributes) if engine.attributes else ""
+        key = (
             engine.kind, engine.model, engine.memory_bytes, engine.shareable,
-            engine.loads_bitstreams, lanes, words,
+            engine.loads_bitstreams, lanes, attributes,
         )  # fmt: skip
-        number = self._make_numbers.get(make)
+        number = self._makes_written.get(key)
         if number is None:
-            number = self._make_numbers[make] = len(self.makes)
-            self.makes.append(make)
-            self.counts.append(0)
+            words = [(key, text_of(value)) for key, value in engine.attributes.items()]
+            make = Make(*key[:-1], tuple(sorted(words)))
+            number = self._make_numbers.get(make)
+            if number is None:
+                number = self._make_numbers[make] = len(self.makes)
+                self.makes.append(make)
+                self.counts.append(0)
+            self._makes_written[key] = number
         return number
 
     def _survey_trunks(self) -> dict[str, list[Trunk]]:

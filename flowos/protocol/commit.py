@@ -11,7 +11,6 @@ from flowos.model.units import (
     engine_unit,
     is_divisible,
     kind_of,
-    place_in,
     share_unit,
     subject_of,
     things_used,
@@ -112,7 +111,20 @@ def _claim_all(
     """Compare and write the claims; return the attempts to wait for, or None."""
     busy: list[str] = []
     unshared: dict[str, list[str]] = {}
+    holders, shares, known = view.holders, view.shares, view.cell.engines
     for unit, amounts in units.items():
+        if unit.startswith("engine/"):
+            subject = unit[7:]
+            engine = known.get(subject)
+            if engine is None:
+                return None
+            if engine.shareable:
+                if shares.get(subject):
+                    return None
+                unshared.setdefault(engine.node, []).append(subject)
+            if unit not in holders:  # nearly always
+                draft.claim_free(f"claim/{unit}", identifier, attempt, amounts)
+                continue
         key = claim_key(unit, attempt)
         if is_divisible(unit):
             if not divide(draft, view, unit, amounts):
@@ -128,15 +140,6 @@ def _claim_all(
                 busy.append(unit)
             else:
                 return None
-            kind, _, subject = unit.partition("/")
-            if kind == "engine":
-                engine = view.cell.engines.get(subject)
-                if engine is None:
-                    return None
-                if engine.shareable:
-                    if view.shares.get(subject):
-                        return None
-                    unshared.setdefault(engine.node, []).append(subject)
         draft.claim(key, identifier, attempt, amounts)
     for node, engines in unshared.items():
         _stay_unshared(draft, view, node, engines)
@@ -207,19 +210,19 @@ def in_service(
         False where one of them is out of service already. That must be seen here: a large
         transaction only compares that nothing was put since the view.
     """
-    cell = view.cell
-    of_place: dict[str, str] = {}  # one of its units: a place is in service with all of them
+    cell, switches = view.cell, view.cell.switches
     used: dict[str, None] = {}
+    places: dict[str, None] = {}
     for unit in units:
         if unit.startswith("lane/"):
             used |= dict.fromkeys(things_used(cell, unit))
         else:
-            of_place[place_in(unit)] = unit
+            places[unit.split("/", 2)[1]] = None
     for circuit in circuits:
         for arc in circuit.arcs:
             used |= dict.fromkeys(things_used(cell, f"lane/{arc.link}/{arc.direction}/0"))
-    for unit in of_place.values():
-        used |= dict.fromkeys(things_used(cell, unit))
+    for place in places:
+        used[f"switch/{place}" if place in switches else f"node/{place}"] = None
     for unit in used:
         draft.seen(f"claim/{unit}", 0)
     return all(map(view.in_service, used))
@@ -263,17 +266,18 @@ def drawn(
     purses: dict[str, list[str]] = {}
     for engine_id, millis in _engines(units):
         engine = cell.engines[engine_id]
-        watts, node = engine.watts, engine.node
+        watts = engine.watts
         busy += -(-watts.busy * millis // WHOLE_MILLIS)
-        if node not in purses:
-            purses[node] = [
-                f"domain:{domain.name}"
-                for domain in cell.domains_of(node)
-                if domain.budget_watts is not None
-            ]
         # Rounded up: a budget is never passed.
         rise = -(-(watts.busy - watts.idle) * millis // WHOLE_MILLIS)
         if rise:
+            node = engine.node
+            if node not in purses:
+                purses[node] = [
+                    f"domain:{domain.name}"
+                    for domain in cell.domains_of(node)
+                    if domain.budget_watts is not None
+                ]
             for purse in purses[node]:
                 spent[purse] = spent.get(purse, 0) + rise
     return spent, busy

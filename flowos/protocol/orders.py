@@ -13,7 +13,7 @@ from flowos.model import keys
 from flowos.model.cell import Cell
 from flowos.model.placement import Arc, Order, Placement, Turn
 from flowos.model.slice import Run
-from flowos.model.units import engine_unit, kind_of, lane_unit, place_in, places_of, subject_of
+from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of
 from flowos.protocol.proposal import Draft
 
 _NO_RUN: Final = Run()
@@ -32,7 +32,7 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
         if unit.startswith("lane/"):  # named with the circuits, below
             continue
         # An engine's ports are the switches' affair too, but only as far as circuits use them.
-        units[place_in(unit)].append(unit)
+        units[unit.split("/", 2)[1]].append(unit)  # as `place_in`, for each engine of each slice
     turns: dict[str, list[Turn]] = defaultdict(list)
     for circuit in placement.circuits:
         entering: dict[str, Arc] = {}
@@ -53,10 +53,10 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
                 turns[thing].append(Turn(circuit.id, arc, tuple(leaving[thing])))
     tasks: dict[str, dict[str, int]] = defaultdict(dict)
     for engine, rank in rank_of(placement).items():
-        tasks[cell.place_of(engine)][engine] = rank
+        tasks[engine.partition("/")[0]][engine] = rank
     wanted = placement.bitstreams
     found = {}
-    for place in units | turns:
+    for place in units | turns if turns else units:
         here = {} if place in cell.switches else tasks[place]
         found[place] = Order(
             slice=identifier,

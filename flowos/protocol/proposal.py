@@ -78,6 +78,11 @@ class Draft:
         """Write a record."""
         self.operations[key] = Put(key, encode(record))
 
+    def claim_free(self, key: str, identifier: str, attempt: str, amounts: tuple[int, ...]) -> None:
+        """Compare that nobody holds a unit, and write who does."""
+        self.compares[key] = Seen(key, 0)
+        self.claim(key, identifier, attempt, amounts)
+
     def claim(self, key: str, identifier: str, attempt: str, amounts: tuple[int, ...]) -> None:
         """Write who holds a unit."""
         holder = (identifier, attempt, amounts)

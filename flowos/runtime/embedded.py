@@ -44,7 +44,7 @@ from flowos.planning.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.protocol.release import CANCELLED, GIVEN_BACK, release
-from flowos.runtime.looking import look
+from flowos.runtime.looking import Look, look
 from flowos.runtime.machine import Answer, after_fence, settle_view
 from flowos.runtime.purses import Purses
 from flowos.runtime.scheduling import GROUP_MAX, Figures, Policy, refused
@@ -454,14 +454,14 @@ class EmbeddedScheduler:
         if not unseen:
             return answers
         # What was placed may have ended by now and left nothing but the slice's own record.
-        while True:
+        found: Look | None = None
+        while found is None:
             try:
-                found = look(self._store, [key for _, key in unseen]).records
-                break
+                found = look(self._store, [key for _, key in unseen])
             except StoreError:
                 threading.Event().wait(FENCE_SECONDS)
         for at, key in unseen:
-            name, record = proposals[at].identifier, found[key]
+            name, record = proposals[at].identifier, found.records[key]
             if record is not None and _is_same(record, work.asked[name]):
                 self.view.retract(name)
                 answers[at] = Committed(record.created)

@@ -33,7 +33,8 @@ LOG = logging.getLogger("flowos")
 SCHEDULER_FOLLOWS: Final = (
     *keys.INVENTORY, "rule/", "slice/", "placement/", "session/", "grant/", "observed/", "reason/",
 )  # fmt: skip
-GROUP_MAX: Final = 16  # more in one request gains little and makes rivals wait longer
+GROUP_MAX: Final = 16  # more in one request makes rivals wait longer
+GROUP_ALONE_MAX: Final = 32  # the same where there are none: 15 us of CPU less for a slice
 GROUPS_MAX: Final = 2  # requests under way: one is planned while the store works on another
 PLAN_SECONDS: Final = 0.02  # the longest time at planning before events are looked at again
 PASS_SECONDS: Final = 1.0  # the queue is gone through to its end this often at least
@@ -347,7 +348,8 @@ class Scheduling:
         group: list[Proposal] = []
         started = sent.at
         self._begin_pass(now, started)
-        while not self._queue.over and len(group) < GROUP_MAX:
+        most = GROUP_MAX if self._peers.many else GROUP_ALONE_MAX
+        while not self._queue.over and len(group) < most:
             order, name = self._queue.head()
             if self._yields(order, now):
                 break
@@ -387,7 +389,7 @@ class Scheduling:
         # A request is measured by its members and their longest list. So where a full group of the
         # longest one fits, all shorter ones do, and need not be measured one after the other.
         new = longest > self._short and longest == _length(proposal)
-        if new and self._fits([proposal] * GROUP_MAX):
+        if new and self._fits([proposal] * GROUP_ALONE_MAX):
             self._short = longest
         return longest <= self._short or self._fits([*group, proposal])
 

@@ -97,6 +97,10 @@ REFUSED: Final[tuple[tuple[str, type[StoreRefused], str], ...]] = (
     ),
 )
 
+NOT_TRUSTED: Final = (
+    "the server's certificate is not from an authority that is trusted here: give the right CA file"
+)
+
 # What grpc says of a connection that did not come about, and what people should look at.
 UNCONNECTED: Final = (
     (
@@ -106,13 +110,8 @@ UNCONNECTED: Final = (
             "for this"
         ),
     ),
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        (
-            "the server's certificate is not from an authority that is trusted here: give the right "
-            "CA file"
-        ),
-    ),
+    ("CERTIFICATE_VERIFY_FAILED", NOT_TRUSTED),
+    ("certificate signature failure", NOT_TRUSTED),  # of another authority with the same name
     (
         "TSI_DATA_CORRUPTED",
         "the server refused this client's certificate, or asks for one: are they right?",

@@ -105,14 +105,14 @@ class Authority:
         ca: Its own certificate.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "authority") -> None:
         """Make a key, and a certificate that it signs for itself."""
-        self.folder = folder
+        self.folder, self._authority = folder, name
         folder.mkdir(parents=True, exist_ok=True)
         self._secret, self._public = self._new_key()
         limits = _extension(19, _sequence(TRUE), critical=True)
         signs = _extension(15, _tag(0x03, b"\x02\x04"), critical=True)
-        made = self._signed("authority", self._public, limits + signs)
+        made = self._signed(name, self._public, limits + signs)
         self.ca = folder / "ca.pem"
         self.ca.write_text(made)
 
@@ -143,7 +143,7 @@ class Authority:
             _tag(0xA0, _number(2)),
             _number(secrets.randbits(120)),
             SIGNED,
-            _name("authority"),
+            _name(self._authority),
             YEARS,
             _name(name),
             _sequence(KEY, _bits(public)),

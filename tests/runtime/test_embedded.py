@@ -142,7 +142,9 @@ def test_a_slice_that_ended_before_its_lost_answer_was_decided_was_placed(store,
         scheduler = CellClient(lossy, SystemClock()).scheduler(Batch(), follow=follow)
 
         def lose(transactions):
-            if not any(op.key == "placement/default/a" for t in transactions for op in t.operations):
+            if not any(
+                op.key == "placement/default/a" for t in transactions for op in t.operations
+            ):
                 return None
             lossy.lose = lambda _: None
             lossy.inner.commit(transactions)

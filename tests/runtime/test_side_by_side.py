@@ -8,6 +8,7 @@ from flowos.protocol import system
 from flowos.runtime.machine import Commit
 from flowos.runtime.scheduling import (
     AFAR_SECONDS,
+    GROUP_ALONE_MAX,
     GROUP_MAX,
     GROUPS_MAX,
     OVERLAP_SECONDS,
@@ -39,13 +40,22 @@ def under_way(player: Player, specs: list[SliceSpec]) -> list[Commit]:
 def test_a_second_group_is_planned_while_the_first_one_is_under_way():
     theatre = Theatre(small_cell(nodes=8, gpus=8))
     player = theatre.scheduler()
-    sent = under_way(player, [wanted(f"s{n:02}", gpus=1) for n in range(3 * GROUP_MAX)])
-    assert [len(commit.proposals) for commit in sent] == [GROUP_MAX] * GROUPS_MAX
+    sent = under_way(player, [wanted(f"s{n:02}", gpus=1) for n in range(2 * GROUP_ALONE_MAX)])
+    assert [len(commit.proposals) for commit in sent] == [GROUP_ALONE_MAX] * GROUPS_MAX
     taken = [unit for commit in sent for p in commit.proposals for unit in p.placement.held]  # type: ignore[union-attr]
     assert len(taken) == len(set(taken))
     theatre.settle()
     figures = machine(player).figures
-    assert (figures.placed, figures.conflicts) == (3 * GROUP_MAX, 0)
+    assert (figures.placed, figures.conflicts) == (2 * GROUP_ALONE_MAX, 0)
+
+
+def test_groups_are_shorter_where_a_rival_may_wait_for_them():
+    theatre = Theatre(small_cell(nodes=8, gpus=8))
+    player = theatre.scheduler()
+    theatre.scheduler()
+    sent = under_way(player, [wanted(f"s{n:02}", gpus=1) for n in range(3 * GROUP_MAX)])
+    assert {len(commit.proposals) for commit in sent} <= set(range(1, GROUP_MAX + 1))
+    assert len(sent[0].proposals) == GROUP_MAX
 
 
 @pytest.mark.parametrize(
@@ -56,32 +66,32 @@ def test_a_second_group_is_planned_while_the_first_one_is_under_way():
 def test_a_part_of_what_a_group_under_way_divides_waits_for_its_answer(asked):
     theatre = Theatre(small_cell(nodes=1, gpus=1))
     player = theatre.scheduler()
-    sent = under_way(player, [wanted(f"s{n:02}", **asked) for n in range(2 * GROUP_MAX)])
-    assert [len(commit.proposals) for commit in sent] == [GROUP_MAX]
+    sent = under_way(player, [wanted(f"s{n:02}", **asked) for n in range(GROUP_ALONE_MAX + 4)])
+    assert [len(commit.proposals) for commit in sent] == [GROUP_ALONE_MAX]
     theatre.settle()
     figures = machine(player).figures
-    assert (figures.placed, figures.conflicts) == (2 * GROUP_MAX, 0)
+    assert (figures.placed, figures.conflicts) == (GROUP_ALONE_MAX + 4, 0)
 
 
 def test_whole_engines_of_one_node_may_be_taken_by_two_groups_at_once():
-    theatre = Theatre(small_cell(nodes=1, gpus=48, fpgas=0))
+    theatre = Theatre(small_cell(nodes=1, gpus=72, fpgas=0))
     player = theatre.scheduler()
     # Each takes two, and compares for the whole node that nobody has a part of anything there.
-    sent = under_way(player, [wanted(f"s{n:02}", gpus=2) for n in range(20)])
-    assert [len(commit.proposals) for commit in sent] == [GROUP_MAX, 4]
+    sent = under_way(player, [wanted(f"s{n:02}", gpus=2) for n in range(36)])
+    assert [len(commit.proposals) for commit in sent] == [GROUP_ALONE_MAX, 4]
     theatre.settle()
     assert machine(player).figures.conflicts == 0
 
 
 def test_a_part_beside_whole_engines_that_are_under_way_waits_for_their_answer():
-    theatre = Theatre(small_cell(nodes=1, gpus=48, fpgas=0))
+    theatre = Theatre(small_cell(nodes=1, gpus=72, fpgas=0))
     player = theatre.scheduler()
-    specs = [wanted(f"s{n:02}", gpus=2) for n in range(GROUP_MAX)]
+    specs = [wanted(f"s{n:02}", gpus=2) for n in range(GROUP_ALONE_MAX)]
     sent = under_way(player, [*specs, wanted("part", gpus=1, share=100)])
-    assert [len(commit.proposals) for commit in sent] == [GROUP_MAX]
+    assert [len(commit.proposals) for commit in sent] == [GROUP_ALONE_MAX]
     theatre.settle()
     figures = machine(player).figures
-    assert (figures.placed, figures.conflicts) == (GROUP_MAX + 1, 0)
+    assert (figures.placed, figures.conflicts) == (GROUP_ALONE_MAX + 1, 0)
 
 
 def test_two_groups_that_wake_parts_of_one_engine_do_not_race():
@@ -96,13 +106,13 @@ def test_two_groups_that_wake_parts_of_one_engine_do_not_race():
 
 
 def test_a_lost_race_of_one_group_costs_the_other_one_nothing():
-    theatre = Theatre(small_cell(nodes=8, gpus=8))
+    theatre = Theatre(small_cell(nodes=9, gpus=8))
     player = theatre.scheduler()
-    first, _ = under_way(player, [wanted(f"s{n:02}", gpus=1) for n in range(2 * GROUP_MAX)])
+    first, _ = under_way(player, [wanted(f"s{n:02}", gpus=1) for n in range(2 * GROUP_ALONE_MAX)])
     theatre.drain(next(iter(first.proposals[0].placement.held)))  # type: ignore[union-attr]
     theatre.play(1.0)
     figures = machine(player).figures
-    assert (figures.placed, figures.conflicts) == (2 * GROUP_MAX, 1)
+    assert (figures.placed, figures.conflicts) == (2 * GROUP_ALONE_MAX, 1)
 
 
 def test_grants_are_raised_only_while_nothing_is_under_way():

@@ -42,7 +42,7 @@ class Scribbling(flowos_store.memory.MemoryStore):
     def commit(self, transactions, **more):
         self.commits += 1
         if self.commits == 100:
-            super().commit([Transaction((), (Put("reason/default/nobody", b"{}"),))])
+            super().commit([Transaction((), (Put("nobody/x", b""),))])
         return super().commit(transactions, **more)
 
 
@@ -55,6 +55,5 @@ def test_a_history_without_a_serial_order_fails_with_its_replay(sim, monkeypatch
 def test_a_watch_that_tells_what_is_not_so_fails_with_its_replay(sim, monkeypatch):
     mistaken = partial(storm_of_streams.run, subscription=TellsTwice)
     monkeypatch.setattr(storm_of_streams, "run", mistaken)
-    with pytest.raises(sim.Failed, match=r"replay: make sim SEED=\d+$"):
-        for seed in range(1, 50):
-            sim.storm(seed)
+    with pytest.raises(sim.Failed, match=r"\nreplay: make sim SEED=1$"):
+        sim.storm(1)

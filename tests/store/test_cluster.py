@@ -17,12 +17,19 @@ from flowos.model.transaction import Changes, Committed, Lost, Put, Seen, Transa
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.session import ProcessSession
 from flowos_store import EtcdStore
-from tests.plugins.cluster import Cluster
+from tests.plugins.cluster import Cluster, join
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
 HANGS_SECONDS = 60.0  # what a call waits for an answer
 ALIVE_SECONDS = 40.0  # far below it, and far above what a busy machine needs
+
+
+def test_where_the_tools_for_namespaces_are_missing_members_are_joined_by_proxies(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    network = join("", 2)
+    network.close()
+    assert network.name == "proxies"
 
 
 @pytest.fixture(scope="module")

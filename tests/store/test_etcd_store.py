@@ -405,7 +405,8 @@ def test_a_client_with_a_certificate_commits_and_watches_over_tls(etcd_with_tls,
 def test_what_is_wrong_with_certificates_is_said_in_one_line(
     etcd_with_tls, certificates, tmp_path, capfd
 ):
-    other = Authority(tmp_path / "other")  # that nobody here trusts
+    # Authorities that nobody here trusts.
+    other, namesake = Authority(tmp_path / "other", "other"), Authority(tmp_path / "namesake")
     own = (certificates / "own.pem", certificates / "own.key")
     plain = etcd_with_tls.removeprefix("https://")
     for endpoint, tls, said in (
@@ -415,7 +416,13 @@ def test_what_is_wrong_with_certificates_is_said_in_one_line(
             Tls(certificates / "ca.pem", *other.certificate("flowos")),
             "refused this client's certificate",
         ),
+        (
+            etcd_with_tls,
+            Tls(certificates / "ca.pem", *namesake.certificate("flowos")),
+            "refused this client's certificate",
+        ),
         (etcd_with_tls, Tls(other.ca, *own), "give the right CA file"),
+        (etcd_with_tls, Tls(namesake.ca, *own), "give the right CA file"),
         (
             etcd_with_tls,
             Tls(certificates / "ca.pem", *own, server_name="elsewhere.example"),

@@ -269,7 +269,7 @@ def test_a_store_that_outlives_its_etcd_follows_the_one_that_is_there_now(replac
 
 
 def test_a_listing_of_the_etcd_before_is_followed_in_no_other(replaced):
-    store, truth, move = replaced
+    store, _, move = replaced
     listed = store.read(["a/", "b/"]).revision
     move()
     assert store.read(["a/"]).revision > listed  # somebody else's listing, of the new one

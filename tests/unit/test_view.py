@@ -2,8 +2,11 @@
 
 import pytest
 
+from flowos.model import view as view_module
+from flowos.model.cell import Domain, Engine, Link, Node
 from flowos.model.codec import encode
 from flowos.model.placement import Placement
+from flowos.model.slice import Slice, SliceSpec
 from flowos.model.transaction import Change, Versioned
 from flowos.model.view import CellView
 
@@ -70,3 +73,48 @@ def test_what_was_committed_before_everything_was_listed_again_is_read_anew():
     view.clear()
     view.load([Versioned("placement/default/t", encode(plan), 5, 5)])
     assert view.holders == {"engine/n/g": ("default/t",)}
+
+
+LISTED = [
+    ("claim/engine/n/g", b"[]"),
+    ("domain/bad", b'{"name": 1}'),
+    ("domain/room", encode(Domain("room"))),
+    ("engine/n/bad", b'{"node": "n", "name": "bad", "kind": "gpu", "colour": "red"}'),
+    ("engine/n/g", encode(Engine("n", "g", "gpu"))),
+    ("engine/n/h", encode(Engine("n", "h", "gpu"))),
+    ("engineering", b"{}"),
+    ("link/bad", b""),
+    ("link/l", encode(Link("l", "n/g:0", "s:0"))),
+    ("link/two", encode(Link("l", "n/g:0", "s:0")) + encode(Link("l", "n/g:0", "s:0"))),
+    ("node/n", encode(Node("n"))),
+    ("node/null", b"null"),
+    ("placement/default/t", encode(Placement(uid=1, attempt="a", held={"engine/n/g": ()}))),
+    ("reason/default/t", b"?"),
+    ("slice/default/bad", b'{"spec": {}}'),
+    ("slice/default/t", encode(Slice(spec=SliceSpec(name="t")))),
+]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_listing_is_taken_in_as_if_its_records_had_come_one_by_one(many, monkeypatch):
+    if many:
+        monkeypatch.setattr(view_module, "_MANY", 0)
+    records = [Versioned(key, value, 3, 4) for key, value in LISTED]
+    listed, followed = CellView(), CellView()
+    listed.load(records)
+    for record in records:
+        followed.apply(Change(*record))
+    for name in CellView.__slots__:
+        if name != "unreadable":
+            assert getattr(listed, name) == getattr(followed, name), name
+    assert listed.cell.engines_of == {"n": ["n/g", "n/h"]}
+    assert listed.unreadable.keys() == followed.unreadable.keys()
+    assert len(listed.unreadable) == 7
+
+
+def test_listeners_are_told_once_that_an_inventory_has_been_listed():
+    view = CellView()
+    told: list[tuple[str, str]] = []
+    view.inventory_listeners.append(lambda family, name: told.append((family, name)))
+    view.load([Versioned(key, value, 3, 4) for key, value in LISTED])
+    assert told == [("", "")]

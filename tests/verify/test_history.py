@@ -250,7 +250,7 @@ def test_history_whose_watch_is_lost_again_and_again_is_given_up(scene, monkeypa
 
 def test_history_of_a_store_that_is_replaced_meanwhile_is_given_up(scene):
     scene.run(T, X)
-    with pytest.raises(StoreUnreachable, match="the watch was lost at .*: another etcd"):
+    with pytest.raises(StoreUnreachable, match=r"the watch was lost at .*: another etcd"):
         verify_history(losing(Lost("another etcd", anew=True))(scene.store))
 
 
