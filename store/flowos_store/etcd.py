@@ -232,8 +232,7 @@ class EtcdStore:
         records: list[Versioned] = []
         spans = deque(self._span(prefix) for prefix in sorted(prefixes))
         revision, cluster = at, 0
-        first, end = spans.popleft() if spans else (b"", b"")
-        page = self._page(first, end, revision) if end else None
+        page = self._page(*(span := spans.popleft()), revision) if spans else None
         with collector.paused():
             while page is not None:
                 answer = page()
@@ -242,15 +241,10 @@ class EtcdStore:
                 # etcd looks for the next page while records are made of this one.
                 page = None
                 if answer.more:
-                    page = self._page(
-                        answer.kvs[-1].key + b"\0",
-                        end,
-                        revision,
-                        limit=max(PAGE_KEYS, answer.count // PAGES_MAX),
-                    )
+                    begin, limit = answer.kvs[-1].key + b"\0", answer.count // PAGES_MAX
+                    page = self._page(begin, span.end, revision, limit=limit, ahead=True)
                 elif spans:
-                    first, end = spans.popleft()
-                    page = self._page(first, end, revision)
+                    page = self._page(*(span := spans.popleft()), revision, ahead=True)
                 records += self._records(answer.kvs)
         return Reading(revision, records)
 
@@ -421,28 +415,36 @@ class EtcdStore:
         )
 
     def _page(
-        self, first: bytes, end: bytes, revision: int, *, limit: int = PAGE_KEYS
+        self, first: bytes, end: bytes, revision: int, *, limit: int = 0, ahead: bool = False
     ) -> Callable[[], Any]:
-        """Begin to read keys; return what waits for them.
+        """Return what waits for one page of keys.
 
         Args:
             first: The first key.
             end: Before which key to end.
             revision: 0 = the newest.
-            limit: How many keys at most.
+            limit: How many keys at most, where that is more than usual.
+            ahead: Whether to ask for it now already, beside what else is done.
         """
-        request = rpc.RangeRequest(key=first, range_end=end, limit=limit, revision=revision)
+        request = rpc.RangeRequest(
+            key=first, range_end=end, limit=max(PAGE_KEYS, limit), revision=revision
+        )
         begun: list[Any] = []
-        with contextlib.suppress(ValueError):  # closed, or so it was: the call itself will say it
-            begun.append(
-                self._kv.Range.future(
-                    request, self._read_timeout_seconds, metadata=self._connection.metadata
+        if ahead:
+            with contextlib.suppress(ValueError):  # closed: the call below says so
+                begun.append(
+                    self._kv.Range.future(
+                        request, self._read_timeout_seconds, metadata=self._connection.metadata
+                    )
                 )
-            )
 
         def call() -> Any:
             if begun:
-                return begun.pop().result()
+                try:
+                    return begun.pop().result()
+                except grpc.RpcError as error:
+                    if code_of(error) not in TORN:
+                        raise  # else it may be long ago: only a call made now tells how things are
             return self._kv.Range(
                 request, self._read_timeout_seconds, metadata=self._connection.metadata
             )

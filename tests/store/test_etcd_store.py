@@ -268,6 +268,30 @@ def test_a_listing_of_several_pages_is_whole_and_of_one_revision(etcd_store, mon
     assert store.read(["claim/"]).revision >= later.revision
 
 
+def test_a_page_whose_connection_was_given_up_meanwhile_is_asked_for_again(etcd_store, monkeypatch):
+    monkeypatch.setattr("flowos_store.etcd.PAGE_KEYS", 100)
+    store = etcd_store()
+    keys = [f"claim/{number:04}" for number in range(950)]
+    store.commit([put(*keys)])
+    made = store._records
+
+    def given_up(entries):
+        store._connection.members.current.renew(watches=False)
+        return made(entries)
+
+    monkeypatch.setattr(store, "_records", given_up)
+    assert [record.key for record in store.read(["claim/"]).records] == keys
+
+
+def test_a_foreign_key_in_a_page_stops_no_listing(etcd_server, etcd_store):
+    store = etcd_store()
+    store.commit([put("claim/a", "claim/c")])
+    root = store._root
+    store._connection.client.kvstub.Put(rpc.PutRequest(key=root + b"claim/b\xff", value=b"?"))
+    keys = [record.key for record in store.read(["claim/"]).records]
+    assert keys == ["claim/a", "claim/b\udcff", "claim/c"]
+
+
 # ----------------------------------------------------------------------------- users, roles, TLS
 
 

@@ -17,7 +17,7 @@ def as_it_was():
 def test_what_was_taken_in_is_old_at_once():
     gc.collect()
     with collector.paused():
-        taken_in = [[] for _ in range(50_000)]
+        taken_in: list[list[int]] = [[] for _ in range(50_000)]
     assert gc.get_count()[0] < len(taken_in)
     assert any(found is taken_in for found in gc.get_objects(generation=2))
 
