@@ -34,7 +34,7 @@ SCHEDULER_FOLLOWS: Final = (
     *keys.INVENTORY, "rule/", "slice/", "placement/", "session/", "grant/", "observed/", "reason/",
 )  # fmt: skip
 GROUP_MAX: Final = 16  # more in one request makes rivals wait longer
-GROUP_ALONE_MAX: Final = 32  # the same where there are none: 15 us of CPU less for a slice
+GROUP_ALONE_MAX: Final = 32  # the same where there are none: some 20 us of CPU less a slice
 GROUPS_MAX: Final = 2  # requests under way: one is planned while the store works on another
 PLAN_SECONDS: Final = 0.02  # the longest time at planning before events are looked at again
 PASS_SECONDS: Final = 1.0  # the queue is gone through to its end this often at least

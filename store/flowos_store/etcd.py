@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import grpc
+
 from flowos.model import collector
 from flowos.model.errors import (
     OutcomeUnknown,
@@ -33,9 +35,10 @@ from flowos.model.transaction import (
     WatchMessage,
 )
 from flowos_store import encoding, limits, versions
+from flowos_store.attempts import TORN
 from flowos_store.connection import Connection, Tls
 from flowos_store.encoding import ENCODING
-from flowos_store.failures import TooManyOperations
+from flowos_store.failures import TooManyOperations, code_of
 from flowos_store.origins import Origins
 from flowos_store.subscription import Newest, Span
 from flowos_store.watch import EtcdWatch
@@ -443,8 +446,9 @@ class EtcdStore:
                 try:
                     return begun.pop().result()
                 except grpc.RpcError as error:
+                    # A connection that broke meanwhile says nothing of how things are now.
                     if code_of(error) not in TORN:
-                        raise  # else it may be long ago: only a call made now tells how things are
+                        raise
             return self._kv.Range(
                 request, self._read_timeout_seconds, metadata=self._connection.metadata
             )

@@ -1,6 +1,7 @@
 """A cell for each test, and the command as its users call it: arguments in, status and texts out."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,16 @@ from flowos_store import EmbeddedEtcd, EtcdStore
 from tests.plugins.etcd import OpenStore
 
 READY_SECONDS = 20
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_its_own() -> Iterator[None]:
+    """Take away what a `run` command in this process set up: it writes to this test's stderr."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 @dataclass

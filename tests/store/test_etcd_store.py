@@ -268,19 +268,33 @@ def test_a_listing_of_several_pages_is_whole_and_of_one_revision(etcd_store, mon
     assert store.read(["claim/"]).revision >= later.revision
 
 
-def test_a_page_whose_connection_was_given_up_meanwhile_is_asked_for_again(etcd_store, monkeypatch):
+class Torn(grpc.RpcError):
+    """What a call ends with whose connection is closed, and what waits for it."""
+
+    def code(self):
+        return grpc.StatusCode.CANCELLED
+
+    def details(self):
+        return "Channel closed!"
+
+    def result(self):
+        raise self
+
+
+def test_a_page_whose_connection_broke_meanwhile_is_asked_for_again(etcd_store, monkeypatch):
     monkeypatch.setattr("flowos_store.etcd.PAGE_KEYS", 100)
     store = etcd_store()
     keys = [f"claim/{number:04}" for number in range(950)]
     store.commit([put(*keys)])
-    made = store._records
+    begun: list[Torn] = []
 
-    def given_up(entries):
-        store._connection.members.current.renew(watches=False)
-        return made(entries)
+    def torn(*_, **__):
+        begun.append(Torn())
+        return begun[-1]
 
-    monkeypatch.setattr(store, "_records", given_up)
+    monkeypatch.setattr(type(store._kv.Range), "future", torn)
     assert [record.key for record in store.read(["claim/"]).records] == keys
+    assert len(begun) > 1
 
 
 def test_a_foreign_key_in_a_page_stops_no_listing(etcd_server, etcd_store):
