@@ -3,6 +3,9 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+MANY: Final = 20_000  # new objects; the collector goes through as many in a few milliseconds
 
 
 @contextmanager
@@ -19,8 +22,9 @@ def paused() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
-            # There is no other way to make things old. What a program has frozen itself stays so.
-            if not gc.get_freeze_count():
+            # There is no other way to make things old. What a program has frozen itself stays so;
+            # to count that goes through all of it, so little is not worth the question.
+            if gc.get_count()[0] > MANY and not gc.get_freeze_count():
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
