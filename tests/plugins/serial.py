@@ -823,7 +823,11 @@ class _Placing:
                     f"{one} is stale: it returned the state before revision {overtaken}, which was "
                     f"answered before it was sent"
                 )
-        raise Contradiction(f"{one} fits no state {span}: {why or 'there is none'}")
+        told = (one.reading,) if isinstance(one, Look) else one.told
+        said = [] if told is None or isinstance(told, StoreError) else [o.revision for o in told]
+        raise Contradiction(
+            f"{one} fits no state {span}: {why or 'there is none'} (it was told revision {said})"
+        )
 
     def _span(self, first: int, last: int) -> str:
         revisions = self._past.revisions
