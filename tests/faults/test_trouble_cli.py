@@ -224,7 +224,8 @@ def test_commands_that_wait_or_watch_go_on_through_outages(trial):
             trial.is_served(how)
             ended = {n: w.end() for n, w in waiting.items() if not w.goes_on()}
             assert ended == {}, how
-            until(partial(waiting["ls"].has_told, how), "the list goes on")
+            # A question that was under way is given up after 30 s at the latest.
+            until(partial(waiting["ls"].has_told, how), "the list goes on", 60)
         with trial.cell() as cell:
             cell.cancel("default/held")
         code, said = waiting["wait"].end()

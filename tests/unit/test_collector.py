@@ -9,6 +9,7 @@ from flowos.model import collector
 
 @pytest.fixture(autouse=True)
 def as_it_was():
+    gc.unfreeze()  # what other tests have frozen
     yield
     gc.unfreeze()
     gc.enable()
