@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
+from threading import Event
 from typing import Any, Final, Self
 
 from flowos.documents.totals import never
@@ -256,8 +257,17 @@ class CellClient:
         """
         inbox: SimpleQueue[WatchMessage] = SimpleQueue()
         view = CellView()
+        listed = False
         while True:
-            reading = self.store.read(prefixes)
+            try:
+                reading = self.store.read(prefixes)
+            except StoreUnreachable:
+                # Who has begun to wait goes on through an outage.
+                if not listed or (deadline is not None and self._clock.monotonic() >= deadline):
+                    raise
+                Event().wait(POLL_SECONDS)
+                continue
+            listed = True
             _refill(view, reading)
             watch = self.store.watch(prefixes, after=reading.revision, deliver=inbox.put)
             watch.ask_progress()

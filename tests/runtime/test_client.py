@@ -24,7 +24,7 @@ from flowos.runtime.loading import load_cell_into
 from flowos.runtime.looking import look
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.lossy import Fate, LossyStore
-from tests.runtime.threads import living_cell
+from tests.runtime.threads import living_cell, until
 
 
 @pytest.fixture
@@ -236,3 +236,17 @@ def test_a_view_that_is_followed_never_goes_back(store):
         writer.join()
     assert seen == sorted(seen)
     assert len(set(seen)) == len(seen)
+
+
+def test_who_follows_goes_on_after_an_outage_that_cost_the_watch(store):
+    load_cell_into(store, small_cell())
+    lossy = LossyStore(store)
+    client = CellClient(lossy, SystemClock())
+    views = client.follow(["slice/"])
+    assert "default/a" not in next(views).slices
+    lossy.reachable = False
+    lossy.end_watches()
+    back = threading.Timer(1.0, setattr, (lossy, "reachable", True))
+    back.start()
+    CellClient(store, SystemClock()).submit([wanted("a", gpus=1)])
+    until(lambda: "default/a" in next(views).slices, "the new slice is seen")
