@@ -407,7 +407,7 @@ def test_threads_at_the_memory_store_have_a_serial_order(seed):
 
 
 @pytest.mark.etcd
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(5))
 def test_threads_at_etcd_have_a_serial_order(etcd_store, seed):
     recording, _, found = race(etcd_store(), seed, clients=6, turns=60)
     assert len(found.order) >= len(recording.writes)
