@@ -304,6 +304,33 @@ def test_of_two_alike_the_revisions_that_were_told_decide_at_last(told):
     assert [str(one) for _, one in told.explain().order] == ["b#2 (put x)", "a#1 (put x)"]
 
 
+def test_a_read_is_explained_though_very_many_orders_would_explain_the_writes(told):
+    alike = Transaction((), (Put("k", b"x"),))
+    # By time alone the second may have been first; then the read between them saw nothing that was.
+    told.ask(1, 20, [Committed(2)], alike)
+    told.revision(2, k=b"x")
+    told.look(2, 3, 2, Versioned("k", b"x", 2, 2))
+    told.ask(4, 6, [Committed(3)], alike)
+    told.revision(3, k=b"x")
+    for number in range(4, 24, 2):
+        told.ask(10 * number, 10 * number + 9, [Committed(number)], alike)
+        told.ask(10 * number + 1, 10 * number + 8, [Committed(number + 1)], alike)
+        told.revision(number, k=b"x")
+        told.revision(number + 1, k=b"x")
+    told.explain()
+
+
+def test_who_put_a_key_with_a_lease_is_thought_over_again(told):
+    bare = Transaction((), (Put("k", b"x"),))
+    leased = Transaction((), (Put("k", b"x", 7),))
+    told.ask(1, 20, OutcomeUnknown("no answer"), leased)
+    told.ask(2, 20, OutcomeUnknown("no answer"), bare)
+    told.revision(2, k=b"x")
+    told.revision(3, k=b"x")
+    told.revision(4, k=None)  # the lease ends
+    told.explain()
+
+
 def test_a_deletion_of_what_was_not_there_writes_nothing(told):
     told.ask(1, 2, [Committed(1)], Transaction((), (Delete("x"),)))
     told.ask(3, 4, [Committed(2)], put("x"))
