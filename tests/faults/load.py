@@ -63,21 +63,18 @@ def short(name: str, gpus: int = 1, seconds: float = 0.05) -> SliceSpec:
     )
 
 
-class Placer(threading.Thread):
-    """A program with an embedded scheduler: it plans and commits without a pause.
+class Hand(threading.Thread):
+    """Does something to a cell again and again, on a thread of its own, until the block ends.
 
     Attributes:
-        placed: (slice, attempt) that `place` has returned, which is its promise.
+        troubles: What the store's errors said.
         surprises: Errors that are no trouble with the store.
     """
 
-    def __init__(self, connect: Callable[[], CellClient], name: str, group: int = 1) -> None:
+    def __init__(self, connect: Callable[[], CellClient], name: str) -> None:
         super().__init__(name=name, daemon=True)
         self._connect = connect
-        self._group = group
         self._stopping = threading.Event()
-        self.store: Remembering | None = None
-        self.placed: list[tuple[str, str]] = []
         self.troubles: list[str] = []
         self.surprises: list[BaseException] = []
 
@@ -94,6 +91,32 @@ class Placer(threading.Thread):
         self.join(60.0)
         assert not self.is_alive(), f"{self.name} hangs"
 
+    def run(self) -> None:
+        """Work until told to stop."""
+        try:
+            with self._connect() as cell:
+                self.work(cell)
+        except BaseException as error:  # noqa: BLE001  # told where the test can see it
+            self.surprises.append(error)
+
+    def work(self, cell: CellClient) -> None:
+        """Go on until `_stopping` is set."""
+        raise NotImplementedError
+
+
+class Placer(Hand):
+    """A program with an embedded scheduler: it plans and commits without a pause.
+
+    Attributes:
+        placed: (slice, attempt) that `place` has returned, which is its promise.
+    """
+
+    def __init__(self, connect: Callable[[], CellClient], name: str, group: int = 1) -> None:
+        super().__init__(connect, name)
+        self._group = group
+        self.store: Remembering | None = None
+        self.placed: list[tuple[str, str]] = []
+
     def state(self) -> str:
         """What it is at, for a failure's message."""
         frame = sys._current_frames().get(self.ident or 0)
@@ -102,21 +125,17 @@ class Placer(threading.Thread):
             f"{self.name}: {len(self.placed)} placed; {self.troubles[-3:]}; {self.surprises}\n{at}"
         )
 
-    def run(self) -> None:
+    def work(self, cell: CellClient) -> None:
         """Place until told to stop."""
-        try:
-            with self._connect() as cell:
-                self.store = Remembering(cell.store)
-                client = CellClient(self.store, SystemClock())
-                numbers = itertools.count()
-                while not self._stopping.is_set():
-                    with suppress(SessionLost, StoreError):
-                        with client.scheduler(Batch(), name=self.name) as scheduler:
-                            self._place_on(scheduler, numbers)
-                        continue
-                    self._stopping.wait(PAUSE_SECONDS)
-        except BaseException as error:  # noqa: BLE001  # told where the test can see it
-            self.surprises.append(error)
+        self.store = Remembering(cell.store)
+        client = CellClient(self.store, SystemClock())
+        numbers = itertools.count()
+        while not self._stopping.is_set():
+            with suppress(SessionLost, StoreError):
+                with client.scheduler(Batch(), name=self.name) as scheduler:
+                    self._place_on(scheduler, numbers)
+                continue
+            self._stopping.wait(PAUSE_SECONDS)
 
     def _place_on(self, scheduler: Any, numbers: "itertools.count[int]") -> None:
         while not self._stopping.is_set():
@@ -139,7 +158,7 @@ class Placer(threading.Thread):
                 self._stopping.wait(PAUSE_SECONDS)
 
 
-class Submitter(threading.Thread):
+class Submitter(Hand):
     """A program that puts slices into the queue, a few at a time.
 
     Attributes:
@@ -148,41 +167,21 @@ class Submitter(threading.Thread):
     """
 
     def __init__(self, connect: Callable[[], CellClient], pause_seconds: float = 0.1) -> None:
-        super().__init__(name="queued", daemon=True)
-        self._connect, self._pause_seconds = connect, pause_seconds
-        self._stopping = threading.Event()
+        super().__init__(connect, "queued")
+        self._pause_seconds = pause_seconds
         self.accepted: list[str] = []
         self.unknown: list[str] = []
-        self.troubles: list[str] = []
-        self.surprises: list[BaseException] = []
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End, once what is under way has ended."""
-        self._stopping.set()
-        self.join(60.0)
-        assert not self.is_alive(), "the submitter hangs"
-
-    def run(self) -> None:
+    def work(self, cell: CellClient) -> None:
         """Submit until told to stop."""
-        try:
-            with self._connect() as cell:
-                for number in itertools.count():
-                    if self._stopping.wait(self._pause_seconds):
-                        return
-                    names = [f"queued-{number:05}-{n}" for n in range(3)]
-                    try:
-                        cell.submit([short(name, gpus=2) for name in names])
-                    except StoreError as error:
-                        self.troubles.append(f"{type(error).__name__}: {error}")
-                        self.unknown += [f"default/{name}" for name in names]
-                    else:
-                        self.accepted += [f"default/{name}" for name in names]
-        except BaseException as error:  # noqa: BLE001  # told where the test can see it
-            self.surprises.append(error)
+        for number in itertools.count():
+            if self._stopping.wait(self._pause_seconds):
+                return
+            names = [f"queued-{number:05}-{n}" for n in range(3)]
+            try:
+                cell.submit([short(name, gpus=2) for name in names])
+            except StoreError as error:
+                self.troubles.append(f"{type(error).__name__}: {error}")
+                self.unknown += [f"default/{name}" for name in names]
+            else:
+                self.accepted += [f"default/{name}" for name in names]

@@ -6,7 +6,6 @@ How long nobody could commit is printed, not asserted: the wish is 3 s after a l
 import itertools
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -23,7 +22,7 @@ from flowos.runtime.client import CellClient
 from flowos.verify.history import verify_history
 from tests.faults.crew import Crew, Verifier, note
 from tests.faults.ledger import Ledger
-from tests.faults.load import Placer, Submitter
+from tests.faults.load import Hand, Placer, Submitter
 from tests.faults.machine import COMMAND, until, until_none
 from tests.plugins.cluster import Cluster
 
@@ -149,82 +148,43 @@ def commits(at: list[float], since: float) -> bool:
     return len([t for t in at[-20:] if t > since + 0.5]) > 3
 
 
-class Prober(threading.Thread):
+class Prober(Hand):
     """Writes one small key again and again, with no more patience than a second for an answer."""
 
     def __init__(self, connect: Callable[[], CellClient]) -> None:
-        super().__init__(name="prober", daemon=True)
-        self._connect = connect
-        self._stopping = threading.Event()
+        super().__init__(connect, "prober")
         self.at: list[float] = []
-        self.troubles: list[str] = []
-        self.surprises: list[BaseException] = []
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        self.join(30.0)
-
-    def run(self) -> None:
+    def work(self, cell: CellClient) -> None:
         """Write until told to stop."""
         put = Transaction((), (Put("probe", b"1"),))
-        try:
-            with self._connect() as cell:
-                while not self._stopping.wait(0.02):
-                    try:
-                        cell.store.commit([put], timeout_seconds=1.0)
-                        self.at.append(time.monotonic())
-                    except StoreError as error:
-                        self.troubles.append(f"{type(error).__name__}: {error}")
-        except BaseException as error:  # noqa: BLE001  # told where the test can see it
-            self.surprises.append(error)
+        while not self._stopping.wait(0.02):
+            try:
+                cell.store.commit([put], timeout_seconds=1.0)
+                self.at.append(time.monotonic())
+            except StoreError as error:
+                self.troubles.append(f"{type(error).__name__}: {error}")
 
 
-class Seer(threading.Thread):
+class Seer(Hand):
     """Notes when a placement of a scheduler process, not of an embedded one, is seen by reading."""
 
     def __init__(self, connect: Callable[[], CellClient]) -> None:
-        super().__init__(name="seer", daemon=True)
-        self._connect = connect
-        self._stopping = threading.Event()
+        super().__init__(connect, "seer")
         self.at: list[float] = []
-        self.surprises: list[BaseException] = []
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        self.join(40.0)
-
-    def run(self) -> None:
+    def work(self, cell: CellClient) -> None:
         """Look until told to stop."""
         seen = 0
-        try:
-            with self._connect() as cell:
-                while not self._stopping.wait(0.02):
-                    with suppress(StoreError):
-                        # A slice that is done was placed, built, run, cleaned and given back:
-                        # scheduler, agent and controller have all committed.
-                        records = cell.store.read(["slice/default/queued-"]).records
-                        ended = sum(b'"end"' in record.value for record in records)
-                        if ended > seen:
-                            seen = ended
-                            self.at.append(time.monotonic())
-        except BaseException as error:  # noqa: BLE001  # told where the test can see it
-            self.surprises.append(error)
+        while not self._stopping.wait(0.02):
+            with suppress(StoreError):
+                # A slice that is done was placed, built, run, cleaned and given back:
+                # scheduler, agent and controller have all committed.
+                records = cell.store.read(["slice/default/queued-"]).records
+                ended = sum(b'"end"' in record.value for record in records)
+                if ended > seen:
+                    seen = ended
+                    self.at.append(time.monotonic())
 
 
 @pytest.fixture
