@@ -125,7 +125,7 @@ def tenant(cell: str, name: str) -> dict[Span, May]:
 def agent(cell: str, place: str) -> dict[Span, May]:
     """Return what the agent of one node or switch may: read its orders, and say what is.
 
-    Its process has the place's name (`flowos agent run --place n3 --name n3`), so that its session,
+    Its process has the place's name, as `flowos agent run --place n3` gives it, so that its session,
     which guards all that it writes, is nobody else's to write.
     """
     if place == EVERYWHERE:
