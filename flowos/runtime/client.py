@@ -262,9 +262,11 @@ class CellClient:
             try:
                 reading = self.store.read(prefixes)
             except StoreUnreachable:
-                # Who has begun to wait goes on through an outage.
-                if not listed or (deadline is not None and self._clock.monotonic() >= deadline):
+                if not listed:
                     raise
+                # Who has begun to wait goes on through an outage, until the time is over.
+                if deadline is not None and self._clock.monotonic() >= deadline:
+                    return
                 Event().wait(POLL_SECONDS)
                 continue
             listed = True

@@ -12,6 +12,7 @@ from flowos.model.codec import decode, encode
 from flowos.model.errors import (
     DuplicateName,
     NeverPlaceable,
+    NotInTime,
     OutcomeUnknown,
     StoreUnreachable,
     UnknownName,
@@ -250,3 +251,17 @@ def test_who_follows_goes_on_after_an_outage_that_cost_the_watch(store):
     back.start()
     CellClient(store, SystemClock()).submit([wanted("a", gpus=1)])
     until(lambda: "default/a" in next(views).slices, "the new slice is seen")
+
+
+def test_a_wait_ends_at_its_time_though_an_outage_cost_the_watch(store):
+    load_cell_into(store, small_cell())
+    lossy = LossyStore(store)
+    client = CellClient(lossy, SystemClock())
+    client.submit([wanted("a", gpus=1)])
+
+    def away(_view):
+        lossy.reachable = False
+        lossy.end_watches()
+
+    with pytest.raises(NotInTime):
+        client.wait("default/a", "allocated", timeout_seconds=1.2, changed=away)
