@@ -28,6 +28,7 @@ FORMS: Final = ("table", "wide", "json", "jsonl", "yaml", "name")
 DRAW_SECONDS: Final = 0.25  # a screen is drawn four times a second at most
 TELL_SECONDS: Final = 0.05  # scripts are told sooner
 REFRESH_SECONDS: Final = 1.0  # ages go on without any change
+AWAY_SECONDS: Final = 0.25  # between two questions whether the store is there again
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,27 +393,35 @@ def _watch(
     known: dict[str, Item] = {}
     kept: list[int] = []
     document: list[str] = []
+
+    def tell(view: "CellView") -> None:
+        nonlocal document, known
+        if out.form in ("json", "yaml"):
+            new = lines(view, store)
+            if new != document:
+                document = new
+                write(["---", *new] if out.form == "yaml" else [_one_line(new)])
+        else:
+            found = rows(view, store)
+            shown = {name: out.picked(listing, item) for name, item in found.items()}
+            changed = [found[name] for name, item in shown.items() if known.get(name) != item]
+            if changed:
+                headers = out.headers and not kept
+                write(replace(out, headers=headers).lines(listing, changed, kept))
+            known = shown
+        sys.stdout.flush()
+
     try:
         view_of(store, ())  # says that there is no cell, where there is none
         if out.draws and sys.stdout.isatty():
             with render.Screen() as screen:
-                for view in live_views(store, prefixes, DRAW_SECONDS):
-                    screen.draw(lines(view, store) or [listing.empty])
-        for view in live_views(store, prefixes, TELL_SECONDS):
-            if out.form in ("json", "yaml"):
-                new = lines(view, store)
-                if new != document:
-                    document = new
-                    write(["---", *new] if out.form == "yaml" else [_one_line(new)])
-            else:
-                found = rows(view, store)
-                shown = {name: out.picked(listing, item) for name, item in found.items()}
-                changed = [found[name] for name, item in shown.items() if known.get(name) != item]
-                if changed:
-                    headers = out.headers and not kept
-                    write(replace(out, headers=headers).lines(listing, changed, kept))
-                known = shown
-            sys.stdout.flush()
+                follow_views(
+                    store,
+                    prefixes,
+                    DRAW_SECONDS,
+                    lambda view: screen.draw(lines(view, store) or [listing.empty]),
+                )
+        follow_views(store, prefixes, TELL_SECONDS, tell)
     except KeyboardInterrupt:
         pass
     finally:
@@ -424,31 +433,55 @@ def _one_line(document: Sequence[str]) -> str:
     return compact(json.loads("\n".join(document)))
 
 
-def live_views(store: "CellStore", prefixes: Sequence[str], seconds: float) -> "Iterator[CellView]":
-    """Yield the newest state again and again: soon after a change, and now and then without one.
+def follow_views(
+    store: "CellStore",
+    prefixes: Sequence[str],
+    seconds: float,
+    show: "Callable[[CellView], None]",
+) -> "NoReturn":
+    """Show the newest state again and again: soon after a change, and now and then without one.
 
     Unlike `CellClient.follow` it passes over what came in between: a screen need not show it.
+    Once something was shown, an outage of the store is waited for.
 
     Args:
         store: Where.
         prefixes: What to follow.
         seconds: The shortest time between two views; more where the receiver takes long.
+        show: It may ask the store for what is not in the view.
     """
+    import time
+
+    from flowos.model.errors import StoreUnreachable
+
+    shown = False
+    while True:
+        try:
+            for view in _views(store, prefixes, seconds):
+                show(view)
+                shown = True
+        except StoreUnreachable:
+            if not shown:
+                raise
+            time.sleep(AWAY_SECONDS)
+
+
+def _views(store: "CellStore", prefixes: Sequence[str], seconds: float) -> "Iterator[CellView]":
+    """Read, and yield what is due until the watch is lost."""
     from queue import SimpleQueue
 
     from flowos.model.view import CellView
 
-    while True:
-        reading = store.read(prefixes)
-        view = CellView()
-        view.load(reading.records)
-        view.progressed(reading.revision)
-        inbox: SimpleQueue[WatchMessage] = SimpleQueue()
-        watch = store.watch(prefixes, after=reading.revision, deliver=inbox.put)
-        try:
-            yield from _newest(view, inbox, watch, seconds)
-        finally:
-            watch.close()
+    reading = store.read(prefixes)
+    view = CellView()
+    view.load(reading.records)
+    view.progressed(reading.revision)
+    inbox: SimpleQueue[WatchMessage] = SimpleQueue()
+    watch = store.watch(prefixes, after=reading.revision, deliver=inbox.put)
+    try:
+        yield from _newest(view, inbox, watch, seconds)
+    finally:
+        watch.close()
 
 
 def _newest(

@@ -18,7 +18,7 @@ from flowos_cli.output import (
     DRAW_SECONDS,
     FORMS,
     compact,
-    live_views,
+    follow_views,
     to_yaml,
     warn_of_unreadable,
     write,
@@ -88,8 +88,9 @@ def top(where: Where) -> int:
         view_of(store, ())  # says that there is no cell, where there is none
         rate = _Rate()
         with _q_interrupts(), render.Screen(whole=True) as screen:
-            for view in live_views(store, SLICES, DRAW_SECONDS):
-                screen.draw(_top(view, store, rate))
+            follow_views(
+                store, SLICES, DRAW_SECONDS, lambda view: screen.draw(_top(view, store, rate))
+            )
     except KeyboardInterrupt:
         pass
     finally:
