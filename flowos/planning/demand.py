@@ -59,10 +59,15 @@ class HostWant:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """All of a request: each engine role with its choices, in the user's order."""
+    """All of a request: each engine role with its choices, in the user's order.
+
+    Attributes:
+        joined: The roles that circuits join.
+    """
 
     engines: tuple[tuple[Want, ...], ...]
     hosts: tuple[HostWant, ...]
+    joined: frozenset[str] = frozenset()
 
 
 class Sifted(NamedTuple):
@@ -83,17 +88,19 @@ def demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int] | None = Non
     Raises:
         SpecError: It asks for what no cell of these bitstreams and roles can give.
     """
-    if not (sizes or spec.hosts or spec.circuits) and len(spec.engines) == 1:
-        ((role, wish),) = spec.engines.items()
-        choice, *others = wish.choices
-        if not (others or choice.where or choice.bitstream):
-            # Many ask for the same, and this little decides what it is.
-            key = (
-                "demand", role, choice.kind, choice.models, choice.count, choice.share_millis,
-                spec.together.get(role, "any"),
-            )  # fmt: skip
-            return pool.recall(key, lambda: _demand_of(pool, spec, {}))
-    return _demand_of(pool, spec, sizes or {})
+    # Many ask for the same, and this decides what it is.
+    key: list[object] = ["demand", spec.circuits]
+    for role, wish in spec.engines.items():
+        key += (role, spec.together.get(role, "any"))
+        for choice in wish.choices:
+            where = tuple(choice.where.items()) if choice.where else ()
+            key += (choice.kind, choice.models, choice.count, choice.share_millis, where)
+            key.append(choice.bitstream)
+    if spec.hosts:
+        key.append(tuple(spec.hosts.items()))
+    if sizes:
+        key.append(tuple(sizes.items()))
+    return pool.recall(tuple(key), lambda: _demand_of(pool, spec, sizes or {}))
 
 
 def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
@@ -117,7 +124,7 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
         for role, host in spec.hosts.items()
         if role not in spec.engines or host.count
     )
-    return Demand(engines, hosts)
+    return Demand(engines, hosts, frozenset(r for wish in spec.circuits for r in wish.roles))
 
 
 _NO_HOST: Final = HostRole()

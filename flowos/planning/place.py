@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from flowos.model.errors import SpecError
 from flowos.model.placement import Decision, Unplaceable
-from flowos.model.slice import CircuitWish, Reason, SliceSpec
+from flowos.model.slice import Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
 from flowos.planning.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
 from flowos.planning.demand import Demand, Want, demand_of
@@ -66,7 +66,7 @@ def plan(
     except SpecError as error:
         return Unplaceable(Reason.INFEASIBLE, str(error))
     name = slice_name or spec.name
-    joined = _joined(spec.circuits)
+    joined = demand.joined
     answer: Unplaceable | None = None
     closed: set[int] = set()
     for _ in range(_SETS_MAX if joined else 1):
@@ -174,10 +174,6 @@ def _hosted(draft: Draft, want: Want, number: int, mask: Mask) -> bool:
 # -- circuits
 
 
-def _joined(circuits: Sequence[CircuitWish]) -> frozenset[str]:
-    return frozenset(role for wish in circuits for role in wish.roles)
-
-
 def _ends(pool: Pool, demand: Demand, selection: Selection) -> _Ends:
     engines: dict[str, tuple[str, ...]] = {}
     for wants in demand.engines:  # in the user's order
@@ -189,7 +185,10 @@ def _ends(pool: Pool, demand: Demand, selection: Selection) -> _Ends:
         for number, mask in picks:
             site = pool.sites[number]
             assert site is not None, "engines are picked on living nodes"
-            names.extend(name for n, name in enumerate(site.engines) if mask >> n & 1)
+            if mask.bit_count() == len(site.engines):
+                names.extend(site.engines)
+            else:
+                names.extend(name for n, name in enumerate(site.engines) if mask >> n & 1)
         engines[role] = tuple(names)
     return _Ends(engines, {**selection.hosts, **engines})
 
@@ -264,14 +263,14 @@ def _decision(demand: Demand, selection: Selection, ends: _Ends, routed: Routed)
     on_hosts: dict[str, tuple[int, int]] = {}
     for role, engines in ends.engines.items():
         want = selection.engines[role].want
-        for engine in engines:
-            if want.shared:
+        if want.shared:
+            for engine in engines:
                 unit = share_unit(engine)
                 units[unit] = (sum(units.get(unit, ())) + want.millis,)
-            else:
-                units[engine_unit(engine)] = ()
-            if want.bitstream:
-                bitstreams[engine] = want.bitstream
+        else:
+            units.update({engine_unit(engine): () for engine in engines})
+        if want.bitstream:
+            bitstreams.update(dict.fromkeys(engines, want.bitstream))
         if want.cpu_millis or want.memory_bytes:
             hosts[role] = tuple(engine.partition("/")[0] for engine in engines)
             _add(on_hosts, hosts[role], want.cpu_millis, want.memory_bytes)
