@@ -109,7 +109,7 @@ def run_gangs(run: Run) -> None:
 
 def run_direct(run: Run) -> None:
     """A client with a scheduler of its own."""
-    slices = 150 if run.quick else 600
+    slices = 120 if run.quick else 600
     with run.bench("fat-tree:8000", shared=HALF) as bench:
         bench.start_freeing()
         before = bench.cpu_seconds()
@@ -153,7 +153,7 @@ def run_queued(run: Run) -> None:
 
 def run_drain(run: Run) -> None:
     """One scheduler empties a full queue."""
-    slices = 5_000 if run.quick else 20_000
+    slices = 4_000 if run.quick else 20_000
     sample = 1_000 if run.quick else 5_000
     timings, drains = [], []
     for _ in range(1 if run.quick else 3):
@@ -234,7 +234,7 @@ def run_whole(run: Run) -> None:
 def run_four(run: Run) -> None:
     """Four schedulers on one queue, also such as take 2 ms to decide."""
     found: dict[tuple[int, bool], list[Drained]] = defaultdict(list)
-    backlog = {False: 1_500 if run.quick else 6_000, True: 600 if run.quick else 2_000}
+    backlog = {False: 1_000 if run.quick else 6_000, True: 400 if run.quick else 2_000}
     for _ in range(1 if run.quick else 3):
         with run.bench(f"fat-tree:{engines_for(2 * sum(backlog.values()))}") as bench:
             team = Team(bench)
