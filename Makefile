@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test swarm check sim fix clean
+.PHONY: help setup demo test swarm reasons check sim fix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: $(STAMP)  ## every test
 swarm: $(STAMP)  ## kills and stops at random under 2,000 slices; SLICES=, KILLS= and SEED= change it
 	@SLICES=$${SLICES:-2000} $(BIN)/python -m pytest -q -s \
 	  tests/faults/test_swarm.py tests/faults/test_server_dies.py tests/faults/test_cluster.py
+
+reasons: $(STAMP)  ## every reason to wait against trying everything, in 10,000 small cells; CELLS= changes it
+	@REASONS_CELLS=$${CELLS:-10000} $(BIN)/python -m pytest -q \
+	  tests/property/test_reasons_true.py tests/property/test_help_true.py
 
 check: $(STAMP)  ## format, lint, types, import contracts and unit tests: seconds
 	@echo "==> ruff"

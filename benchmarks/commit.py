@@ -9,25 +9,18 @@ be trusted on a machine that does other things as well.
 
 import argparse
 import cProfile
-import datetime as dt
-import json
-import os
-import platform
 import resource
 import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from commit_parts.figures import NAMES, PARTS, Run
 from commit_parts.peers import slurm
 from commit_parts.profiled import Profiled, show
+from harness import PICTURES
 
-BENCHMARKS = Path(__file__).resolve().parent
-RESULTS = BENCHMARKS / "results" / "commit.json"
-PICTURES = BENCHMARKS.parent / "docs" / "pictures"
 SLURM_WINDOW = (
     888  # slices that hold half of 1,000 x 8: what its driver has placed without releases
 )
@@ -61,8 +54,8 @@ def main() -> None:
     print(f"  etcd {run.etcd} on a disk, with fsync")
     print("\n".join(f"  {note}" for note in run.notes))
     if len(parts) == len(PARTS):  # the file says whether the run was a quick one
-        save(run)
-        run.figures.plot("commit", lambda axes: draw(axes, run), folder=PICTURES)
+        run.figures.save("commit", notes=run.notes, quick=run.quick, etcd=run.etcd)
+        run.figures.plot("commit", run.figures.draw_goals, folder=PICTURES)
 
 
 def profile(chosen: argparse.Namespace) -> None:
@@ -81,43 +74,6 @@ def profile(chosen: argparse.Namespace) -> None:
         run.figures.print(as_json=False)
         print("\n".join(f"  {note}" for note in run.notes))
         show(Profiled.profiler or elsewhere)
-
-
-def save(run: Run) -> None:
-    """Keep the figures, with what they were measured on."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    found = {
-        "figures": run.figures.shown(),
-        "notes": run.notes,
-        "quick": run.quick,
-        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        "etcd": run.etcd,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "load": [round(load, 2) for load in os.getloadavg()],
-    }
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"  saved: {RESULTS.relative_to(BENCHMARKS.parent)}")
-
-
-def draw(axes: Any, run: Run) -> None:  # matplotlib has no types
-    """Draw each ratio beside its goal, on one scale: 1 = the goal, to the right is better."""
-    rows = []
-    for name, figure in run.figures.figures.items():
-        if not figure.goal:
-            continue
-        sign, bound, *unit = figure.goal.split()
-        reached = figure.ratio if unit == ["x"] else figure.value
-        if reached:
-            share = reached / float(bound) if sign == ">=" else float(bound) / reached
-            rows.append((f"{name}  {reached:.3g} ({figure.goal})", share, figure.ok))
-    rows.reverse()
-    colours = ["tab:green" if ok else "tab:red" for *_, ok in rows]
-    axes.figure.set_size_inches(9, 1 + 0.3 * len(rows))
-    axes.barh([row[0] for row in rows], [row[1] for row in rows], color=colours)
-    axes.axvline(1.0, color="black", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xlabel("times its goal")
 
 
 class _Told:

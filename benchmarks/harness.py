@@ -1,16 +1,22 @@
 """What every benchmark shares: options, figures with their baselines, a table, a plot."""
 
 import argparse
+import datetime as dt
 import json
 import os
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
 PLOTS = Path("benchmarks/plots")
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURES = ROOT / "docs" / "pictures"
 
 
 @dataclass
@@ -103,6 +109,40 @@ class Report:
                 f"  {name:<{width}}  {f.value:>12,.4g} {f.unit:<9} {baseline:<22} {ratio:<8} "
                 f"{f.goal:<18} {verdict}".rstrip()
             )
+
+    def save(self, name: str, **more: object) -> None:
+        """Keep the figures in `benchmarks/results`, with what they were measured on, and more."""
+        RESULTS.mkdir(exist_ok=True)
+        found = {
+            "figures": self.shown(),
+            **more,
+            "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "load": [round(load, 2) for load in os.getloadavg()],
+        }
+        path = RESULTS / f"{name}.json"
+        path.write_text(json.dumps(found, indent=2) + "\n")
+        print(f"  saved: {path.relative_to(ROOT)}")
+
+    def draw_goals(self, axes: Any) -> None:  # matplotlib has no types
+        """Draw each figure beside its goal, on one scale: 1 = the goal, to the right is better."""
+        rows = []
+        for name, figure in self.figures.items():
+            if not figure.goal:
+                continue
+            sign, bound, *unit = figure.goal.split()
+            reached = figure.ratio if unit == ["x"] and figure.unit != "x" else figure.value
+            if reached:
+                share = reached / float(bound) if sign == ">=" else float(bound) / reached
+                rows.append((f"{name}  {reached:.3g} ({figure.goal})", share, figure.ok))
+        rows.reverse()
+        colours = ["tab:green" if ok else "tab:red" for *_, ok in rows]
+        axes.figure.set_size_inches(9, 1 + 0.3 * len(rows))
+        axes.barh([row[0] for row in rows], [row[1] for row in rows], color=colours)
+        axes.axvline(1.0, color="black", linewidth=1)
+        axes.set_xscale("log")
+        axes.set_xlabel("times its goal")
 
     def plot(
         self, name: str, draw: "Callable[[object], None]", *, folder: Path | None = None

@@ -1,7 +1,7 @@
 """Reading a cell from CSV, one row a node: the form in which public cluster traces describe machines.
 
-Columns: node_id, engine_type, engine_model, engines (how many), cpu_cores, mem_gib, pod, rack; `basis`
-is read over. Engines are called after their type (gpu0, gpu1, ...), can be shared, and have the
+Columns: node_id, engine_type, engine_model, engines (how many), cpu_cores, mem_gib, pod, rack, devices
+(how many can be attached at once); `basis` is read over. Engines are called after their type (gpu0, gpu1, ...), can be shared, and have the
 memory and watts of their model where it is well known. CSV says nothing of links, so there are none
 unless a fabric is asked for.
 """
@@ -24,13 +24,13 @@ from flowos.documents.fields import (
     text_problem,
 )
 from flowos.documents.patterns import THINGS_MAX
-from flowos.documents.quantities import BYTES_MAX, CPUS_MAX, shown
+from flowos.documents.quantities import BYTES_MAX, CPUS_MAX, DEVICES_MAX, shown
 from flowos.model.cell import Attribute, Cell, Engine, Node
 from flowos.model.errors import FileError, SpecError
 
 _COLUMNS: Final = (
     "node_id", "engine_type", "engine_model", "engines", "cpu_cores", "mem_gib", "pod", "rack",
-    "basis",
+    "basis", "devices",
 )  # fmt: skip
 _NEEDED: Final = ("node_id", "engine_type", "engines")
 _GIB: Final = 2**30
@@ -159,6 +159,7 @@ def _add_node(cell: Cell, row: _Row) -> None:
             memory_bytes=row.amount("mem_gib", _GIB, BYTES_MAX),
             rack=row.label("rack"),
             pod=row.label("pod"),
+            devices_max=row.whole("devices", DEVICES_MAX) if row.text("devices") else 0,
         )
     )
     known = known_model(model)

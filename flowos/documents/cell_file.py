@@ -70,7 +70,7 @@ _CELL = known_fields(
 )  # fmt: skip
 _MANY = ("for", "count", "template")
 _NODE = known_fields(
-    "name", "cpu", "memory", "domain", "rack", "pod", "attributes", "engines", *_MANY
+    "name", "cpu", "memory", "devices", "domain", "rack", "pod", "attributes", "engines", *_MANY
 )
 _SWITCH = known_fields(
     "name", "ports", "aggregators", "functions", "latency", "domain", "rack", "pod", "tier", *_MANY
@@ -369,6 +369,7 @@ class _Reader:
                     rack=self.label(fields, "rack", binding),
                     pod=self.label(fields, "pod", binding),
                     attributes=self.attributes(fields),
+                    devices_max=fields.whole("devices", 0, 0, amounts.DEVICES_MAX),
                 )
             )
             engines = self.engines(fields)
@@ -658,6 +659,7 @@ def _node(cell: Cell, node: Node) -> dict[str, Any]:
         name=node.name,
         cpu=amounts.cpu_text(node.cpu_millis) if node.cpu_millis else None,
         memory=_bytes(node.memory_bytes),
+        devices=node.devices_max,
         domain=node.domain,
         rack=node.rack,
         pod=node.pod,

@@ -1,14 +1,13 @@
 """Cells that need no file: small ones to try things on, large ones to measure with."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
+from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from flowos.documents.accelerators import GIB, known_model
-from flowos.documents.cell_file import DEFAULT_TENANT, collection_paused, load_cell
+from flowos.documents import architectures
+from flowos.documents.cell_file import collection_paused, load_cell
 from flowos.documents.fabrics import (
     FAR_NS,
     LANES_PER_ENGINE,
@@ -18,18 +17,27 @@ from flowos.documents.fabrics import (
     Cables,
 )
 from flowos.documents.fields import did_you_mean
+from flowos.documents.makes import (
+    A100,
+    ASIC,
+    FIC_LANES,
+    FPGA,
+    H100,
+    NVME,
+    P100,
+    ROOM,
+    add_engines,
+    fic_switch,
+    host,
+    join_torus,
+    new_cell,
+)
 from flowos.documents.quantities import shown
-from flowos.model.cell import Bitstream, Cell, Domain, Engine, Node, Switch, Tenant, Watts
+from flowos.model.cell import Cell, Domain, Switch
 from flowos.model.errors import FileError, SpecError
 
 ENGINES_MAX: Final = 1_000_000  # the largest cell that Flow OS is planned for
-ROOM: Final = "room"
-
-# What stands for two real bitstreams: their digests are those of these texts.
-BITSTREAM_TEXTS: Final[Mapping[str, str]] = {
-    "sum-f32": "Flow OS example: adds streams of 32-bit floats, element by element\n",
-    "add-bytewise": "Flow OS example: adds streams of bytes, byte by byte, modulo 256\n",
-}
+ARCHITECTURE_MAX: Final = 65_536  # engines of a cell that is compared with its rivals
 
 
 class Preset(NamedTuple):
@@ -97,107 +105,30 @@ def _number(written: str, most: int, what: str) -> int:
     return int(written)
 
 
-# ---------------------------------------------------------------------------------------- engines
-
-
-class _Make(NamedTuple):
-    """A kind of engine that presets are made of."""
-
-    kind: str
-    model: str
-    memory_bytes: int
-    watts: Watts
-    shareable: bool = False
-    loads_bitstreams: bool = False
-    attributes: Mapping[str, bool] = {}
-
-
-def _of_model(kind: str, model: str, *, attributes: Mapping[str, bool] | None = None) -> _Make:
-    known = known_model(model)
-    return _Make(
-        kind,
-        model,
-        known.memory_bytes,
-        known.watts,
-        shareable=kind == "gpu",
-        loads_bitstreams=kind == "fpga",
-        attributes=attributes or {},
-    )
-
-
-_A100: Final = _of_model("gpu", "A100", attributes={"nvlink": True})
-_H100: Final = _of_model("gpu", "H100", attributes={"nvlink": True})
-_P100: Final = _of_model("gpu", "P100")
-_FPGA: Final = _of_model("fpga", "U250")
-_ASIC: Final = _of_model("asic", "AI100")
-# A data-centre drive of 3.84 TB on PCIe 4: up to 25 W by its form factor, 14 W when it writes.
-_NVME: Final = _Make("nvme", "NVMe-3.84TB", 3_840_000_000_000, Watts(0, 5, 14))
-
-
-def _add_engines(cell: Cell, node: str, makes: Iterable[tuple[_Make, int]]) -> list[str]:
-    """Put engines on a node, numbered by kind, and return their ids."""
-    added = []
-    for make, count in makes:
-        for number in range(count):
-            engine = Engine(
-                node=node,
-                name=f"{make.kind}{number}",
-                kind=make.kind,
-                model=make.model,
-                memory_bytes=make.memory_bytes,
-                shareable=make.shareable,
-                loads_bitstreams=make.loads_bitstreams,
-                watts=make.watts,
-                attributes=make.attributes,
-            )
-            cell.add(engine)
-            added.append(engine.id)
-    return added
-
-
-def _new_cell(*, bitstreams: bool, budget_watts: int | None = None) -> Cell:
-    cell = Cell()
-    cell.add(Tenant(DEFAULT_TENANT))
-    cell.add(Domain(ROOM, budget_watts))
-    if bitstreams:
-        for name, text in BITSTREAM_TEXTS.items():
-            cell.add(
-                Bitstream(
-                    name=name,
-                    digest=f"sha256:{sha256(text.encode()).hexdigest()}",
-                    function=name.partition("-")[0],
-                    size_bytes=len(text),
-                    load_seconds=0.5,  # one region of an FPGA, not the whole board
-                )
-            )
-    return cell
-
-
 # ---------------------------------------------------------------------------------------- presets
-
-_FIC_LANES: Final = 8  # the serial links of an engine board
 
 
 def _fic_small(parameter: str) -> Cell:
     _no_parameter(parameter)
     # All engines busy draw 7.4 kW, so power is accounted for but never in the way.
-    cell = _new_cell(bitstreams=True, budget_watts=10_000)
+    cell = new_cell(bitstreams=True, budget_watts=10_000)
     cables = Cables(cell)
     for number in range(2):
-        cell.add(_fic_switch(f"sw{number}", ports=16, rack=f"r{number}"))
+        cell.add(fic_switch(f"sw{number}", ports=16, rack=f"r{number}"))
     for number in range(4):
         node, switch = f"n{number}", f"sw{number // 2}"
-        cell.add(_host(node, cpus=32, memory_gib=128, rack=f"r{number // 2}"))
-        for engine in _add_engines(cell, node, [(_A100, 4), (_FPGA, 1), (_NVME, 1)]):
-            cables.join(engine, switch, _FIC_LANES, NEAR_NS)
+        cell.add(host(node, cpus=32, memory_gib=128, rack=f"r{number // 2}"))
+        for engine in add_engines(cell, node, [(A100, 4), (FPGA, 1), (NVME, 1)]):
+            cables.join(engine, switch, FIC_LANES, NEAR_NS)
         cables.join(node, switch, 2, NEAR_NS)
     cables.join("sw0", "sw1", 16, FAR_NS)
     return cell
 
 
 def _fic(parameter: str) -> Cell:
-    _no_parameter(parameter)
-    cell = _new_cell(bitstreams=True)
+    if parameter:
+        return architectures.fic(_number(parameter, ARCHITECTURE_MAX, "engines"))
+    cell = new_cell(bitstreams=True)
     cables = Cables(cell)
     side = 4
     at = [f"sw{x}-{y}" for x, y in product(range(side), repeat=2)]
@@ -206,32 +137,32 @@ def _fic(parameter: str) -> Cell:
         rack = f"r{number // side}"
         if number % side == 0:
             cell.add(Domain(rack, 20_000, parent=ROOM))
-        cell.add(_fic_switch(switch, ports=24, rack=rack, domain=rack))
+        cell.add(fic_switch(switch, ports=24, rack=rack, domain=rack))
         for half, makes in enumerate(
-            ([(_A100, 4), (_FPGA, 2), (_NVME, 2)], [(_A100, 2), (_FPGA, 3), (_ASIC, 3)])
+            ([(A100, 4), (FPGA, 2), (NVME, 2)], [(A100, 2), (FPGA, 3), (ASIC, 3)])
         ):
             node = f"n{2 * number + half}"
-            cell.add(_host(node, cpus=32, memory_gib=128, rack=rack, domain=rack))
-            for engine in _add_engines(cell, node, makes):
-                cables.join(engine, switch, _FIC_LANES, NEAR_NS)
+            cell.add(host(node, cpus=32, memory_gib=128, rack=rack, domain=rack))
+            for engine in add_engines(cell, node, makes):
+                cables.join(engine, switch, FIC_LANES, NEAR_NS)
             cables.join(node, switch, 2, NEAR_NS)
-    _join_torus(cables, (side, side), lambda x, y: f"sw{x}-{y}", lanes=32)
+    join_torus(cables, (side, side), lambda x, y: f"sw{x}-{y}", lanes=32)
     return cell
 
 
 def _expether(parameter: str) -> Cell:
     _no_parameter(parameter)
-    cell = _new_cell(bitstreams=False, budget_watts=4_000)
+    cell = new_cell(bitstreams=False, budget_watts=4_000)
     cables = Cables(cell)
     # A packet switch, as Ethernet has them: 40 GbE is four lanes of 10 Gb/s.
     cell.add(Switch("sw0", ports=32, latency_ns=450, domain=ROOM, rack="r0"))
     for number in range(2):
-        cell.add(_host(f"h{number}", cpus=16, memory_gib=64, rack="r0"))
+        cell.add(host(f"h{number}", cpus=16, memory_gib=64, rack="r0", devices_max=4))
         cables.join(f"h{number}", "sw0", 8, NEAR_NS, gbps=10.0)
-    boxes = [(f"gpubox{n}", _P100) for n in range(8)] + [(f"nvmebox{n}", _NVME) for n in range(4)]
+    boxes = [(f"gpubox{n}", P100) for n in range(8)] + [(f"nvmebox{n}", NVME) for n in range(4)]
     for box, make in boxes:
-        cell.add(_host(box, cpus=0, memory_gib=0, rack="r0"))
-        for engine in _add_engines(cell, box, [(make, 1)]):
+        cell.add(host(box, cpus=0, memory_gib=0, rack="r0"))
+        for engine in add_engines(cell, box, [(make, 1)]):
             cables.join(engine, "sw0", 4, NEAR_NS, gbps=10.0)
     return cell
 
@@ -249,7 +180,7 @@ def _fat_tree(parameter: str) -> Cell:
     switches of several hundred ports do.
     """
     wanted = _number(parameter, ENGINES_MAX, "engines")
-    cell = _new_cell(bitstreams=False)
+    cell = new_cell(bitstreams=False)
     cables = Cables(cell)
     nodes = -(-wanted // _ENGINES_PER_NODE)
     leaves = -(-nodes // _NODES_PER_LEAF)
@@ -262,9 +193,9 @@ def _fat_tree(parameter: str) -> Cell:
         cell.add(Switch(name, leaf_ports, latency_ns=SWITCH_LATENCY_NS, rack=rack, pod=_pod(leaf)))
     for number in range(nodes):
         node, leaf = f"n{number}", number // _NODES_PER_LEAF
-        cell.add(_host(node, cpus=96, memory_gib=1024, rack=f"r{leaf}", pod=_pod(leaf)))
+        cell.add(host(node, cpus=96, memory_gib=1024, rack=f"r{leaf}", pod=_pod(leaf)))
         count = min(_ENGINES_PER_NODE, wanted - _ENGINES_PER_NODE * number)
-        for engine in _add_engines(cell, node, [(_H100, count)]):
+        for engine in add_engines(cell, node, [(H100, count)]):
             cables.join(engine, f"leaf{leaf}", LANES_PER_ENGINE, NEAR_NS)
     for pod in range(pods if leaves > 1 else 0):
         first = pod * _LEAVES_PER_POD
@@ -298,29 +229,29 @@ def _torus(parameter: str) -> Cell:
     engines = sides[0] * sides[1] * sides[2] * _ENGINES_PER_VERTEX
     if engines > ENGINES_MAX:
         raise _Unfit(f"has {engines} engines, the most is {ENGINES_MAX}")
-    cell = _new_cell(bitstreams=False)
+    cell = new_cell(bitstreams=False)
     cables = Cables(cell)
     for x, y, z in product(*map(range, sides)):
         node, switch = f"n{x}-{y}-{z}", f"sw{x}-{y}-{z}"
         # Six neighbours, the engines, and the host.
-        cell.add(_fic_switch(switch, ports=6 + _ENGINES_PER_VERTEX + 1, rack=f"r{x}-{y}"))
-        cell.add(_host(node, cpus=32, memory_gib=128, rack=f"r{x}-{y}"))
-        for engine in _add_engines(cell, node, [(_A100, _ENGINES_PER_VERTEX)]):
+        cell.add(fic_switch(switch, ports=6 + _ENGINES_PER_VERTEX + 1, rack=f"r{x}-{y}"))
+        cell.add(host(node, cpus=32, memory_gib=128, rack=f"r{x}-{y}"))
+        for engine in add_engines(cell, node, [(A100, _ENGINES_PER_VERTEX)]):
             cables.join(engine, switch, LANES_PER_ENGINE, NEAR_NS)
         cables.join(node, switch, 1, NEAR_NS)
-    _join_torus(cables, tuple(sides), lambda x, y, z: f"sw{x}-{y}-{z}", lanes=32)
+    join_torus(cables, tuple(sides), lambda x, y, z: f"sw{x}-{y}-{z}", lanes=32)
     return cell
 
 
 def _gpu_islands(parameter: str) -> Cell:
     islands = _number(parameter, PORTS_MAX, "islands") if parameter else 8
-    cell = _new_cell(bitstreams=False)
+    cell = new_cell(bitstreams=False)
     cables = Cables(cell)
     for number in range(islands):
         node, switch = f"n{number}", f"island{number}"
         cell.add(Switch(switch, ports=9, latency_ns=SWITCH_LATENCY_NS, rack=f"r{number // 4}"))
-        cell.add(_host(node, cpus=96, memory_gib=1024, rack=f"r{number // 4}"))
-        for engine in _add_engines(cell, node, [(_A100, 8)]):
+        cell.add(host(node, cpus=96, memory_gib=1024, rack=f"r{number // 4}"))
+        for engine in add_engines(cell, node, [(A100, 8)]):
             # Twelve links of 25 GB/s each way, as eight GPUs on one board have them.
             cables.join(engine, switch, 12, NEAR_NS, gbps=200.0)
     if islands > 1:
@@ -330,36 +261,8 @@ def _gpu_islands(parameter: str) -> Cell:
     return cell
 
 
-def _host(
-    name: str, *, cpus: int, memory_gib: int, rack: str, pod: str = "", domain: str = ROOM
-) -> Node:
-    return Node(name, cpus * 1000, memory_gib * GIB, domain=domain, rack=rack, pod=pod)
-
-
-def _fic_switch(name: str, *, ports: int, rack: str, domain: str = ROOM) -> Switch:
-    """Return a switch whose FPGA has one aggregator, as the switch nodes of Flow in Cloud."""
-    return Switch(
-        name,
-        ports=ports,
-        aggregators=1,
-        functions=("sum",),
-        latency_ns=SWITCH_LATENCY_NS,
-        domain=domain,
-        rack=rack,
-    )
-
-
-def _join_torus(
-    cables: Cables, sides: tuple[int, ...], name: Callable[..., str], lanes: int
-) -> None:
-    """Join each switch to the next one along each side, and the last to the first."""
-    for at in product(*map(range, sides)):
-        for axis, side in enumerate(sides):
-            # Two switches are joined once; one alone has no neighbour.
-            if side > 2 or at[axis] + 1 < side:
-                beside = [*at]
-                beside[axis] = (at[axis] + 1) % side
-                cables.join(name(*at), name(*beside), lanes, FAR_NS)
+def _of_engines(make: Callable[[int], Cell]) -> Callable[[str], Cell]:
+    return lambda parameter: make(_number(parameter, ARCHITECTURE_MAX, "engines"))
 
 
 PRESETS: Final[Mapping[str, Preset]] = {
@@ -367,7 +270,9 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "fic-small", "4 nodes of 4 GPUs, an FPGA and an NVMe drive on 2 switches", _fic_small
     ),
     "fic": Preset(
-        "fic", "256 GPUs, FPGAs, ASICs and NVMe drives on a 4 x 4 torus of switches", _fic
+        "fic, or fic:N with N engines as the rivals' presets have them, such as fic:1024",
+        "256 GPUs, FPGAs, ASICs and NVMe drives on a 4 x 4 torus of switches",
+        _fic,
     ),
     "expether": Preset(
         "expether", "2 hosts, and 8 P100 GPUs and 4 NVMe drives pooled on 40 GbE", _expether
@@ -386,5 +291,20 @@ PRESETS: Final[Mapping[str, Preset]] = {
         "gpu-islands, or gpu-islands:N with N islands",
         "islands of 8 GPUs with rich links inside and thin ones between (8 islands)",
         _gpu_islands,
+    ),
+    "rack-pool": Preset(
+        "rack-pool:N with N engines, such as rack-pool:256",
+        "a rival's shape: GPUs, FPGAs and NVMe drives pooled by rack, no circuit leaves it",
+        _of_engines(architectures.rack_pool),
+    ),
+    "memory-pool": Preset(
+        "memory-pool:N with N engines, such as memory-pool:256",
+        "a rival's shape: the same on one shared memory that has room for 320 engines",
+        _of_engines(architectures.memory_pool),
+    ),
+    "boxes": Preset(
+        "boxes:N with N engines, such as boxes:256",
+        "a rival's shape: the same in boxes of 8 GPUs, four thin links out of each",
+        _of_engines(architectures.boxes),
     ),
 }

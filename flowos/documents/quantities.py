@@ -20,6 +20,7 @@ BYTES_MAX: Final = 2**60  # one exbibyte: the largest clusters hold less memory 
 SECONDS_MAX: Final = 10**10  # three centuries
 NANOSECONDS_MAX: Final = 10**12  # a quarter of an hour: no light takes longer
 CPUS_MAX: Final = 10**6
+DEVICES_MAX: Final = 65_535  # attached to one host at once
 WATTS_MAX: Final = 10**12  # a thousand large power stations
 GBPS_MAX: Final = 10**6
 

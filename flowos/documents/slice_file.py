@@ -11,12 +11,17 @@
     together: {workers: node}                   # node | switch | any
     circuits:
       - {ring: workers, lanes: 1}               # ring, all and star take a role or a list of them
+      - {torus: workers, dims: [2, 4]}          # a ring in each dimension; the last counts fastest
+      - {explicit: workers, links: [[0, 1]]}    # just these, by rank
       - {from: workers, to: reducer, aggregate: sum}
     constraints: {max_hops: 4, max_latency_ns: 2000, spread: pack}
     elastic: {workers: [4, 16]}
     expected_duration: 2h
     time_limit: 4h
     run: {command: [python, train.py]}          # or for: 10s; or flowlet; or image and kernel
+    data:
+      - {at: n3/nvme0, bytes: 40GB, to: workers} # or at a node; may add estimated, lanes, share
+    work: {workers: {type: bert, amount: 1e6}}  # in units of the type, over all engines of the role
 
 Instead of a count of whole engines a role may have `share: 0.5` of one. `anyOf` is a list of ways to
 satisfy a role, the first that fits is taken. A file may hold several slices, parted by `---`.
@@ -27,6 +32,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +41,7 @@ from flowos.documents.fabrics import LANES_MAX
 from flowos.documents.fields import (
     REFERENCE,
     SLICE_NAME,
+    THING_NAME,
     Fields,
     did_you_mean,
     known_fields,
@@ -47,32 +54,44 @@ from flowos.model.errors import FileError, SpecError
 from flowos.model.slice import (
     CircuitWish,
     Constraints,
+    Data,
     EngineChoice,
     EngineRole,
     HostRole,
     Run,
     Shape,
     SliceSpec,
+    Work,
 )
 
 API_VERSION: Final = "flowos/v1"
 COUNT_MAX: Final = 1_000_000  # engines of a role: as many as the largest cell has
 PRIORITY_MAX: Final = 1_000_000_000
 HOPS_MAX: Final = 1_000
+AMOUNT_MAX: Final = 10**30  # units of work: the largest training runs are 10**26 operations
+DIMS_MAX: Final = 6  # sides of a torus
+DATA_MAX: Final = 64  # entries: each may become an engine and a circuit of the slice
 TOGETHER: Final = ("node", "switch", "any")
+_SHAPES: Final = ("ring", "all", "star", "torus", "explicit")
+PREFER: Final = ("fastest", "frugal")
 SPREAD: Final = ("pack", "spread", "rack")
 
 
 _LATER: Final = ("depends_on", "array", "min", "commit", "preemptible", "grace")
 _SLICE: Final = known_fields(
     "apiVersion", "kind", "name", "tenant", "policy", "priority", "engines", "hosts", "together",
-    "circuits", "constraints", "elastic", "expected_duration", "time_limit", "run",
+    "circuits", "constraints", "elastic", "expected_duration", "time_limit", "run", "data", "work",
 )  # fmt: skip
 _CHOICE: Final = known_fields("kind", "model", "count", "share", "where", "bitstream")
 _ROLE: Final = known_fields(*_CHOICE, "anyOf")
-_HOST: Final = known_fields("count", "cpu", "memory")
-_CIRCUIT: Final = known_fields("ring", "all", "star", "from", "to", "lanes", "aggregate")
-_CONSTRAINTS: Final = known_fields("max_hops", "max_latency_ns", "spread")
+_HOST: Final = known_fields("count", "cpu", "memory", "at")
+_CIRCUIT: Final = known_fields(
+    "ring", "all", "star", "torus", "explicit", "from", "to", "lanes", "aggregate", "dims", "links"
+)
+_CONSTRAINTS: Final = known_fields("max_hops", "max_latency_ns", "spread", "prefer")
+_DATA: Final = known_fields("at", "bytes", "to", "estimated", "lanes", "share")
+_WORK: Final = known_fields("type", "amount")
+_AT: Final = re.compile(rf"{THING_NAME.pattern}(/{THING_NAME.pattern})?")
 _RUN: Final = known_fields("for", "command", "image", "kernel", "flowlet")
 
 _CONDITION: Final = re.compile(r"(>=|<=|!=|>|<|==|=)?\s*(.+)")
@@ -234,6 +253,8 @@ class _Reader:
             expected_seconds=top.amount("expected_duration", amounts.seconds_of, 0.0),
             time_limit_seconds=top.amount("time_limit", amounts.seconds_of, 0.0),
             run=self.run(),
+            data=tuple(self.data(engines)),
+            work=dict(self.work(engines)),
         )
 
     def role(self, place: Place, name: object, known: Collection[str]) -> str:
@@ -326,7 +347,11 @@ class _Reader:
             if not cpu_millis and not memory_bytes:
                 hint = "add such as cpu: 8, memory: 32GiB"
                 raise self.document.error(place, "asks for neither CPU nor memory", hint)
-            yield name, HostRole(cpu_millis, memory_bytes, count)
+            at = fields.name("at", "", form=THING_NAME)
+            if at and count != 1:
+                problem = f"names one node, but {name} is on {count or 'those of its engines'}"
+                raise fields.fail("at", problem, "leave it out, or write a role with count: 1")
+            yield name, HostRole(cpu_millis, memory_bytes, count, at)
 
     def together(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, str]]:
         for name, place, value in self.top.pairs("together"):
@@ -345,6 +370,7 @@ class _Reader:
             max_hops=fields.whole("max_hops", 0, 1, HOPS_MAX),
             max_latency_ns=fields.whole("max_latency_ns", 0, 1, amounts.NANOSECONDS_MAX),
             spread=fields.one_of("spread", SPREAD, "pack"),
+            prefer=fields.one_of("prefer", PREFER, "") if fields.has("prefer") else "",
         )
 
     def elastic(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -374,10 +400,10 @@ class _Reader:
     ) -> Iterator[CircuitWish]:
         for place, value in self.top.entries("circuits"):
             fields = Fields(self.document, place, value, _CIRCUIT, later=_LATER)
-            shapes = [shape for shape in ("ring", "all", "star") if fields.has(shape)]
+            shapes = [shape for shape in _SHAPES if fields.has(shape)]
             flow = [end for end in ("from", "to") if fields.has(end)]
             if len(shapes) + bool(flow) != 1 or len(flow) == 1:
-                problem = "must have one of ring, all and star, or both from and to"
+                problem = f"must have one of {', '.join(_SHAPES)}, or both from and to"
                 hint = "write such as {ring: workers}, or {from: workers, to: reducer}"
                 raise self.document.error(place, problem, hint)
             if flow:
@@ -399,11 +425,121 @@ class _Reader:
                 if not roles or len(set(roles)) != len(roles):
                     hint = "name each role once"
                     raise fields.fail(shape, "names no role, or one twice", hint)
+            for name, owner in (("dims", Shape.TORUS), ("links", Shape.EXPLICIT)):
+                if fields.has(name) and shape is not owner:
+                    problem = f"{name} belongs to {owner}"
+                    raise fields.fail(name, problem, f"leave it out, or write {owner}: ...")
+            dims = self.dims(fields, roles, engines) if shape is Shape.TORUS else ()
+            links = self.links(fields, roles, engines) if shape is Shape.EXPLICIT else ()
             aggregate = fields.name("aggregate", "", form=SLICE_NAME)
-            if aggregate and shape is Shape.RING:
-                problem = "in a ring no circuits meet that could be aggregated"
+            if aggregate and shape in (Shape.RING, Shape.TORUS):
+                problem = f"in a {shape} no circuits meet that could be aggregated"
                 raise fields.fail("aggregate", problem, "leave it out, or use star, all or from")
-            yield CircuitWish(shape, roles, fields.whole("lanes", 1, 1, LANES_MAX), aggregate)
+            lanes = fields.whole("lanes", 1, 1, LANES_MAX)
+            yield CircuitWish(shape, roles, lanes, aggregate, dims, links)
+
+    def dims(
+        self, fields: Fields, roles: Sequence[str], engines: Mapping[str, EngineRole]
+    ) -> tuple[int, ...]:
+        """Read a torus's sides, which must hold all engines of its one role."""
+        count = self.ends_of(fields, "torus", roles, engines)
+        fields.required("dims")
+        dims = []
+        for place, side in fields.entries("dims"):
+            if type(side) is not int or not 1 <= side <= COUNT_MAX:
+                raise self.document.error(place, f"{shown(side)} is no length", "write such as 4")
+            dims.append(side)
+        if not 1 <= len(dims) <= DIMS_MAX or prod(dims) != count:
+            problem = f"sides of {'x'.join(map(str, dims)) or 0} do not make {count} engines"
+            hint = f"write 1 to {DIMS_MAX} numbers whose product is {count}"
+            raise fields.fail("dims", problem, hint)
+        return tuple(dims)
+
+    def links(
+        self, fields: Fields, roles: Sequence[str], engines: Mapping[str, EngineRole]
+    ) -> tuple[tuple[int, int], ...]:
+        """Read pairs of ranks, each a circuit from the one to the other."""
+        count = self.ends_of(fields, "explicit", roles, engines)
+        fields.required("links")
+        links: dict[tuple[int, int], None] = {}
+        for place, value in fields.entries("links"):
+            pair = list(value) if isinstance(value, list | tuple) else []
+            if len(pair) != 2 or not all(type(rank) is int and 0 <= rank < count for rank in pair):
+                hint = f"write two ranks from 0 to {count - 1}, such as [0, 1]"
+                raise self.document.error(place, f"{shown(value)} are not two ranks", hint)
+            if pair[0] == pair[1] or (pair[0], pair[1]) in links:
+                problem = f"{shown(value)} leads from a rank to itself, or is there twice"
+                raise self.document.error(place, problem, "leave it out")
+            links[pair[0], pair[1]] = None
+        if not links:
+            raise fields.fail("links", "names no pair", "write such as [[0, 1], [1, 2]]")
+        return tuple(links)
+
+    def ends_of(
+        self,
+        fields: Fields,
+        shape: str,
+        roles: Sequence[str],
+        engines: Mapping[str, EngineRole],
+    ) -> int:
+        """Return how many engines the one role of a shape has, the same in each of its choices."""
+        if len(roles) != 1:
+            raise fields.fail(shape, "takes one role", f"write {shape}: {roles[0]}")
+        counts = {choice.count for choice in engines[roles[0]].choices}
+        if len(counts) != 1:
+            problem = f"needs to know how many engines {roles[0]} has"
+            raise fields.fail(shape, problem, "give all its choices the same count")
+        if roles[0] in dict(self.elastic(engines)):
+            problem = f"needs to know how many engines {roles[0]} has, and it is elastic"
+            raise fields.fail(shape, problem, "leave out its elastic bounds, or use ring")
+        return counts.pop()
+
+    # -- what is computed, on what data
+
+    def data(self, engines: Mapping[str, EngineRole]) -> Iterator[Data]:
+        """Yield where data lies; circuits from there are the planner's to add."""
+        seen: set[tuple[str, str]] = set()
+        entries = self.top.entries("data")
+        if len(entries) > DATA_MAX:
+            hint = f"write at most {DATA_MAX}"
+            raise self.document.error(("data",), f"has {len(entries)} entries", hint)
+        for place, value in entries:
+            fields = Fields(self.document, place, value, _DATA, later=_LATER)
+            at = fields.text("at")
+            if _AT.fullmatch(at) is None:
+                problem = f"{shown(at)} is neither an engine nor a node"
+                raise fields.fail("at", problem, "write such as n3/nvme0, or n3")
+            to = self.role(fields.place_of("to"), fields.text("to"), engines)
+            if (at, to) in seen:
+                problem = f"there is data at {at} to {to} twice"
+                raise self.document.error(place, problem, "write one entry with the sum")
+            seen.add((at, to))
+            fields.required("bytes")
+            if fields.has("share") and "/" not in at:
+                raise fields.fail("share", f"{at} is no engine to share", "leave it out")
+            yield Data(
+                at=at,
+                bytes=fields.amount("bytes", amounts.bytes_of, 0),
+                to=to,
+                estimated=fields.flag("estimated", False),
+                lanes=fields.whole("lanes", 1, 1, LANES_MAX),
+                share_millis=fields.amount("share", amounts.share_millis_of, WHOLE_MILLIS),
+            )
+
+    def work(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, Work]]:
+        """Yield what each role computes."""
+        for name, place, value in self.top.pairs("work"):
+            self.role(place, name, engines)
+            fields = Fields(self.document, place, value, _WORK, later=_LATER)
+            kind = fields.text("type").strip()
+            if not kind:
+                raise fields.fail("type", "is empty", "name the type of work, such as bert")
+            written = fields.required("amount")
+            exact = amounts.number_of(written)
+            if exact is None or not 0 < exact <= AMOUNT_MAX:
+                problem = f"{shown(written)} is no amount of work"
+                raise fields.fail("amount", problem, "write a number above 0, such as 1000000")
+            yield name, Work(kind, float(exact))
 
     # -- what runs
 
@@ -464,6 +600,11 @@ def dump_slice(spec: SliceSpec) -> dict[str, Any]:
         "expected_duration": _duration(spec.expected_seconds),
         "time_limit": _duration(spec.time_limit_seconds),
         "run": _run(spec.run),
+        "data": [_data(data) for data in spec.data],
+        "work": {
+            role: {"type": work.type, "amount": _plain(work.amount)}
+            for role, work in spec.work.items()
+        },
     }
     return {name: value for name, value in document.items() if value not in (None, {}, [])}
 
@@ -496,7 +637,26 @@ def _host(role: HostRole) -> dict[str, Any]:
         document["cpu"] = amounts.cpu_text(role.cpu_millis)
     if role.memory_bytes:
         document["memory"] = amounts.bytes_text(role.memory_bytes)
+    if role.at:
+        document["at"] = role.at
     return document
+
+
+def _data(data: Data) -> dict[str, Any]:
+    document: dict[str, Any] = {"at": data.at, "bytes": amounts.bytes_text(data.bytes)}
+    document["to"] = data.to
+    if data.estimated:
+        document["estimated"] = True
+    if data.lanes != 1:
+        document["lanes"] = data.lanes
+    if data.share_millis != WHOLE_MILLIS:
+        document["share"] = amounts.share_text(data.share_millis)
+    return document
+
+
+def _plain(amount: float) -> int | float:
+    """Return a number as people write it: whole where it is whole."""
+    return int(amount) if amount.is_integer() else amount
 
 
 def _circuit(wish: CircuitWish) -> dict[str, Any]:
@@ -508,6 +668,10 @@ def _circuit(wish: CircuitWish) -> dict[str, Any]:
     document["lanes"] = wish.lanes
     if wish.aggregate:
         document["aggregate"] = wish.aggregate
+    if wish.dims:
+        document["dims"] = list(wish.dims)
+    if wish.links:
+        document["links"] = [list(pair) for pair in wish.links]
     return document
 
 
@@ -519,6 +683,8 @@ def _constraints(constraints: Constraints) -> dict[str, Any]:
         document["max_latency_ns"] = constraints.max_latency_ns
     if constraints.spread != "pack":
         document["spread"] = constraints.spread
+    if constraints.prefer:
+        document["prefer"] = constraints.prefer
     return document
 
 

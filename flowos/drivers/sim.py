@@ -48,6 +48,7 @@ class SimDriver:
         self._count = 0
         self._runs: dict[tuple[str, str], int] = {}  # (place, attempt) -> the RUN under way
         self._up: dict[tuple[str, str], Standing] = {}
+        self._refused: dict[int, str] = {}  # the number of a step that can't be -> why
 
     def begin(self, step: Step, now: float) -> None:
         """Queue the step's end."""
@@ -58,7 +59,11 @@ class SimDriver:
                 del self._runs[stopped]
         elif step.verb is Verb.RUN:
             self._runs[key] = self._count
-        self._put_up(step)
+        busy = self._in_the_way(step) if step.verb is Verb.CONNECT else ""
+        if busy:
+            self._refused[self._count] = busy
+        else:
+            self._put_up(step)
         heapq.heappush(self._ends, (now + self._takes(step), self._count, step))
 
     def finished(self, now: float) -> list[Finished]:
@@ -72,6 +77,10 @@ class SimDriver:
                 del self._runs[step.place, step.attempt]
             chance = self._settings.failures.get(step.verb, 0.0)
             failed = bool(chance) and self._random.random() < chance
+            refused = self._refused.pop(count, "")
+            if refused:
+                found.append(Finished(step, error=refused))
+                continue
             if step.verb is Verb.RUN:
                 found.append(Finished(step, exit_code=int(failed)))
                 self._ended(step, int(failed))
@@ -97,6 +106,16 @@ class SimDriver:
         self._ends.clear()
         self._runs.clear()
         self._up.clear()
+        self._refused.clear()
+
+    def _in_the_way(self, step: Step) -> str:
+        """Say which aggregator an order wants that another attempt has up; "" = none."""
+        wanted = {unit for unit in step.order.units if unit.startswith("aggregator/")}
+        for (place, attempt), there in self._up.items() if wanted else ():
+            if place == step.place and attempt != step.attempt:
+                for unit in sorted(wanted.intersection(there.order.units)):
+                    return f"{unit} merges streams of {attempt} already"
+        return ""
 
     def _put_up(self, step: Step) -> None:
         """Note what a step that begins puts up: from now on it may be there."""

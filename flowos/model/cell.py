@@ -59,7 +59,12 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine with a control CPU: an engine node, or a host that slices use CPU and memory of."""
+    """A machine with a control CPU: an engine node, or a host that slices use CPU and memory of.
+
+    Attributes:
+        devices_max: How many engines circuits may join to its attachment port at once; 0 = not
+            said. ExpEther calls it max_eeio_count.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -70,6 +75,7 @@ class Node:
     rack: str = ""
     pod: str = ""
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    devices_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ INFO: Final = "cell/info"
 TOTALS: Final = "cell/totals"
 INVENTORY: Final = ("domain/", "bitstream/", "tenant/", "switch/", "node/", "engine/", "link/")
 LEADER: Final = "session/controller/leader"
+PLANNER: Final = "rule/planner"
 
 
 def inventory(family: str, name: str) -> str:

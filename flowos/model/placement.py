@@ -1,6 +1,6 @@
 """What was decided: placements, the orders that follow from them, and what agents report."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,16 +22,24 @@ class Arc:
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """A path, or a tree with several targets, of lanes from an engine or host to others.
+    """A path, or a tree, of lanes from an engine or host to others.
+
+    A multicast tree has one source and several targets; an aggregation tree has several sources
+    and one target. In the latter, a switch with one of the circuit's aggregators makes all streams
+    that come in one; at any other switch each stream that comes in leaves for itself, the n-th
+    arc into it by the n-th arc out of it, and the target may have to receive several.
 
     Attributes:
         id: "<slice name>/<n>".
         source: An engine id, or a node for a host's attachment port.
         targets: One for a path.
         path: For a path: the things crossed, ends included. For a tree: in order of growth.
-        arcs: Every link crossed, each directed away from the source; a tree's arcs fan out.
+        arcs: Every link crossed, in the direction of the stream: a multicast tree's arcs fan out
+            from the source, an aggregation tree's meet on their way to the target.
         latency_ns: Along the longest way.
-        aggregate: What is computed where circuits to one target meet; "" = nothing.
+        aggregate: What is computed where streams to one target meet; "" = nothing.
+        sources: Of an aggregation tree: all of them, `source` first; else empty.
+        aggregators: The units that make streams one, at most one of each switch.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -44,6 +52,25 @@ class Circuit:
     lanes: int = 1
     latency_ns: int = 0
     aggregate: str = ""
+    sources: tuple[str, ...] = ()
+    aggregators: tuple[str, ...] = ()
+
+
+def attached_to(nodes: Container[str], circuits: Iterable[Circuit]) -> dict[str, set[str]]:
+    """Return node -> the engines that circuits join to its attachment port.
+
+    Args:
+        nodes: The cell's nodes; every other end of a circuit is an engine.
+        circuits: Of one placement.
+    """
+    attached: dict[str, set[str]] = {}
+    for circuit in circuits:
+        for source in circuit.sources or (circuit.source,):
+            for target in circuit.targets:
+                for port, device in ((source, target), (target, source)):
+                    if port in nodes and device not in nodes:
+                        attached.setdefault(port, set()).add(device)
+    return attached
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +174,22 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One entry of a crossbar: light that comes in on a link's lanes leaves on these."""
+    """One entry of a crossbar: light that comes in on a link's lanes leaves on these.
+
+    Attributes:
+        merged: What else comes in and is made one stream with `into` before it leaves.
+        aggregator: The unit of this switch that does it; "" = nothing is merged.
+        function: What it computes of the streams, e.g. "sum".
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
     circuit: str
     into: Arc
     out: tuple[Arc, ...]
+    merged: tuple[Arc, ...] = ()
+    aggregator: str = ""
+    function: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-from flowos.model.cell import STRICT
+from flowos.model.cell import STRICT, WHOLE_MILLIS
 
 
 class Phase(StrEnum):
@@ -107,6 +107,7 @@ class HostRole:
     Attributes:
         count: For a role without engines: on how many nodes. 0 = for each engine of the role of
             the same name, on its own node.
+        at: For a role without engines: the one node that will do; "" = any.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -114,6 +115,7 @@ class HostRole:
     cpu_millis: int = 0
     memory_bytes: int = 0
     count: int = 0
+    at: str = ""
 
 
 class Shape(StrEnum):
@@ -122,6 +124,8 @@ class Shape(StrEnum):
     RING = "ring"  # each to the next, the last to the first
     ALL = "all"  # each to each other
     STAR = "star"  # the first to each other and back
+    TORUS = "torus"  # in rows of several dimensions: in each, a ring
+    EXPLICIT = "explicit"  # just the pairs that are named
     FLOW = "flow"  # `source` role to `target` role
 
 
@@ -132,9 +136,13 @@ class CircuitWish:
     Attributes:
         roles: For a shape, the roles whose engines take part, in order. For a flow, (source,
             target): one source engine to several target engines is one multicast tree; several
-            source engines each get a circuit to each target.
+            source engines each get a circuit to each target, or one aggregation tree for each
+            target where `aggregate` is set.
         lanes: How many lanes wide each circuit is.
-        aggregate: What may be computed on the way where many meet ("sum"); "" = nothing.
+        aggregate: What may be computed on the way where many meet ("sum"); "" = nothing. All
+            circuits to one target are then one tree of as few streams as can be.
+        dims: Of a torus: the length of each side; the rank counts the last side fastest.
+        links: Of an explicit shape: (source, target) by rank in its role.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -143,17 +151,58 @@ class CircuitWish:
     roles: tuple[str, ...]
     lanes: int = 1
     aggregate: str = ""
+    dims: tuple[int, ...] = ()
+    links: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Data that a role works on, and where it lies before the slice starts.
+
+    Attributes:
+        at: An engine, "node/engine", or a node.
+        bytes: How much each engine of the role must have read in the end.
+        to: The role.
+        estimated: Whether `bytes` is a guess.
+        lanes: How wide a circuit moves it, where it has to move.
+        share_millis: Thousandths of the engine at `at` that the slice holds to read it.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    at: str
+    bytes: int
+    to: str
+    estimated: bool = False
+    lanes: int = 1
+    share_millis: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a role computes: so many units of a type of work, over all of its engines together."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    type: str
+    amount: float
 
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """Bounds on every circuit, and where the engines should lie; 0 = no bound."""
+    """Bounds on every circuit, and where the engines should lie; 0 = no bound.
+
+    Attributes:
+        prefer: What decides between engines beside the data and faster ones elsewhere: "fastest",
+            "frugal" (the fewest joules), "" = what the cell's planner rules say.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
     max_hops: int = 0
     max_latency_ns: int = 0
     spread: str = "pack"  # pack | spread | rack
+    prefer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +249,41 @@ class SliceSpec:
     expected_seconds: float = 0.0
     time_limit_seconds: float = 0.0
     run: Run = Run()
+    data: tuple[Data, ...] = ()
+    work: Mapping[str, Work] = field(default_factory=dict)  # role -> what it computes
 
     @property
     def id(self) -> str:
         """The slice's name in the whole cell, "tenant/name"."""
         return f"{self.tenant}/{self.name}"
+
+
+def misasked(spec: SliceSpec) -> str:
+    """Return which amount of a request is one that cannot be meant, "" = none is.
+
+    Files are read with this in mind; a program, or a record, may say anything.
+    """
+    for role, wish in spec.engines.items():
+        for choice in wish.choices:
+            if choice.count < 1:
+                return f"{role} asks for {choice.count} engines, at least 1 is meant"
+            if not 0 < choice.share_millis <= WHOLE_MILLIS:
+                return f"{role} asks for {choice.share_millis} thousandths of an engine"
+            if choice.share_millis < WHOLE_MILLIS and choice.count > 1:
+                return f"{role} asks for shares of {choice.count} engines, a role has one"
+    for role, host in spec.hosts.items():
+        if min(host.cpu_millis, host.memory_bytes, host.count) < 0:
+            return f"the hosts of {role} are asked for less than nothing"
+    for circuit in spec.circuits:
+        if circuit.lanes < 1:
+            return f"a circuit of {circuit.lanes} lanes is asked for, at least 1 is meant"
+    for data in spec.data:
+        if data.bytes < 0 or data.lanes < 1 or not 0 < data.share_millis <= WHOLE_MILLIS:
+            return f"the data at {data.at} is less than none, or read by less than one lane"
+    for role, work in spec.work.items():
+        if not work.amount >= 0:  # a NaN is no amount either
+            return f"{role} is to do {work.amount:g} of {work.type}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

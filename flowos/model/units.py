@@ -4,6 +4,7 @@ A unit's name is also its claim's key below "claim/":
   engine/<node>/<engine>          a whole engine
   share/<node>/<engine>           thousandths of an engine         amounts (millis,)
   host/<node>                     CPU and memory of a node         amounts (cpu_millis, memory_bytes)
+                                  and engines attached to it       or (.., .., devices)
   lane/<link>/<fwd|rev>/<n>       one lane of a link, one way
   aggregator/<switch>/<n>         one aggregator of a switch
   node/<node>, switch/<s>, link/<l>   the thing itself, out of service (system placements only)
@@ -26,6 +27,7 @@ _UNIT = re.compile(  # each group has one amount more than the one before it
     r"|lane/.+/(?:fwd|rev)/[0-9]{1,4}|aggregator/[^/]+/[0-9]{1,4})"
     r"|(share/[^/]+/[^/]+)|(host/[^/]+)"
 )
+_HOST_AMOUNTS = 3
 OUT_OF_SERVICE = ("node", "switch", "link")
 
 
@@ -40,7 +42,7 @@ def share_unit(engine: str) -> str:
 
 
 def host_unit(node: str) -> str:
-    """Return the unit of a node's CPU and memory."""
+    """Return the unit of a node's CPU and memory, and of the devices attached to it."""
     return f"host/{node}"
 
 
@@ -80,7 +82,10 @@ def place_in(unit: str) -> str:
 def well_formed(unit: str, amounts: Amounts) -> bool:
     """Whether a record names a unit that can be, with as many amounts as its kind has."""
     found = _UNIT.fullmatch(unit)
-    return found is not None and found.lastindex == len(amounts) + 1
+    if found is None:
+        return False
+    # A host's third amount is there where devices are attached to a node that limits them.
+    return found.lastindex == len(amounts) + 1 or found.lastindex == len(amounts) == _HOST_AMOUNTS
 
 
 def claim_key(unit: str, attempt: str) -> str:

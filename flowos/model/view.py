@@ -14,7 +14,9 @@ from flowos.model import collector
 from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
 from flowos.model.codec import FEW, decode, decode_many
 from flowos.model.errors import SpecError
+from flowos.model.keys import PLANNER
 from flowos.model.placement import Observed, Order, Placement, Report, Session
+from flowos.model.rules import PlannerRules
 from flowos.model.slice import Slice, Waiting
 from flowos.model.transaction import Change, Versioned
 from flowos.model.units import NOTHING, Amounts, engine_unit, is_divisible, well_formed
@@ -55,10 +57,12 @@ class CellView:
             ours that lost is not yet retracted.
         shares: Engine -> placement -> thousandths.
         hosts: Node -> placement -> (cpu_millis, memory_bytes).
+        devices: Node with a limit -> placement -> how many engines it attaches there.
         lanes_taken: (link, direction) -> bitmap of claimed lanes.
         wanted: Unit -> the drains that wait for it; planners leave such units alone.
         by_attempt: Attempt -> the placements that carry it.
         checkpoints: Verifier -> the oldest revision that it still needs.
+        planner: What the operator told all planners of the cell; None = nothing.
         unreadable: Key -> why its record cannot be read; it is left alone.
         listeners: Called with each unit whose holders changed.
         inventory_listeners: Called with (family, name) for each thing that came, changed or
@@ -81,10 +85,12 @@ class CellView:
     holders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     shares: dict[str, dict[str, int]] = field(default_factory=dict)
     hosts: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    devices: dict[str, dict[str, int]] = field(default_factory=dict)
     lanes_taken: dict[tuple[str, str], int] = field(default_factory=dict)
     wanted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     by_attempt: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     checkpoints: dict[str, int] = field(default_factory=dict)
+    planner: PlannerRules | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     inventory_listeners: list[Callable[[str, str], None]] = field(default_factory=list)
@@ -127,6 +133,19 @@ class CellView:
             there.cpu_millis - sum(amount[0] for amount in held.values()),
             there.memory_bytes - sum(amount[1] for amount in held.values()),
         )
+
+    def free_devices(self, node: str) -> int | None:
+        """Return how many more engines can be attached to a node, or None where no limit is said."""
+        most = self.cell.nodes[node].devices_max
+        return most - sum(self.devices.get(node, {}).values()) if most else None
+
+    def host_has(self, node: str, amounts: Amounts) -> bool:
+        """Whether that much is free of what a node's host unit is of."""
+        cpu_millis, memory_bytes = self.free_host(node)
+        if amounts[0] > cpu_millis or amounts[1] > memory_bytes:
+            return False
+        devices = self.free_devices(node) if len(amounts) > 2 else None
+        return devices is None or amounts[2] <= devices
 
     def guard(self, prefix: str) -> int:
         """Return the revision up to which everything put under a claims prefix is known."""
@@ -291,6 +310,8 @@ class CellView:
                 self.checkpoints.pop(name, None)
             else:
                 self.checkpoints[name] = decode(int, change.value)
+        elif change.key == PLANNER:
+            self.planner = decode(PlannerRules, change.value) if change.value is not None else None
         elif change.key.startswith("rule/epoch/"):
             self.epochs[name.partition("/")[2]] = change.modified if change.value is not None else 0
 
@@ -376,6 +397,8 @@ class CellView:
             self.shares.setdefault(subject, {})[name] = amounts[0]
         elif kind == "host":
             self.hosts.setdefault(subject, {})[name] = (amounts[0], amounts[1])
+            if len(amounts) > 2:
+                self.devices.setdefault(subject, {})[name] = amounts[2]
         else:
             self.holders[unit] = (*self.holders.get(unit, ()), name)
             if kind == "lane":
@@ -387,11 +410,14 @@ class CellView:
     def _drop(self, unit: str, name: str) -> None:
         kind, _, subject = unit.partition("/")
         if is_divisible(unit):
-            table: dict[str, dict[str, Any]] = self.shares if kind == "share" else self.hosts
-            held = table.get(subject, {})
-            held.pop(name, None)
-            if not held:
-                table.pop(subject, None)
+            tables: list[dict[str, dict[str, Any]]] = [self.shares]
+            if kind == "host":
+                tables = [self.hosts, self.devices]
+            for table in tables:
+                held = table.get(subject, {})
+                held.pop(name, None)
+                if not held:
+                    table.pop(subject, None)
         else:
             rest = tuple(n for n in self.holders.get(unit, ()) if n != name)
             if rest:

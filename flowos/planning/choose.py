@@ -1,22 +1,31 @@
 """Which engines and hosts does a request get: best fit, powered first, near to each other?"""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias
 
-from flowos.model.cell import WHOLE_MILLIS
-from flowos.model.units import kind_of, subject_of
 from flowos.planning.chance import one_of, scramble
 from flowos.planning.demand import Demand, HostWant, Want
+from flowos.planning.draft import NO_SPEEDS, Draft, Pick
 from flowos.planning.pool import NOWHERE, Mask, Pool, Site, Stock
+from flowos.planning.scoring import Scorer, stranded_by_host
+from flowos.planning.weights import DEFAULT, Weights
+
+__all__ = ("Chosen", "Draft", "Missing", "Pick", "Selection", "choose", "choose_hosts")
 
 _FEW: Final = 8  # a seed chooses among this many: eight schedulers then seldom meet
-_LOOKED_AT_MAX: Final = 256  # nodes compared by what is loaded; loading costs seconds, not a cell
-_TOGETHER: Final = {"node": 0, "switch": 1}  # the narrowest choose first
+_ENDS: Final = 2  # from either end of a rung: more did no better on five mixes of real jobs
+_PARTS: Final = 8  # engines that are partly held, of the fullest that fit
+_RUNGS_MAX: Final = 8
+_NEAR: Final = 2.0  # what differs less in score is alike: far less than to wake or load an engine
+_LOOKED_AT_MAX: Final = (
+    1024  # nodes looked at for what is loaded; loading costs seconds, not a cell
+)
+_LOADED_MAX: Final = 32  # of them compared, where it is and where nothing is
+_TOGETHER: Final = {"here": -1, "node": 0, "switch": 1}  # the narrowest choose first
 
-Pick = tuple[int, Mask]  # node number, which of its engines
-Effort = tuple[int, int, bool, int, int]
-T = TypeVar("T")
+# What it costs, the free CPU there, the node and which of its engines.
+Scored: TypeAlias = tuple[float, int, int, Mask]
 
 
 class Chosen(NamedTuple):
@@ -40,140 +49,6 @@ class Selection(NamedTuple):
     hosts: Mapping[str, tuple[str, ...]]
 
 
-class Draft:
-    """What a plan in the making has taken off the pool.
-
-    Attributes:
-        taken: Node number -> engines taken whole.
-        parts: (node number, position) -> thousandths taken.
-        loads: (node number, position) -> bitstream that a part taken of it needs.
-        hosts: Node number -> (CPU thousandths, bytes of memory) taken.
-        closed: Nodes that are not to be used.
-        wake: Whether engines that are off may be taken.
-    """
-
-    __slots__ = ("closed", "hosts", "loads", "parts", "pool", "taken", "touched", "wake")
-
-    def __init__(self, pool: Pool, avoid: Collection[str] = (), closed: Iterable[int] = ()) -> None:
-        self.pool = pool
-        self.taken: dict[int, Mask] = {}
-        self.parts: dict[tuple[int, int], int] = {}
-        self.loads: dict[tuple[int, int], str] = {}
-        self.hosts: dict[int, tuple[int, int]] = {}
-        self.closed = set(closed)
-        self.touched = set(self.closed)
-        self.wake = False
-        for unit in avoid:
-            self._avoid(unit)
-
-    def _avoid(self, unit: str) -> None:
-        kind = kind_of(unit)
-        if kind in ("engine", "share"):
-            found = self.pool.position(subject_of(unit))
-            if found is not None:
-                site, position = found
-                self.take(site.number, 1 << position)
-                self.parts[site.number, position] = WHOLE_MILLIS
-        elif kind in ("host", "node"):
-            number = self.pool.numbers.get(subject_of(unit))
-            if number is not None and kind == "node":
-                self.closed.add(number)
-                self.touched.add(number)
-            elif number is not None:
-                free = self.pool.free[number]
-                self.take(number, 0, free.cpu_millis + 1, free.memory_bytes + 1)
-
-    def copy(self) -> "Draft":
-        """Return a draft that can be thrown away."""
-        other = Draft(self.pool)
-        other.taken, other.parts, other.hosts = (
-            self.taken.copy(),
-            self.parts.copy(),
-            self.hosts.copy(),
-        )
-        other.loads, other.closed, other.wake = self.loads.copy(), self.closed, self.wake
-        other.touched = self.touched.copy()
-        return other
-
-    def take(self, number: int, mask: Mask, cpu_millis: int = 0, memory_bytes: int = 0) -> None:
-        """Take engines and host resources of a node."""
-        self.touched.add(number)
-        self.taken[number] = self.taken.get(number, 0) | mask
-        if cpu_millis or memory_bytes:
-            cpu, memory = self.hosts.get(number, (0, 0))
-            self.hosts[number] = (cpu + cpu_millis, memory + memory_bytes)
-
-    def take_engines(self, want: Want, picks: Iterable[Pick]) -> None:
-        """Take what was chosen for a role, with the host resources that come beside it."""
-        for number, mask in picks:
-            count = mask.bit_count()
-            if want.shared:
-                key = (number, mask.bit_length() - 1)
-                self.parts[key] = self.parts.get(key, 0) + want.millis
-                if want.bitstream:
-                    self.loads[key] = want.bitstream
-            self.take(
-                number,
-                0 if want.shared else mask,
-                want.cpu_millis * count,
-                want.memory_bytes * count,
-            )
-
-    def site(self, number: int) -> Site:
-        """Return a node."""
-        site = self.pool.sites[number]
-        assert site is not None, "plans only see nodes that exist"
-        return site
-
-    def host(self, number: int) -> tuple[int, int]:
-        """Return the CPU and the memory that are left on a node."""
-        free = self.pool.free[number]
-        if number not in self.touched:
-            return free.cpu_millis, free.memory_bytes
-        if number in self.closed:
-            return -1, -1
-        cpu, memory = self.hosts.get(number, (0, 0))
-        return free.cpu_millis - cpu, free.memory_bytes - memory
-
-    def engines(self, number: int, stock: Stock) -> Mask:
-        """Return the engines of a stock on a node that are left whole."""
-        free = self.pool.free[number]
-        mask = (free.on | free.off if self.wake else free.on) & stock.mask(self.site(number))
-        if number in self.touched:
-            mask &= ~self.taken.get(number, 0)
-            if number in self.closed:
-                return 0
-            for place, position in self.parts:
-                if place == number:
-                    mask &= ~(1 << position)
-        return mask
-
-    def broken(self, number: int, stock: Stock) -> Iterator[tuple[int, int]]:
-        """Yield (position, thousandths left) of a node's engines that are partly held."""
-        if number in self.closed:
-            return
-        mask = stock.mask(self.site(number)) & ~self.taken.get(number, 0)
-        left = dict(self.pool.free[number].parts)
-        for place, position in self.parts:
-            if place == number and position not in left:
-                left[position] = WHOLE_MILLIS  # a whole one until this draft took a part
-        for position, rest in left.items():
-            if mask >> position & 1:
-                yield position, rest - self.parts.get((number, position), 0)
-
-    def room(self, number: int, want: Want, stock: Stock, among: Mask = -1) -> tuple[Mask, int]:
-        """Return the engines of a node that a role could use, and how many at once."""
-        mask = self.engines(number, stock) & among
-        limit = mask.bit_count()
-        if limit and (want.cpu_millis or want.memory_bytes):
-            cpu, memory = self.host(number)
-            if want.cpu_millis:
-                limit = min(limit, cpu // want.cpu_millis)
-            if want.memory_bytes:
-                limit = min(limit, memory // want.memory_bytes)
-        return mask, max(limit, 0)
-
-
 # -- all roles
 
 
@@ -186,6 +61,8 @@ def choose(
     seed: int = 0,
     avoid: Collection[str] = (),
     closed: Iterable[int] = (),
+    weights: Weights = DEFAULT,
+    speeds: Mapping[str, float] = NO_SPEEDS,
 ) -> Selection | tuple[Missing, Draft]:
     """Find engines and hosts for every role, each with the first of its choices that fits.
 
@@ -197,16 +74,19 @@ def choose(
         seed: 0 takes the best; else one of the best few by chance.
         avoid: Units not to use.
         closed: Numbers of nodes not to use.
+        weights: How much each feature of a place counts.
+        speeds: Engine model -> how much of the slice's work it does in a second, or for a joule.
     """
-    draft = Draft(pool, avoid, closed)
+    draft = Draft(pool, avoid, closed, weights, speeds)
     chosen: dict[str, Chosen] = {}
     order = demand.engines
     if len(order) > 1:
         order = tuple(
             sorted(order, key=lambda wants: (_TOGETHER.get(wants[0].together, 2), -wants[0].count))
         )
+    bound = _bound(draft, demand) if joined and demand.hosts else []
     for turn, wants in enumerate(order):
-        near = [c for role, c in chosen.items() if role in joined] if joined else []
+        near = [*bound, *(c for role, c in chosen.items() if role in joined)] if joined else []
         if wants[0].role not in joined:
             near = []
         for want in wants:
@@ -220,17 +100,29 @@ def choose(
     return choose_hosts(draft, demand, chosen, seed)
 
 
+def _bound(draft: Draft, demand: Demand) -> list[Chosen]:
+    """The nodes that hosts at the ends of circuits are bound to, as if their engines were chosen."""
+    numbers = [draft.pool.numbers.get(host.at) for host in demand.hosts if host.at and host.linked]
+    anything = demand.engines[0][0] if demand.engines else None
+    if anything is None:
+        return []
+    return [Chosen(anything, ((number, -1),)) for number in numbers if number is not None]
+
+
 def choose_hosts(
     draft: Draft, demand: Demand, chosen: Mapping[str, Chosen], seed: int = 0
 ) -> Selection | tuple[Missing, Draft]:
     """Find the hosts for roles without engines, once the engines are chosen."""
     hosts: dict[str, tuple[str, ...]] = {}
+    counts = {role: of.want.count for role, of in chosen.items()}
     for host in demand.hosts:
-        found = _hosts_for(draft, host, seed)
+        devices = host.devices(counts)
+        found = _hosts_for(draft, host, devices, seed)
         if found is None:
             return Missing((), host), draft
         for number in found:
             draft.take(number, 0, host.cpu_millis, host.memory_bytes)
+            draft.attach(number, devices)
         hosts[host.role] = tuple(draft.site(number).name for number in found)
     return Selection(chosen, hosts)
 
@@ -275,41 +167,58 @@ def _packed(
 # -- one node
 
 
-def _one_node(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
-    """The node with the fewest leftover engines, then the tightest host."""
-    few = _FEW if seed or draft.wake else 1
+def _one_node(
+    draft: Draft, want: Want, stock: Stock, seed: int, *, joined: bool = False
+) -> list[Pick] | None:
+    """The node with the least score; among equals the one with the tightest host."""
+    ranked = _ranked(draft, want, stock, seed, joined=joined)
+    if not ranked:
+        return None
+    _, _, number, picked = _one_of(draft, ranked, seed)
+    return [(number, picked)]
+
+
+def _ranked(
+    draft: Draft, want: Want, stock: Stock, seed: int, *, joined: bool = False
+) -> list[Scored]:
+    """Return nodes with room for the whole role, the best first."""
+    scorer = Scorer(draft, want, stock, joined=joined)
     if want.bitstream:
-        ranked = sorted(
-            (_effort(draft, want, number, mask), number, mask)
-            for number, mask in _loaded_nodes(draft, want, stock)
-        )[:few]
-        if not ranked:
-            return None
-        _, number, mask = _one_of(draft, ranked, ranked[0][1], seed)
-    elif not draft.touched and not draft.wake:
-        # The ladder's order is the order of preference, and nothing was taken off it.
-        climbing = _climb(draft, want, stock, few)
-        found = list(islice(climbing, 1))
-        if not found:
-            return None
-        if not (draft.pool.divided and not _is_afar(draft, found[0][0])):
-            found += islice(climbing, few - 1)
-        number, mask = _one_of(draft, found, found[0][0], seed)
+        found = _loaded_nodes(draft, want, stock)
+    elif scorer.minds_fragments:
+        found = _ends(draft, want, stock, _FEW if seed else _ENDS)
+    elif draft.touched or draft.wake or scorer.speeds:
+        found = _climb(draft, want, stock, _FEW)
     else:
-        ranked = sorted(
-            (_effort(draft, want, number, mask), number, mask)
-            for number, mask in _climb(draft, want, stock, few)
-        )[:few]
-        if not ranked:
-            return None
-        _, number, mask = _one_of(draft, ranked, ranked[0][1], seed)
-    return [(number, _positions(draft, want, number, mask, want.count))]
+        return _first_ones(draft, want, stock, _FEW if seed else 1)
+    ranked: list[Scored] = []
+    for number, mask in found:
+        picked = _positions(draft, want, number, mask, want.count)
+        score = scorer.score(number, mask, picked)
+        ranked.append((score, draft.host(number)[0], number, picked))
+    ranked.sort()
+    return ranked
 
 
-def _one_of(draft: Draft, ranked: Sequence[T], best: int, seed: int) -> T:
+def _first_ones(draft: Draft, want: Want, stock: Stock, few: int) -> list[Scored]:
+    """The ladder's order is the order of preference, where nothing was taken off it."""
+    climbing = _climb(draft, want, stock, few)
+    found = list(islice(climbing, 1))
+    if found and few > 1 and not (draft.pool.divided and not _is_afar(draft, found[0][0])):
+        found += islice(climbing, few - 1)
+    return [
+        (0.0, 0, number, _positions(draft, want, number, mask, want.count))
+        for number, mask in found
+    ]
+
+
+def _one_of(draft: Draft, ranked: Sequence[Scored], seed: int) -> Scored:
     """One of the best few by chance, where rivals may want them too; at home just the best."""
-    at_home = draft.pool.divided and not _is_afar(draft, best)
-    return ranked[0] if at_home else one_of(ranked, seed)
+    best = ranked[0]
+    if not seed or (draft.pool.divided and not _is_afar(draft, best[2])):
+        return best
+    near = [scored for scored in ranked[:_FEW] if scored[0] <= best[0] + _NEAR]
+    return one_of(near, seed)
 
 
 def _is_afar(draft: Draft, number: int) -> bool:
@@ -343,6 +252,48 @@ def _climb(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
                 break
 
 
+def _ends(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
+    """Yield nodes with room for the whole role: of each number of free engines a few.
+
+    They have the least and the most CPU left: what is scarce decides what would be stranded.
+    """
+    count = want.count
+    cpu, memory = want.cpu_millis * count, want.memory_bytes * count
+    for number in sorted(draft.touched):
+        mask, limit = draft.room(number, want, stock)
+        if limit >= count and _on_one_leaf(draft, want, number, mask):
+            yield number, mask
+    fits = _fitting(draft, want, stock, cpu, memory, leaf=want.together == "switch")
+    for ladder in (stock.on, stock.every) if draft.wake else (stock.on,):
+        rungs = 0
+        last = 0
+        for rung, number in ladder.ends(count, cpu, few, fits):
+            if rung != last:
+                last, rungs = rung, rungs + 1
+                if rungs > _RUNGS_MAX:
+                    break
+            yield number, draft.engines(number, stock)
+
+
+def _fitting(
+    draft: Draft, want: Want, stock: Stock, cpu_millis: int, memory_bytes: int, *, leaf: bool
+) -> Callable[[int], bool]:
+    """Return whether a node that nothing was taken of has room beside its engines."""
+    states, touched = draft.pool.free, draft.touched
+
+    def fits(number: int) -> bool:
+        free = states[number]
+        if memory_bytes and free.memory_bytes < memory_bytes:
+            return False
+        if (cpu_millis or memory_bytes) and free.cpu_millis < cpu_millis:
+            return False
+        if number in touched:
+            return False
+        return not leaf or _on_one_leaf(draft, want, number, draft.engines(number, stock))
+
+    return fits
+
+
 def _on_one_leaf(draft: Draft, want: Want, number: int, mask: Mask) -> bool:
     """Whether a role that must be on one switch can be so on this node."""
     if want.together != "switch":
@@ -360,40 +311,25 @@ def _leaf_mask(site: Site, mask: Mask, count: int) -> Mask | None:
 def _loaded_nodes(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
     """Yield nodes with room where the bitstream is, where nothing is, and some others."""
     seen: set[int] = set()
+    states = draft.pool.free
     for reference in (want.bitstream, ""):
         there = draft.pool.loaded.get(reference, {})
-        for number in islice(there, _LOOKED_AT_MAX):
+        found = 0
+        for number, loaded in islice(there.items(), _LOOKED_AT_MAX):
+            free = states[number]
+            # Most are in use; that is seen at once.
+            if not (free.on | free.off if draft.wake else free.on) & loaded or number in seen:
+                continue
             mask, limit = draft.room(number, want, stock)
-            if (
-                limit >= want.count
-                and number not in seen
-                and _on_one_leaf(draft, want, number, mask)
-            ):
+            if limit >= want.count and _on_one_leaf(draft, want, number, mask):
                 seen.add(number)
                 yield number, mask
+                found += 1
+                if found >= _LOADED_MAX:
+                    break
     for number, mask in _climb(draft, want, stock, _FEW):
         if number not in seen:
             yield number, mask
-
-
-def _effort(draft: Draft, want: Want, number: int, mask: Mask) -> Effort:
-    """Return how much there is to do and to waste on a node: to wake, to load, left over.
-
-    A node at home comes before one afar, unless that saves waking or loading.
-    """
-    free = draft.pool.free[number]
-    count = want.count
-    asleep = max(count - (mask & free.on).bit_count(), 0)
-    loads = 0
-    if want.bitstream:
-        picked = _positions(draft, want, number, mask, count)
-        loaded = dict(free.loaded)
-        hot = (picked & loaded.get(want.bitstream, 0)).bit_count()
-        empty = (picked & loaded.get("", 0)).bit_count()
-        loads = 2 * (count - hot) - empty
-    afar = draft.pool.divided and _is_afar(draft, number)
-    left = mask.bit_count() - count
-    return asleep, loads, afar, left, draft.host(number)[0] - want.cpu_millis * count
 
 
 def _positions(draft: Draft, want: Want, number: int, mask: Mask, count: int) -> Mask:
@@ -431,15 +367,18 @@ def _near(draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]) -> lis
             for leaf, ports in draft.site(number).leaves:
                 if mask & ports and leaf != NOWHERE:
                     leaves[leaf] = None
+    scorer = Scorer(draft, want, stock)
     for leaf in leaves:
-        rooms: list[tuple[Effort, int, Mask]] = []
+        rooms: list[Scored] = []
         for number, ports in _ports_on(draft, leaf):
             mask, limit = draft.room(number, want, stock, ports)
             if limit >= want.count:
-                rooms.append((_effort(draft, want, number, mask), number, mask))
+                picked = _positions(draft, want, number, mask, want.count)
+                score = scorer.score(number, mask, picked)
+                rooms.append((score, draft.host(number)[0], number, picked))
         if rooms:
-            _, number, mask = min(rooms)
-            return [(number, _positions(draft, want, number, mask, want.count))]
+            _, _, number, picked = min(rooms)
+            return [(number, picked)]
         if want.together != "node":
             picks = _within(draft, want, stock, _ports_on(draft, leaf), want.count)
             if picks is not None:
@@ -502,24 +441,39 @@ def _anywhere(want: Want) -> Want:
 
 def _one_leaf(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
     """The leaf switch with the fewest engines left over."""
-    which = 1 if draft.wake else 0
     if want.count > draft.pool.leaf_engines:
         return None
-    afar = draft.pool.leaves_afar
-    fitting = sorted(
-        (leaf in afar, totals[which], leaf)
-        for leaf, totals in stock.leaves.items()
-        if totals[which] >= want.count and leaf != NOWHERE
-    )
-    if seed and len(fitting) > 1 and (fitting[0][0] or not afar):
-        few = fitting[:_FEW]
-        first = scramble(seed) % len(few)
-        fitting = [*few[first:], *few[:first], *fitting[_FEW:]]
-    for _, _, leaf in fitting:
+    fitting = _fitting_leaves(draft, want, stock)
+    first_few = list(islice(fitting, _FEW if seed else 1))
+    if len(first_few) > 1 and _is_open(draft, first_few[0]):
+        first = scramble(seed) % len(first_few)
+        first_few = [*first_few[first:], *first_few[:first]]
+    for leaf in chain(first_few, fitting):
         picks = _within(draft, want, stock, _ports_on(draft, leaf), want.count)
         if picks is not None:
             return picks
     return None
+
+
+def _is_open(draft: Draft, leaf: str) -> bool:
+    """Whether rivals may look at a leaf first, as well as we."""
+    return leaf in draft.pool.leaves_afar or not draft.pool.leaves_afar
+
+
+def _fitting_leaves(draft: Draft, want: Want, stock: Stock) -> Iterator[str]:
+    """Yield leaves with enough free engines, at home first, the fewest left over first."""
+    asleep: list[tuple[int, str]] = []
+    if draft.wake:
+        asleep = sorted(
+            (total, leaf)
+            for leaf, (_, total) in stock.leaves.items()
+            if total >= want.count and leaf != NOWHERE
+        )
+    afar = draft.pool.leaves_afar
+    for far in (False, True) if afar else (False,):
+        for _, leaf in asleep if draft.wake else stock.shelf.climb(want.count):
+            if (leaf in afar) == far:
+                yield leaf
 
 
 def _many_leaves(draft: Draft, want: Want, stock: Stock) -> list[Pick] | None:
@@ -528,23 +482,37 @@ def _many_leaves(draft: Draft, want: Want, stock: Stock) -> list[Pick] | None:
     fitting = sorted(
         (both[which], pod) for pod, both in stock.pods.items() if pod and both[which] >= want.count
     )
-    groups = (draft.pool.pods[pod] for _, pod in fitting[:_FEW])
-    for group in chain(groups, [stock.leaves]):
+    for _, pod in fitting[:_FEW]:
         # Leaves of a pod that have none of these wares are not in the stock.
-        there = [(leaf, stock.leaves[leaf][which]) for leaf in group if leaf in stock.leaves]
-        totals = {leaf: total for leaf, total in there if total}
-        picks = _fill(draft.copy(), want, stock, totals)
+        there = draft.pool.pods[pod]
+        totals = {leaf: stock.leaves[leaf][which] for leaf in there if leaf in stock.leaves}
+        picks = _fill(draft.copy(), want, stock, _by_fit(totals))
         if picks is not None:
             return picks
-    return None
+    if draft.wake:
+        everywhere = _by_fit({leaf: totals[1] for leaf, totals in stock.leaves.items()})
+    else:
+        everywhere = _by_shelf(stock)
+    return _fill(draft.copy(), want, stock, everywhere)
 
 
-def _fill(draft: Draft, want: Want, stock: Stock, totals: dict[str, int]) -> list[Pick] | None:
+def _fill(
+    draft: Draft, want: Want, stock: Stock, next_leaf: Callable[[int], str | None]
+) -> list[Pick] | None:
+    """Take all that is wanted, leaf by leaf.
+
+    Args:
+        draft: Is written to.
+        want: The role.
+        stock: Its wares.
+        next_leaf: Returns a leaf for so many engines that are still to be found; None = no more.
+    """
     rest = want.count
     picks: dict[int, Mask] = {}
-    while rest and totals:
-        leaf = _next_leaf(totals, rest)
-        del totals[leaf]
+    while rest:
+        leaf = next_leaf(rest)
+        if leaf is None:
+            return None
         rooms = sum(draft.room(n, want, stock, ports)[1] for n, ports in _ports_on(draft, leaf))
         if not rooms:
             continue
@@ -554,7 +522,37 @@ def _fill(draft: Draft, want: Want, stock: Stock, totals: dict[str, int]) -> lis
         for number, mask in got:
             picks[number] = picks.get(number, 0) | mask
             rest -= mask.bit_count()
-    return None if rest else list(picks.items())
+    return list(picks.items())
+
+
+def _by_fit(totals: dict[str, int]) -> Callable[[int], str | None]:
+    """Give out the leaves of a few, each once."""
+    left = {leaf: total for leaf, total in totals.items() if total}
+
+    def next_leaf(rest: int) -> str | None:
+        if not left:
+            return None
+        leaf = _next_leaf(left, rest)
+        del left[leaf]
+        return leaf
+
+    return next_leaf
+
+
+def _by_shelf(stock: Stock) -> Callable[[int], str | None]:
+    """Give out all leaves of powered engines, in the same order, without looking at all."""
+    used: set[str] = set()
+
+    def next_leaf(rest: int) -> str | None:
+        either = chain(stock.shelf.climb(rest), stock.shelf.descend())
+        leaf = next((leaf for _, leaf in either if leaf not in used), None)
+        if leaf is None and NOWHERE in stock.leaves and NOWHERE not in used:
+            leaf = NOWHERE
+        if leaf is not None:
+            used.add(leaf)
+        return leaf
+
+    return next_leaf
 
 
 def _next_leaf(totals: Mapping[str, int], rest: int) -> str:
@@ -569,13 +567,7 @@ def _next_leaf(totals: Mapping[str, int], rest: int) -> str:
 def _scattered(draft: Draft, want: Want, stock: Stock, spread: str, seed: int) -> list[Pick] | None:
     """As many nodes, or racks, as possible."""
     if want.together == "switch":
-        which = 1 if draft.wake else 0
-        leaves = sorted(
-            (totals[which], leaf)
-            for leaf, totals in stock.leaves.items()
-            if totals[which] >= want.count and leaf != NOWHERE
-        )
-        for _, leaf in leaves:
+        for leaf in _fitting_leaves(draft, want, stock):
             picks = _round_robin(draft, want, stock, spread, list(_ports_on(draft, leaf)), seed)
             if picks is not None:
                 return picks
@@ -622,48 +614,46 @@ def _round_robin(
 
 
 def _part(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
-    """The engine with the least thousandths left that still fits, then a whole one."""
-    few = _FEW if seed else 1
-    found = sorted(_parts(draft, want, stock, few))
-    if draft.pool.divided:
-        found.sort(key=lambda part: _is_afar(draft, part[2]))
-        if found and _is_afar(draft, found[0][2]):
-            whole = _one_node(draft, want, stock, seed)
-            if whole and not _is_afar(draft, whole[0][0]):
-                return whole
-    if not found:
-        return _one_node(draft, want, stock, seed)
-    _, _, number, mask = _one_of(draft, found[:few], found[0][2], seed)
-    return [(number, mask)]
+    """The part of an engine, or of a whole one, with the least score.
+
+    As long as nothing is known of what usually comes, the least that is left, then a whole one.
+    """
+    scorer = Scorer(draft, want, stock)
+    ranked: list[Scored] = []
+    for number, picked in _parts(draft, want, stock, _PARTS):
+        score = scorer.score(number, picked, picked)
+        ranked.append((score, draft.host(number)[0], number, picked))
+    if not ranked or scorer.minds_fragments or _is_afar(draft, min(ranked)[2]):
+        ranked += _ranked(draft, want, stock, seed)
+    if not ranked:
+        return None
+    ranked.sort()
+    _, _, number, picked = _one_of(draft, ranked, seed)
+    return [(number, picked)]
 
 
-def _parts(
-    draft: Draft, want: Want, stock: Stock, few: int
-) -> Iterator[tuple[int, int, int, Mask]]:
-    """Yield (thousandths left, free CPU, node, engine) of engines that are partly held."""
+def _parts(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
+    """Yield engines that are partly held and have enough left."""
     cpu, memory = want.cpu_millis, want.memory_bytes
     for number in sorted(draft.touched):
         left_cpu, left_memory = draft.host(number)
         if not (cpu or memory) or (left_cpu >= cpu and left_memory >= memory):
             for position, rest in draft.broken(number, stock):
                 if rest >= want.millis and _suits(draft, want, number, position):
-                    yield rest, left_cpu, number, 1 << position
-    states = draft.pool.free
-    fresh = 0
-    for rest, number in stock.parts.climb(want.millis, cpu):
-        free = states[number]
-        if (cpu or memory) and (free.memory_bytes < memory or free.cpu_millis < cpu):
-            continue
-        if number in draft.touched:
-            continue
+                    yield number, 1 << position
+    fresh = last = 0
+    fits = _fitting(draft, want, stock, cpu, memory, leaf=False)
+    for rest, number in stock.parts.ends(want.millis, cpu, _ENDS, fits):
+        if rest != last:
+            last = rest
+            if fresh >= few:
+                return
         mask = stock.mask(draft.site(number))
-        for position, left in free.parts:
+        for position, left in draft.pool.free[number].parts:
             if left == rest and mask >> position & 1 and _suits(draft, want, number, position):
-                yield rest, free.cpu_millis, number, 1 << position
+                yield number, 1 << position
                 fresh += 1
                 break
-        if fresh >= few:
-            return
 
 
 def _suits(draft: Draft, want: Want, number: int, position: int) -> bool:
@@ -686,34 +676,76 @@ def _suits(draft: Draft, want: Want, number: int, position: int) -> bool:
 # -- hosts
 
 
-def _hosts_for(draft: Draft, host: HostWant, seed: int) -> list[int] | None:
-    """Nodes without engines first, then those whose engines are in use, each the tightest."""
+def _host_at(draft: Draft, host: HostWant, devices: int) -> list[int] | None:
+    """The one node that will do."""
+    number = draft.pool.numbers.get(host.at)
+    if number is None or not draft.attaches(number, devices):
+        return None
+    cpu, memory = draft.host(number)
+    fits = cpu >= host.cpu_millis and memory >= host.memory_bytes
+    return [number] if fits and (draft.site(number).linked or not host.linked) else None
+
+
+def _hosts_for(draft: Draft, host: HostWant, devices: int, seed: int) -> list[int] | None:
+    """Nodes without engines first, then where it strands the fewest engines, each the tightest."""
+    if host.at:
+        return _host_at(draft, host, devices)
     few = host.count + (_FEW - 1 if seed else 0)
-    ranked: list[tuple[int, bool, int, int]] = []
-    for number in draft.touched:
-        cpu, memory = draft.host(number)
-        if cpu >= host.cpu_millis and memory >= host.memory_bytes and number not in draft.closed:
-            calm = min(draft.pool.free[number].calm, 1)  # touched: its engines are in use, by us
-            ranked.append((calm, _is_afar(draft, number), cpu, number))
-    states = draft.pool.free
-    found = 0
-    for calm, number in draft.pool.hosts.climb(0, host.cpu_millis, home_first=False):
-        free = states[number]
-        if free.memory_bytes < host.memory_bytes or number in draft.touched:
-            continue
-        if host.linked and not draft.site(number).linked:
-            continue
-        ranked.append((calm, _is_afar(draft, number), free.cpu_millis, number))
-        found += 1
-        if found >= few:
-            break
-    if host.linked:
-        ranked = [entry for entry in ranked if draft.site(entry[3]).linked]
+    ranked = sorted(_hosts(draft, host, devices, few))
     if len(ranked) < host.count:
         return None
-    ranked.sort()
-    if seed and (ranked[0][1] or not draft.pool.divided):
+    if seed and (_is_afar(draft, ranked[0][-1]) or not draft.pool.divided):
         few_ones = ranked[:few]
         first = scramble(seed) % (len(few_ones) - host.count + 1)
         ranked = few_ones[first:]
-    return [number for _, _, _, number in ranked[: host.count]]
+    return [number for *_, number in ranked[: host.count]]
+
+
+def _hosts(
+    draft: Draft, host: HostWant, devices: int, few: int
+) -> Iterator[tuple[bool, float, int, bool, int, int]]:
+    """Yield what hosts are ranked by, and their numbers."""
+    states = draft.pool.free
+    minds = draft.minds_fragments()
+
+    def entry(number: int, calm: int, cpu: int) -> tuple[bool, float, int, bool, int, int]:
+        stranded = 0.0
+        if calm and minds:
+            stranded = stranded_by_host(draft, number, host)
+        return calm > 0, stranded, calm, _is_afar(draft, number), cpu, number
+
+    def fits(number: int) -> bool:
+        if states[number].memory_bytes < host.memory_bytes or number in draft.touched:
+            return False
+        return usable(number)
+
+    def usable(number: int) -> bool:
+        if not draft.attaches(number, devices):
+            return False
+        return draft.site(number).linked or not host.linked
+
+    for number in sorted(draft.touched):
+        cpu, memory = draft.host(number)
+        enough = cpu >= host.cpu_millis and memory >= host.memory_bytes
+        if not enough or number in draft.closed:
+            continue
+        if usable(number):
+            # Its engines are in use, by this very plan.
+            yield entry(number, min(draft.pool.free[number].calm, 1), cpu)
+    hosts = draft.pool.hosts
+    found = 0
+    if not minds:
+        for calm, number in hosts.climb(0, host.cpu_millis, home_first=False):
+            if fits(number):
+                yield entry(number, calm, states[number].cpu_millis)
+                found += 1
+                if found >= few:
+                    return
+        return
+    last = 0
+    for calm, number in hosts.ends(0, host.cpu_millis, max(few, 3 * _FEW), fits):
+        if calm != last and found >= few and not last:
+            return  # enough nodes have no engines to strand
+        last = calm
+        yield entry(number, calm, states[number].cpu_millis)
+        found += 1

@@ -6,8 +6,9 @@ from typing import Final, NamedTuple
 
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.errors import SpecError
-from flowos.model.slice import CircuitWish, EngineChoice, HostRole, Shape, SliceSpec
+from flowos.model.slice import CircuitWish, EngineChoice, HostRole, Shape, SliceSpec, misasked
 from flowos.planning.pool import Make, Pool, Wares
+from flowos.planning.shapes import lanes_at_least
 from flowos.planning.where import Condition, parse_where
 
 Funnel = tuple[tuple[str, int], ...]
@@ -48,13 +49,28 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class HostWant:
-    """Host resources without engines, on `count` nodes, perhaps with an attachment port."""
+    """Host resources without engines, on `count` nodes, perhaps with an attachment port.
+
+    Attributes:
+        at: The one node that will do; "" = any.
+        attached: (role, how many of its engines at most) that circuits join to each node.
+    """
 
     role: str
     count: int
     cpu_millis: int
     memory_bytes: int
     linked: bool
+    at: str = ""
+    attached: tuple[tuple[str, int], ...] = ()
+
+    def devices(self, counts: Mapping[str, int]) -> int:
+        """Return how many engines circuits attach to each of its nodes.
+
+        Args:
+            counts: How many engines each role has.
+        """
+        return sum(min(most, counts[role]) for role, most in self.attached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +120,16 @@ def demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int] | None = Non
 
 
 def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
+    wrong = misasked(spec)
+    if wrong:
+        raise SpecError(wrong, where=spec.name)
     counts = {
         role: sizes.get(role) or min(choice.count for choice in wish.choices)
         for role, wish in spec.engines.items()
     }
     for role, host in spec.hosts.items():
         counts.setdefault(role, max(host.count, 1))
-    lanes = _lanes_at_each(spec.circuits, counts)
+    lanes = _lanes_at_each(spec.circuits, counts, _kin_of(spec))
     engines = tuple(
         tuple(_want(pool, spec, role, choice, sizes, lanes) for choice in wish.choices)
         for role, wish in spec.engines.items()
@@ -120,7 +139,15 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
         return role in lanes and role not in spec.engines  # else the engines are the ends
 
     hosts = tuple(
-        HostWant(role, max(host.count, 1), host.cpu_millis, host.memory_bytes, linked(role))
+        HostWant(
+            role,
+            max(host.count, 1),
+            host.cpu_millis,
+            host.memory_bytes,
+            linked(role),
+            host.at,
+            _attached(spec, role) if linked(role) else (),
+        )
         for role, host in spec.hosts.items()
         if role not in spec.engines or host.count
     )
@@ -128,6 +155,26 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
 
 
 _NO_HOST: Final = HostRole()
+_EVERY: Final = 1 << 30  # of a role's engines
+
+
+def _attached(spec: SliceSpec, role: str) -> tuple[tuple[str, int], ...]:
+    """Return (role, how many of its engines at most) that circuits join to each node of a role."""
+    most: dict[str, int] = {}
+    for wish in spec.circuits:
+        if role not in wish.roles:
+            continue
+        for other in wish.roles:
+            # In a ring or a torus an end has two neighbours in each direction; a star's centre,
+            # and both sides of a flow, have all.
+            near = 2 * max(len(wish.dims), 1)
+            if wish.shape not in (Shape.RING, Shape.TORUS):
+                near = _EVERY
+            if wish.shape is Shape.STAR and wish.roles[0] not in (role, other):
+                near = 0
+            if other in spec.engines and near:
+                most[other] = max(near, most.get(other, 0))
+    return tuple(most.items())
 
 
 def _want(
@@ -241,18 +288,35 @@ def steps_of(
         yield f"{lanes} port lanes", lambda make: make.port_lanes >= lanes
 
 
-def _lanes_at_each(wishes: Iterable[CircuitWish], counts: Mapping[str, int]) -> dict[str, int]:
+def _kin_of(spec: SliceSpec) -> dict[str, str]:
+    """Return the roles whose ends may be those of another role: shares of engines, and hosts.
+
+    Between an end and itself no circuit is laid.
+    """
+    shared = {
+        role: "share"
+        for role, wish in spec.engines.items()
+        if any(choice.share_millis < WHOLE_MILLIS for choice in wish.choices)
+    }
+    return {**{role: "host" for role in spec.hosts if role not in spec.engines}, **shared}
+
+
+def _lanes_at_each(
+    wishes: Iterable[CircuitWish], counts: Mapping[str, int], kin: Mapping[str, str]
+) -> dict[str, int]:
     """Return, per role that has ends, the lanes that each engine needs at its ports, at least."""
     out: dict[str, int] = {}
     into: dict[str, int] = {}
     for wish in wishes:
-        for role, (leaving, coming) in _lanes_of(wish, counts).items():
+        for role, (leaving, coming) in _lanes_of(wish, counts, kin).items():
             out[role] = out.get(role, 0) + leaving * wish.lanes
             into[role] = into.get(role, 0) + coming * wish.lanes
     return {role: max(out[role], into[role]) for role in out if out[role] or into[role]}
 
 
-def _lanes_of(wish: CircuitWish, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+def _lanes_of(
+    wish: CircuitWish, counts: Mapping[str, int], kin: Mapping[str, str]
+) -> dict[str, tuple[int, int]]:
     unknown = [role for role in wish.roles if role not in counts]
     if unknown:
         raise SpecError(f"circuits name role {unknown[0]}, which the slice does not have")
@@ -261,11 +325,19 @@ def _lanes_of(wish: CircuitWish, counts: Mapping[str, int]) -> dict[str, tuple[i
         if source == target:
             others = counts[source] - 1
             return {source: (others, others)}
+        same = 1 if source in kin and kin[source] == kin.get(target) else 0
+        sources, targets = counts[source] - same, counts[target] - same
         # Where many meet to be aggregated, one lane in may come to be enough.
-        coming = 1 if wish.aggregate else counts[source]
-        leaving = 1 if counts[source] == 1 else counts[target]
+        coming = min(1, sources) if wish.aggregate else sources
+        leaving = min(1, targets) if counts[source] == 1 else targets
         return {source: (leaving, 0), target: (0, coming)}
-    ends = sum(counts[role] for role in dict.fromkeys(wish.roles))
+    alike: dict[str, int] = {}
+    for role in dict.fromkeys(wish.roles):
+        key = kin.get(role, f"role {role}")
+        alike[key] = max(alike.get(key, 0), counts[role])
+    ends = sum(alike.values())
+    if wish.shape in (Shape.TORUS, Shape.EXPLICIT):
+        return {wish.roles[0]: lanes_at_least(wish, ends)}
     if ends < 2:
         return {}
     if wish.shape is Shape.ALL:

@@ -5,20 +5,25 @@ from itertools import islice, product
 from typing import Final, NamedTuple
 
 from flowos.model.errors import SpecError
-from flowos.model.placement import Decision, Unplaceable
+from flowos.model.placement import Decision, Unplaceable, attached_to
 from flowos.model.slice import Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
+from flowos.planning.affinity import weighed
 from flowos.planning.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
 from flowos.planning.demand import Demand, Want, demand_of
 from flowos.planning.exact import Verdict, assign
+from flowos.planning.exhaustive import Found
 from flowos.planning.pool import NOWHERE, Mask, Pool, Site
+from flowos.planning.reason import last_word
 from flowos.planning.refuse import (
     never_engines,
     refuse_circuits,
     refuse_engines,
     refuse_hosts,
 )
-from flowos.planning.route import Blocked, Routed, Wish, route, wishes_of
+from flowos.planning.reseat import reseat
+from flowos.planning.route import Blocked, Routed, Wish, claimed, route, wishes_of
+from flowos.planning.weights import Weights, weights_of
 
 _SETS_MAX: Final = 4  # engine sets tried for the sake of circuits
 _CHOICES_MAX: Final = 16  # combinations of roles' choices tried exactly
@@ -41,6 +46,7 @@ def plan(
     seed: int = 0,
     avoid: Collection[str] = NO_UNITS,
     sizes: Mapping[str, int] | None = None,
+    weights: Weights | None = None,
 ) -> Decision | Unplaceable:
     """Find engines, hosts and lanes for a slice on what is free now; claim nothing.
 
@@ -55,34 +61,61 @@ def plan(
         avoid: Units to leave alone, such as those just lost to a rival; also nodes, switches
             and links, by their out-of-service units.
         sizes: Role -> how many engines, for elastic roles.
+        weights: How much each feature of a place counts; None = what the operator said.
 
     Returns:
         Engines that are off are in `units` like others: whoever commits takes over their
         "~off/..." placements.
     """
     pool.fold()
+    if spec.data or spec.work:
+        return weighed(
+            pool,
+            spec,
+            lambda narrowed: plan(
+                pool, narrowed, slice_name=slice_name, seed=seed, avoid=avoid, sizes=sizes,
+                weights=weights,
+            ),
+            sizes,
+        )  # fmt: skip
     try:
         demand = demand_of(pool, spec, sizes)
     except SpecError as error:
         return Unplaceable(Reason.INFEASIBLE, str(error))
     name = slice_name or spec.name
     joined = demand.joined
+    weights = weights or weights_of(pool.view.planner)
     answer: Unplaceable | None = None
+    first: tuple[Selection, _Ends, Blocked] | None = None
     closed: set[int] = set()
     for _ in range(_SETS_MAX if joined else 1):
-        selection = _select(pool, demand, spec.constraints.spread, joined, seed, avoid, closed)
+        selection = _select(
+            pool, demand, spec.constraints.spread, joined, seed, avoid, closed, weights
+        )
         if isinstance(selection, Unplaceable):
-            return answer or selection
+            answer = answer or selection
+            break
         ends = _ends(pool, demand, selection)
         wishes = wishes_of(spec.circuits, ends.circuits) if joined else []
         routed = _route(pool, spec, selection, ends, wishes, name=name, seed=seed, avoid=avoid)
         if isinstance(routed, Routed):
-            return _decision(demand, selection, ends, routed)
+            return _decision(pool, demand, selection, ends, routed)
         if answer is None:
             answer = refuse_circuits(routed, _funnel(demand, routed, len(wishes)))
+            first = selection, ends, routed
         closed |= _used(pool, selection, routed.wish, ends)
     assert answer is not None, "at least one set was tried"
-    return answer
+    if first is not None:
+        reseated = _reseat(pool, demand, spec, *first, name=name, seed=seed, avoid=avoid)
+        if reseated is not None:
+            return reseated
+
+    def fits(bare: Demand) -> bool:
+        found = _select(pool, bare, spec.constraints.spread, (), 0, avoid, (), weights)
+        return isinstance(found, Selection)
+
+    last = last_word(pool, spec, demand, answer, fits=fits, name=name, avoid=avoid, sizes=sizes)
+    return _found(pool, demand, last) if isinstance(last, Found) else last
 
 
 # -- engines and hosts
@@ -96,10 +129,12 @@ def _select(
     seed: int,
     avoid: Collection[str],
     closed: Iterable[int],
+    weights: Weights,
 ) -> Selection | Unplaceable:
     found = choose(
-        pool, demand, joined=joined, spread=spread, seed=seed, avoid=avoid, closed=closed
-    )
+        pool, demand, joined=joined, spread=spread, seed=seed, avoid=avoid, closed=closed,
+        weights=weights,
+    )  # fmt: skip
     if isinstance(found, Selection):
         return found
     missing, draft = found
@@ -113,7 +148,8 @@ def _select(
 
 def _refusal(pool: Pool, demand: Demand, missing: Missing, draft: Draft) -> Unplaceable:
     if missing.host is not None:
-        return refuse_hosts(draft, missing.host)
+        fewest = {of[0].role: min(want.count for want in of) for of in demand.engines}
+        return refuse_hosts(draft, missing.host, missing.host.devices(fewest))
     return never_engines(pool, demand) or refuse_engines(draft, missing.wants)
 
 
@@ -224,6 +260,33 @@ def _route(
     )
 
 
+def _reseat(
+    pool: Pool,
+    demand: Demand,
+    spec: SliceSpec,
+    selection: Selection,
+    ends: _Ends,
+    blocked: Blocked,
+    *,
+    name: str,
+    seed: int,
+    avoid: Collection[str],
+) -> Decision | None:
+    """Try the same engines in other ranks, and a few others in their places."""
+
+    def lay(engines: Mapping[str, tuple[str, ...]]) -> Routed | Blocked:
+        seats = _Ends(dict(engines), {**selection.hosts, **engines})
+        wishes = wishes_of(spec.circuits, seats.circuits)
+        return _route(pool, spec, selection, seats, wishes, name=name, seed=seed, avoid=avoid)
+
+    wants = {role: chosen.want for role, chosen in selection.engines.items()}
+    found = reseat(pool, wants, ends.engines, blocked, lay, avoid=avoid, seed=seed)
+    if found is None:
+        return None
+    seats = _Ends(dict(found.engines), {**selection.hosts, **found.engines})
+    return _decision(pool, demand, selection, seats, found.routed)
+
+
 def _funnel(demand: Demand, blocked: Blocked, wanted: int) -> list[tuple[str, int]]:
     steps = [step for wants in demand.engines[:1] for step in wants[0].funnel]
     return [*steps, ("circuits wanted", wanted), ("circuits routed", blocked.routed)]
@@ -234,7 +297,7 @@ def _used(pool: Pool, selection: Selection, wish: Wish, ends: _Ends) -> set[int]
 
     Where that would be every node of a role's, only the nodes that were picked.
     """
-    blocked = {wish.source, *wish.targets}
+    blocked = {wish.source, *wish.sources, *wish.targets}
     numbers: set[int] = set()
     for role, chosen in selection.engines.items():
         if blocked.isdisjoint(ends.engines[role]):
@@ -256,7 +319,19 @@ def _used(pool: Pool, selection: Selection, wish: Wish, ends: _Ends) -> set[int]
 # -- the decision
 
 
-def _decision(demand: Demand, selection: Selection, ends: _Ends, routed: Routed) -> Decision:
+def _found(pool: Pool, demand: Demand, found: Found) -> Decision:
+    """Return what the search of everything came to."""
+    whole = {e for r, want in found.wants.items() if not want.shared for e in found.engines[r]}
+    engines = {role: Chosen(want, ()) for role, want in found.wants.items()}
+    ends = _Ends(dict(found.engines), {**found.hosts, **found.engines})
+    lanes = tuple(claimed(pool, found.circuits, whole))
+    selection = Selection(engines, found.hosts)
+    return _decision(pool, demand, selection, ends, Routed(found.circuits, lanes))
+
+
+def _decision(
+    pool: Pool, demand: Demand, selection: Selection, ends: _Ends, routed: Routed
+) -> Decision:
     units: dict[str, Amounts] = {}
     bitstreams: dict[str, str] = {}
     hosts: dict[str, tuple[str, ...]] = {}
@@ -277,7 +352,11 @@ def _decision(demand: Demand, selection: Selection, ends: _Ends, routed: Routed)
     for host in demand.hosts:
         hosts[host.role] = selection.hosts[host.role]
         _add(on_hosts, hosts[host.role], host.cpu_millis, host.memory_bytes)
-    units.update((host_unit(node), amounts) for node, amounts in on_hosts.items())
+    nodes = pool.view.cell.nodes
+    attached = attached_to(nodes, routed.circuits) if demand.hosts else {}
+    for node, amounts in on_hosts.items():
+        limited = node in attached and nodes[node].devices_max > 0
+        units[host_unit(node)] = (*amounts, len(attached[node])) if limited else amounts
     units.update((lane, ()) for lane in routed.units)
     return Decision(ends.engines, units, hosts, routed.circuits, bitstreams)
 

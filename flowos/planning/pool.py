@@ -4,102 +4,46 @@ A pool listens to its view and only notes what changed; `fold` reads the changed
 the next plan. So a burst of changes costs one reading per node, and a plan pays for its own alone.
 """
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from flowos.model.cell import WHOLE_MILLIS, Engine, Link, Node
 from flowos.model.units import engine_unit, kind_of, subject_of
 from flowos.model.view import CellView
-from flowos.planning.where import Condition, all_hold, text_of
+from flowos.planning.fragments import Usual, pieces_on
+from flowos.planning.graph import Graph
+from flowos.planning.stock import (
+    AFAR,
+    CLOSED,
+    NOWHERE,
+    Free,
+    Ladder,
+    Make,
+    Mask,
+    Site,
+    Stock,
+    Wares,
+    tag_of,
+    turn_of,
+)
+from flowos.planning.where import text_of
+
+__all__ = (
+    "CLOSED", "NOWHERE", "OFF", "Direction", "Free", "Ladder", "Make", "Mask", "Pool", "Site",
+    "Stock", "Trunk", "Wares",
+)  # fmt: skip
 
 T = TypeVar("T")
 
-NOWHERE: Final = ""  # the leaf of engines that have no port on any switch
 OFF: Final = "~off/"  # system placements of this name hold what is powered off, and give it up
-_NUMBER_BITS: Final = 24  # 16 million nodes
-_NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
-_AFAR: Final = 1 << 62  # in a node's tag: it is some other scheduler's to begin with
 _HOME_NODES_MIN: Final = 8  # a home with fewer would cost more in packing than conflicts cost
 _HOME_LEAVES_MIN: Final = 4  # with fewer, homes are made of nodes, of which all get alike
 _MEMO_MAX: Final = 20_000  # a stream of requests that differ each time ends here
 _STOCK_ENTRIES_MAX: Final = 1_000_000  # about 40 MB of sorted keys over all stocks
 
-Mask: TypeAlias = int  # bit n = the node's engine n
 Direction: TypeAlias = str  # "fwd" or "rev"
-
-
-class Make(NamedTuple):
-    """What a request can ask of an engine, wherever it is; few makes serve a whole cell.
-
-    Attributes:
-        port_lanes: Lanes of all its ports together, in one direction.
-        attributes: As text, sorted.
-    """
-
-    kind: str
-    model: str
-    memory_bytes: int
-    shareable: bool
-    loads_bitstreams: bool
-    port_lanes: int
-    attributes: tuple[tuple[str, str], ...]
-
-    def found(self) -> dict[str, str]:
-        """Return what conditions can ask for."""
-        named = {"kind": self.kind, "model": self.model, "memory": str(self.memory_bytes)}
-        return {**dict(self.attributes), **named}
-
-
-class Site(NamedTuple):
-    """What stays of a node while its claims change.
-
-    Attributes:
-        number: Its place in the pool's lists.
-        engines: Engine ids; their positions are the bits of all masks.
-        units: The same as units.
-        makes: The number of each engine's make, in the same order.
-        leaves: Leaf switch -> which engines have a port on it; `NOWHERE` for the rest.
-        loads: Which engines load bitstreams.
-        linked: Whether the node itself has an attachment port.
-    """
-
-    number: int
-    name: str
-    rack: str
-    engines: tuple[str, ...]
-    units: tuple[str, ...]
-    makes: tuple[int, ...]
-    leaves: tuple[tuple[str, Mask], ...]
-    loads: Mask
-    linked: bool
-
-
-class Free(NamedTuple):
-    """What of a node can be held now.
-
-    Attributes:
-        on: Engines that are free whole and powered.
-        off: Engines that are free whole once woken.
-        parts: (position, thousandths left) of engines that are partly held.
-        cpu_millis: -1 while the node's host resources cannot be held.
-        memory_bytes: The same.
-        calm: For work without engines, lowest first: 0 = the node has none to strand, 1 = some
-            are in use already, 2 = all are free.
-        loaded: Bitstream reference -> which engines have it; "" = which are empty.
-    """
-
-    on: Mask
-    off: Mask
-    parts: tuple[tuple[int, int], ...]
-    cpu_millis: int
-    memory_bytes: int
-    calm: int
-    loaded: tuple[tuple[str, Mask], ...]
-
-
 _HOST: Final = slice(3, 7)  # of `Free`: all that is not of engines alone
-CLOSED: Final = Free(0, 0, (), -1, -1, 0, ())  # out of service, or about to be
 
 
 class Trunk(NamedTuple):
@@ -109,179 +53,6 @@ class Trunk(NamedTuple):
     link: Link
     away: Direction
     back: Direction
-
-
-class Ladder:
-    """Nodes by how much they have (the rung), on each rung by free CPU, least first.
-
-    On each rung the nodes at home stand before those afar (see `Pool.divide`).
-    """
-
-    __slots__ = ("afar", "order", "rungs")
-
-    def __init__(self) -> None:
-        self.rungs: dict[int, list[int]] = {}
-        self.order: list[int] = []
-        self.afar = 0  # how many entries are of nodes afar
-
-    def put(self, rung: int, free: Free, tag: int) -> None:
-        """Add a node, by its tag; the same node may stand on several rungs."""
-        bucket = self.rungs.get(rung)
-        if bucket is None:
-            bucket = self.rungs[rung] = []
-            insort(self.order, rung)
-        insort(bucket, _key(free, tag))
-        self.afar += tag >= _AFAR
-
-    def take(self, rung: int, free: Free, tag: int) -> None:
-        """Remove a node that was put with the same words."""
-        bucket = self.rungs[rung]
-        del bucket[bisect_left(bucket, _key(free, tag))]
-        self.afar -= tag >= _AFAR
-        if not bucket:
-            del self.rungs[rung]
-            self.order.remove(rung)
-
-    def climb(
-        self, least: int, cpu_millis: int = 0, *, home_first: bool = True
-    ) -> Iterator[tuple[int, int]]:
-        """Yield (rung, node) from a rung upwards, skipping nodes with less free CPU.
-
-        Args:
-            least: The lowest rung.
-            cpu_millis: The least free CPU.
-            home_first: Whether to climb twice, at home and then afar; else each rung once.
-        """
-        floor = cpu_millis << _NUMBER_BITS
-        rungs = self.order[bisect_left(self.order, least) :]
-        turns = [(floor, _AFAR)]
-        if self.afar:
-            turns.append((_AFAR | floor, 2 * _AFAR))
-        walks = [turns] if not home_first else [[turn] for turn in turns]
-        for walk in walks:
-            for rung in rungs:
-                bucket = self.rungs[rung]
-                for low, high in walk:
-                    end = bisect_left(bucket, high) if self.afar else len(bucket)
-                    for index in range(bisect_left(bucket, low), end):
-                        yield rung, bucket[index] & _NUMBER_MASK
-
-    def descend(self) -> Iterator[tuple[int, int]]:
-        """Yield (rung, node) from the highest rung downwards."""
-        for rung in reversed(self.order):
-            for key in self.rungs[rung]:
-                yield rung, key & _NUMBER_MASK
-
-
-def _key(free: Free, tag: int) -> int:
-    return max(free.cpu_millis, 0) << _NUMBER_BITS | tag
-
-
-# Which engines a request is content with: the numbers of their makes, each with the conditions
-# that its node has to meet. Most have none.
-Wares: TypeAlias = frozenset[tuple[int, tuple[Condition, ...]]]
-
-
-class Stock:
-    """What is free of some wares, kept sorted for best fit.
-
-    Attributes:
-        existing: How many engines there are, whoever holds them.
-        on: Nodes by number of free powered engines.
-        every: Nodes with free engines that are off, by number of free engines on or off.
-        parts: Nodes by thousandths left on an engine that is partly held.
-        free_on: Free powered engines in the whole cell.
-        free_off: Free engines that are off.
-        leaves: Leaf -> [free powered, free on or off].
-        pods: Pod -> the same for all its leaves together.
-    """
-
-    __slots__ = (
-        "_makes", "_masks", "_of_node", "_pod_of", "every", "existing", "free_off", "free_on",
-        "leaves", "on", "parts", "pods", "wares",
-    )  # fmt: skip
-
-    def __init__(self, wares: Wares, pod_of: Mapping[str, str]) -> None:
-        self.wares = wares
-        self._pod_of = pod_of
-        self._makes = frozenset(make for make, conditions in wares if not conditions)
-        self._masks: dict[tuple[int, ...], Mask] = {}
-        self._of_node: dict[int, Mask] | None = {} if any(c for _, c in wares) else None
-        self.existing = 0
-        self.on = Ladder()
-        self.every = Ladder()
-        self.parts = Ladder()
-        self.free_on = 0
-        self.free_off = 0
-        self.leaves: dict[str, list[int]] = {}
-        self.pods: dict[str, list[int]] = {}
-
-    def mask(self, site: Site) -> Mask:
-        """Return which engines of a node are of these wares."""
-        if self._of_node is not None:
-            return self._of_node.get(site.number, 0)
-        mask = self._masks.get(site.makes)
-        if mask is None:
-            mask = self._masks[site.makes] = _mask_of(site.makes, self._makes)
-        return mask
-
-    def admit(self, site: Site, node: Node) -> None:
-        """Note a node, before the first `put` of it."""
-        if self._of_node is not None:
-            found = _found_at(node)
-            here = {make for make, conditions in self.wares if all_hold(conditions, found)}
-            self._of_node[site.number] = _mask_of(site.makes, here)
-        self.existing += self.mask(site).bit_count()
-
-    def dismiss(self, site: Site) -> None:
-        """Forget a node, after the last `take` of it."""
-        self.existing -= self.mask(site).bit_count()
-        if self._of_node is not None:
-            del self._of_node[site.number]
-
-    def put(self, site: Site, free: Free, tag: int) -> None:
-        """Add what is free on a node."""
-        self.replace(site, CLOSED, free, tag)
-
-    def take(self, site: Site, free: Free, tag: int) -> None:
-        """Remove what was put with the same words."""
-        self.replace(site, free, CLOSED, tag)
-
-    def replace(self, site: Site, before: Free, after: Free, tag: int) -> None:
-        """Put what is free on a node now in place of what was put before."""
-        mask = self.mask(site)
-        if not mask:
-            return
-        on, off = before.on & mask, before.off & mask
-        new_on, new_off = after.on & mask, after.off & mask
-        moved = on != new_on or off != new_off or before.cpu_millis != after.cpu_millis
-        if moved and (on | off | new_on | new_off):
-            powered, asleep = on.bit_count(), off.bit_count()
-            new_powered, new_asleep = new_on.bit_count(), new_off.bit_count()
-            self.free_on += new_powered - powered
-            self.free_off += new_asleep - asleep
-            if powered:
-                self.on.take(powered, before, tag)
-            if new_powered:
-                self.on.put(new_powered, after, tag)
-            if asleep:
-                self.every.take(powered + asleep, before, tag)
-            if new_asleep:
-                self.every.put(new_powered + new_asleep, after, tag)
-            for leaf, ports in site.leaves:
-                more = (new_on & ports).bit_count() - (on & ports).bit_count()
-                either = more + (new_off & ports).bit_count() - (off & ports).bit_count()
-                for table, name in ((self.leaves, leaf), (self.pods, self._pod_of[leaf])):
-                    totals = table.get(name)
-                    if totals is None:
-                        totals = table[name] = [0, 0]
-                    totals[0] += more
-                    totals[1] += either
-        if before.parts != after.parts or before.cpu_millis != after.cpu_millis:
-            for rest in {rest for position, rest in before.parts if mask >> position & 1}:
-                self.parts.take(rest, before, tag)
-            for rest in {rest for position, rest in after.parts if mask >> position & 1}:
-                self.parts.put(rest, after, tag)
 
 
 class Pool:
@@ -302,6 +73,7 @@ class Pool:
         memory_bytes: Free memory of the whole cell.
         loaded: Bitstream reference -> node number -> which engines have it.
         divided: Whether some nodes are not home.
+        turn: How often engines were given back so far: the pool's own time.
         leaves_afar: Leaves whose nodes are not home, where homes are made of leaves.
         trunks: Switch -> its links to other switches.
         shut: "switch/..." and "link/..." that are out of service or about to be.
@@ -315,6 +87,7 @@ class Pool:
         view.inventory_listeners.append(self._thing_changed)
         self._things: set[tuple[str, str]] = set()
         self._part = (0, 1)
+        self._graph: Graph | None = None
         self._rebuild()
 
     def close(self) -> None:
@@ -329,14 +102,27 @@ class Pool:
         stock = self._stocks.pop(wares, None)
         if stock is None:
             stock = Stock(wares, self.pod_of)
-            for site in self.sites:
+            sites = self._sites_for(wares)
+            for site in sites:
                 if site is not None:
                     stock.admit(site, self.view.cell.nodes[site.name])
                     stock.put(site, self.free[site.number], self._tags[site.number])
+            if sites is not self.sites:
+                return stock  # of a few nodes: counting it costs less than keeping it in step
             while len(self._stocks) > _STOCK_ENTRIES_MAX // (len(self.sites) + 1000):
                 del self._stocks[next(iter(self._stocks))]
         self._stocks[wares] = stock  # the last is the one asked for latest
         return stock
+
+    def _sites_for(self, wares: Wares) -> Iterable[Site | None]:
+        """Return the sites where wares can be: all, or those that all conditions name."""
+        names: set[str] = set()
+        for _, conditions in wares:
+            named = [c.value for c in conditions if c.key == "node" and c.test == "=="]
+            if not named:
+                return self.sites
+            names.update(named)
+        return [self.sites[self.numbers[name]] for name in names if name in self.numbers]
 
     def recall(self, key: Hashable, work_out: Callable[[], T]) -> T:
         """Return what follows from the inventory alone, worked out once until that changes."""
@@ -347,6 +133,13 @@ class Pool:
         found: T = self._memo[key]
         return found
 
+    @property
+    def graph(self) -> Graph:
+        """The switches and what is free between them, surveyed when it is first asked for."""
+        if self._graph is None:
+            self._graph = Graph(self.view, self.shut, self.spoken)
+        return self._graph
+
     def position(self, engine: str) -> tuple[Site, int] | None:
         """Return where an engine is, or None where the cell has no such engine and node."""
         number = self.numbers.get(engine.partition("/")[0])
@@ -354,6 +147,31 @@ class Pool:
         if site is None or engine not in site.engines:
             return None
         return site, site.engines.index(engine)
+
+    def kinds(self, site: Site) -> tuple[tuple[str, Mask], ...]:
+        """Return the kinds of a node's engines, and which are of each."""
+        found = self._kinds.get(site.makes)
+        if found is None:
+            kinds: dict[str, Mask] = {}
+            for position, make in enumerate(site.makes):
+                kind = self.makes[make].kind
+                kinds[kind] = kinds.get(kind, 0) | 1 << position
+            found = self._kinds[site.makes] = tuple(kinds.items())
+        return found
+
+    def usual(self) -> Usual:
+        """Return what usually comes, by what is there now.
+
+        It is counted on from where it was last asked for, so cells where nobody asks pay nothing.
+        """
+        if self._uncounted:
+            for number in self._uncounted:
+                site = self.sites[number]
+                pieces = pieces_on(self.view, site, self.kinds(site)) if site is not None else ()
+                self._usual.note(number, pieces)
+            self._uncounted.clear()
+            self._usual.settle()
+        return self._usual
 
     def fold(self) -> None:
         """Take in all that changed since the last time; planners call it first."""
@@ -397,6 +215,9 @@ class Pool:
                     numbers.add(number)
             else:
                 self._fold_way(kind, unit)
+                if self._graph is not None:
+                    self._graph.changed(unit)
+        self._uncounted |= numbers
         for number in numbers:
             site, before = self.sites[number], self.free[number]
             assert site is not None, "numbers names living sites only"
@@ -423,6 +244,13 @@ class Pool:
                     del self.spoken[key]
 
     def _replace(self, site: Site, before: Free, after: Free) -> None:
+        if after.on & ~before.on:
+            self._remove(site, before)
+            self.turn += 1
+            afar = self._tags[site.number] >= AFAR
+            self._tags[site.number] = tag_of(site.number, self.turn, afar=afar)
+            self._insert(site, after)
+            return
         if before[_HOST] != after[_HOST]:
             self._remove(site, before)
             self._insert(site, after)
@@ -468,6 +296,7 @@ class Pool:
         self.sites: list[Site | None] = []
         self.free: list[Free] = []
         self._tags: list[int] = []
+        self.turn = 0
         self.divided = False
         self.leaves_afar: frozenset[str] = frozenset()
         self.numbers: dict[str, int] = {}
@@ -476,6 +305,9 @@ class Pool:
         self._make_numbers: dict[Make, int] = {}
         self._makes_written: dict[tuple[str, str, int, bool, bool, int, str], int] = {}
         self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._kinds: dict[tuple[int, ...], tuple[tuple[str, Mask], ...]] = {}
+        self._usual = Usual()
+        self._uncounted: set[int] = set()
         self.leaf_sites: dict[str, list[int]] = {}
         self.pod_of: dict[str, str] = {}
         self.leaf_engines = 0
@@ -490,6 +322,7 @@ class Pool:
         self.trunks = self._survey_trunks()
         self.shut: set[str] = set()
         self.spoken: dict[tuple[str, Direction], int] = {}
+        self._graph = None
         for unit in [*view.holders, *view.wanted]:
             if unit.startswith(("switch/", "link/", "lane/")):
                 self._fold_way(kind_of(unit), unit)
@@ -515,7 +348,11 @@ class Pool:
 
     def is_afar(self, node: str) -> bool:
         """Whether a node is not home."""
-        return self._tags[self.numbers[node]] >= _AFAR
+        return self._tags[self.numbers[node]] >= AFAR
+
+    def freed_at(self, number: int) -> int:
+        """Return at which turn engines of a node were last given back; 0 = never."""
+        return turn_of(self._tags[number])
 
     def _divide(self) -> None:
         part, parts = self._part
@@ -536,7 +373,8 @@ class Pool:
             if site is None:
                 continue
             key = site.leaves[0][0] if by_leaf and site.leaves else site.name
-            tag = self._tags[site.number] = site.number | _AFAR * (key in afar)
+            turn = turn_of(self._tags[site.number])
+            tag = self._tags[site.number] = tag_of(site.number, turn, afar=key in afar)
             if free.cpu_millis >= 0:
                 self.hosts.put(free.calm, free, tag)
 
@@ -557,6 +395,7 @@ class Pool:
         node = self.view.cell.nodes.get(name)
         if node is None:
             if old is not None:
+                self._uncounted.add(old.number)
                 self.sites[old.number] = None
                 self.free[old.number] = CLOSED
                 del self.numbers[name]
@@ -566,6 +405,7 @@ class Pool:
             self.sites.append(None)
             self.free.append(CLOSED)
             self._tags.append(number)
+        self._uncounted.add(number)
         site = self.sites[number] = self._site(number, node)
         for make in site.makes:
             self.counts[make] += 1
@@ -698,18 +538,3 @@ class Pool:
                 reference = observed.bitstream if observed else ""
                 found[reference] = found.get(reference, 0) | 1 << position
         return tuple(sorted(found.items()))
-
-
-def _mask_of(makes: tuple[int, ...], wanted: Container[int]) -> Mask:
-    return sum(1 << position for position, make in enumerate(makes) if make in wanted)
-
-
-def _found_at(node: Node) -> dict[str, str]:
-    words = {key: text_of(value) for key, value in node.attributes.items()}
-    return {
-        **words,
-        "node": node.name,
-        "rack": node.rack,
-        "pod": node.pod,
-        "domain": node.domain,
-    }

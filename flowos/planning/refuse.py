@@ -55,8 +55,8 @@ def never_engines(pool: Pool, demand: Demand) -> Unplaceable | None:
 
 def never(pool: Pool, want: Want) -> str:
     """Return why the cell could not hold a role even if it were empty; "" = it could."""
-    beside = (want.cpu_millis, want.memory_bytes)
-    key = ("never", want.wares, want.count, want.millis, beside, want.together, want.funnel)
+    hosts = (want.cpu_millis, want.memory_bytes)
+    key = ("never", want.wares, want.count, want.millis, hosts, want.together, want.funnel)
     return pool.recall(key, lambda: _never(pool, want))
 
 
@@ -69,7 +69,7 @@ def _scattered(pool: Pool) -> Reason:
 
 def _never(pool: Pool, want: Want) -> str:
     stock = pool.stock(want.wares)
-    asked = f"{_asked(want)} wanted"
+    asked = f"{asked_of(want)} wanted"
     if stock.existing < want.count:
         return f"{asked}, the cell has {stock.existing}{_after(want)}"
     alone, hosted = _most(pool, want, stock)
@@ -77,8 +77,8 @@ def _never(pool: Pool, want: Want) -> str:
     if alone < want.count:
         return f"{asked}{_PLACE_OF.get(want.together, '')}, no {place.split()[-1]} has more than {alone}"
     if hosted < want.count:
-        beside = _beside(want.cpu_millis, want.memory_bytes)
-        return f"{asked} with {beside} each, that much is there for {hosted} in the largest {place}"
+        hosts = beside(want.cpu_millis, want.memory_bytes)
+        return f"{asked} with {hosts} each, that much is there for {hosted} in the largest {place}"
     return ""
 
 
@@ -118,7 +118,7 @@ def _never_together(pool: Pool, wants: Sequence[Want]) -> Unplaceable | None:
 
     if not pool.recall(key, impossible):
         return None
-    asked = " and ".join(_asked(want) + _PLACE_OF.get(want.together, "") for want in wants)
+    asked = " and ".join(asked_of(want) + _PLACE_OF.get(want.together, "") for want in wants)
     sentence = f"{asked} wanted, the cell has not enough for all of them even if it were empty"
     return Unplaceable(Reason.INFEASIBLE, sentence, wants[0].funnel)
 
@@ -128,10 +128,10 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
     if why:
         return Unplaceable(Reason.INFEASIBLE, f"{want.role}: {why}", want.funnel)
     stock = draft.pool.stock(want.wares)
-    free = _free_now(draft, want, stock)
+    free = free_now(draft, want, stock)
     funnel = [*want.funnel, ("free now", free)]
     held = stock.existing - free
-    asked = f"{want.role}: {_asked(want)} wanted"
+    asked = f"{want.role}: {asked_of(want)} wanted"
     if free < want.count:
         if want.bitstream:
             reason = Reason.WAITING_FOR_BITSTREAM
@@ -150,9 +150,9 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
             sentence = f"{asked}{place}, {free} {_are(free)} free but at most {best}{place}"
             return Unplaceable(_scattered(draft.pool), sentence, tuple(funnel))
     if want.cpu_millis or want.memory_bytes:
-        beside = _beside(want.cpu_millis, want.memory_bytes)
-        funnel.append((f"with {beside}", 0))
-        tail = f"{free} {_are(free)} free, but not with {beside} free beside them"
+        hosts = beside(want.cpu_millis, want.memory_bytes)
+        funnel.append((f"with {hosts}", 0))
+        tail = f"{free} {_are(free)} free, but not with {hosts} free beside them"
         sentence = f"{asked}{place}, {tail}"
     else:
         sentence = (
@@ -161,7 +161,7 @@ def _refuse(draft: Draft, want: Want) -> Unplaceable:
     return Unplaceable(_scattered(draft.pool), sentence, tuple(funnel))
 
 
-def _free_now(draft: Draft, want: Want, stock: Stock) -> int:
+def free_now(draft: Draft, want: Want, stock: Stock) -> int:
     """Return how many engines a role could have if it were asked alone of what is left."""
     pool = draft.pool
     draft.wake = True
@@ -226,38 +226,77 @@ def _on_leaves(draft: Draft, stock: Stock) -> Iterator[int]:
 # -- hosts
 
 
-def refuse_hosts(draft: Draft, host: HostWant) -> Unplaceable:
-    """Say why a role without engines found no nodes on what a draft had left."""
+def refuse_hosts(draft: Draft, host: HostWant, devices: int = 0) -> Unplaceable:
+    """Say why a role without engines found no nodes on what a draft had left.
+
+    Args:
+        draft: What is left.
+        host: The role.
+        devices: How many engines are to be attached to each of its nodes.
+    """
     pool = draft.pool
     asked = (
-        f"{host.role}: {_nodes(host.count)} with {_beside(host.cpu_millis, host.memory_bytes)}"
+        f"{host.role}: {_nodes(host.count)} with {beside(host.cpu_millis, host.memory_bytes)}"
         f"{' and an attachment port' if host.linked else ''} wanted"
     )
     funnel = [("nodes", len(pool.numbers))]
     large = 0
+    taking = 0
+    limits: dict[int, str] = {}
     for site in pool.sites:
+        if host.at and (site is None or site.name != host.at):
+            continue
         if site is not None and (site.linked or not host.linked):
             node = pool.view.cell.nodes[site.name]
-            large += node.cpu_millis >= host.cpu_millis and node.memory_bytes >= host.memory_bytes
+            if node.cpu_millis >= host.cpu_millis and node.memory_bytes >= host.memory_bytes:
+                large += 1
+                limits[node.devices_max] = node.name
+                taking += not node.devices_max or devices <= node.devices_max
     funnel.append(("large enough", large))
+    if large >= host.count > taking:
+        most = max(limits)
+        funnel.append((f"{_devices(devices)} each, at most", taking))
+        sentence = (
+            f"{host.role}: {_devices(devices)} to be attached to {_each(host.count)}, "
+            f"{taking} of {large} {'takes' if taking == 1 else 'take'} so many: "
+            f"{limits[most]} takes at most {most} at once"
+        )
+        return Unplaceable(Reason.INFEASIBLE, sentence, tuple(funnel))
     if large < host.count:
         sentence = f"{asked}, the cell has {large} that are large enough"
         return Unplaceable(Reason.INFEASIBLE, sentence, tuple(funnel))
     free = 0
+    taking = 0
+    left: list[tuple[int, str]] = []
     for number in dict.fromkeys(
         [*draft.touched, *(n for _, n in pool.hosts.climb(0, host.cpu_millis))]
     ):
+        if host.at and number != pool.numbers.get(host.at):
+            continue
         if pool.sites[number] is not None and (draft.site(number).linked or not host.linked):
             cpu, memory = draft.host(number)
-            free += cpu >= host.cpu_millis and memory >= host.memory_bytes
+            if cpu >= host.cpu_millis and memory >= host.memory_bytes:
+                free += 1
+                taking += draft.attaches(number, devices)
+                left.append((draft.attachable(number) or 0, draft.site(number).name))
     funnel.append(("free now", free))
+    if devices and free >= host.count > taking:
+        funnel.append((f"{_devices(devices)} each, now", taking))
+        # None that takes so many has no limit; the one with most room is nearest to it.
+        more, name = max(each for each in left if each[0] < devices)
+        sentence = (
+            f"{host.role}: {_devices(devices)} to be attached to {_each(host.count)}, "
+            f"{taking} of {free} {'takes' if taking == 1 else 'take'} so many more now: "
+            f"{name} takes {more} more of its {pool.view.cell.nodes[name].devices_max}"
+        )
+        return Unplaceable(Reason.WAITING_FOR_ENGINES, sentence, tuple(funnel))
     in_total = (
         pool.cpu_millis >= host.cpu_millis * host.count
         and pool.memory_bytes >= host.memory_bytes * host.count
     )
     reason = _scattered(pool) if in_total else Reason.WAITING_FOR_ENGINES
     has = f"{free} of {large} {'has' if free == 1 else 'have'} that much free"
-    total = f"all nodes together {_beside(pool.cpu_millis, pool.memory_bytes)}"
+    total = f"all nodes together {beside(pool.cpu_millis, pool.memory_bytes)}"
     return Unplaceable(reason, f"{asked}, {has}: {total}", tuple(funnel))
 
 
@@ -273,7 +312,16 @@ def refuse_circuits(blocked: Blocked, funnel: Iterable[tuple[str, int]]) -> Unpl
 # -- words
 
 
-def _asked(want: Want) -> str:
+def _each(nodes: int) -> str:
+    return "one node" if nodes == 1 else f"each of {nodes} nodes"
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
+
+
+def asked_of(want: Want) -> str:
+    """Return what a role asks for in words: "8 gpu A100"."""
     if want.shared:
         return f"{want.millis / 1000:g} of one {want.named}"
     return f"{want.count} {want.named}"
@@ -290,11 +338,17 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
+def counted(count: int) -> str:
+    """Return "1 is" or "3 are"."""
+    return f"{count} {_are(count)}"
+
+
 def _nodes(count: int) -> str:
     return "1 node" if count == 1 else f"{count} nodes"
 
 
-def _beside(cpu_millis: int, memory_bytes: int) -> str:
+def beside(cpu_millis: int, memory_bytes: int) -> str:
+    """Return host resources in words."""
     cpu = f"{cpu_millis / 1000:g} CPU" if cpu_millis else ""
     memory = f"{memory_bytes / 2**30:.4g} GiB" if memory_bytes else ""
     return " and ".join(filter(None, (cpu, memory))) or "no host resources"

@@ -195,10 +195,7 @@ def _fits(view: CellView, unit: str, more: tuple[int, ...]) -> bool:
     subject = subject_of(unit)
     if kind_of(unit) == "share":
         return subject in view.cell.engines and more[0] <= view.free_millis(subject)
-    if subject not in view.cell.nodes:
-        return False
-    free = view.free_host(subject)
-    return all(wanted <= there for wanted, there in zip(more, free, strict=True))
+    return subject in view.cell.nodes and view.host_has(subject, more)
 
 
 def in_service(

@@ -5,13 +5,13 @@ without reading them, and one compare of the placement guards them all.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from flowos.model import keys
 from flowos.model.cell import Cell
-from flowos.model.placement import Arc, Order, Placement, Turn
+from flowos.model.placement import Arc, Circuit, Order, Placement, Turn
 from flowos.model.slice import Run
 from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of
 from flowos.protocol.proposal import Draft
@@ -35,7 +35,7 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
         units[unit.split("/", 2)[1]].append(unit)  # as `place_in`, for each engine of each slice
     turns: dict[str, list[Turn]] = defaultdict(list)
     for circuit in placement.circuits:
-        entering: dict[str, Arc] = {}
+        entering: dict[str, list[Arc]] = {}
         leaving: dict[str, list[Arc]] = defaultdict(list)
         for arc in circuit.arcs:
             link = cell.links.get(arc.link)
@@ -44,13 +44,13 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
             start, end = link.a_thing, link.b_thing
             if arc.direction == "rev":
                 start, end = end, start
-            entering[end] = arc
+            entering.setdefault(end, []).append(arc)
             leaving[start].append(arc)
             for place in {cell.place_of(start), cell.place_of(end)}:
                 units[place] += [lane_unit(arc.link, arc.direction, n) for n in arc.lanes]
-        for thing, arc in entering.items():
+        for thing, arcs in entering.items():
             if thing in cell.switches:
-                turns[thing].append(Turn(circuit.id, arc, tuple(leaving[thing])))
+                turns[thing] += _turns_at(thing, circuit, arcs, leaving[thing])
     tasks: dict[str, dict[str, int]] = defaultdict(dict)
     for engine, rank in rank_of(placement).items():
         tasks[engine.partition("/")[0]][engine] = rank
@@ -67,6 +67,22 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
             run=_NO_RUN if place in cell.switches else placement.run,
         )
     return found
+
+
+def _turns_at(
+    switch: str, circuit: Circuit, entering: Sequence[Arc], leaving: Sequence[Arc]
+) -> Iterable[Turn]:
+    """Yield how the streams of a circuit turn at a switch."""
+    if not circuit.sources:  # what comes in goes on to wherever the tree branches
+        yield Turn(circuit.id, entering[0], tuple(leaving))
+        return
+    for unit in circuit.aggregators:
+        if subject_of(unit) == switch:
+            first, *others = entering
+            yield Turn(circuit.id, first, tuple(leaving), tuple(others), unit, circuit.aggregate)
+            return
+    for into, out in zip(entering, leaving, strict=False):  # a law says that they are as many
+        yield Turn(circuit.id, into, (out,))
 
 
 def rank_of(placement: Placement) -> dict[str, int]:

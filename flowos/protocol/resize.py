@@ -1,7 +1,7 @@
 """Changing what a running slice holds: shrink gives back by way of releasing, grow claims more."""
 
 from dataclasses import replace
-from operator import sub
+from itertools import zip_longest
 
 from flowos.model import keys
 from flowos.model.placement import Decision, Placement
@@ -63,7 +63,7 @@ def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Prop
     if spec is None or spec.value.cancelled or spec.value.end:
         return None
     held: dict[str, tuple[int, ...]] = {
-        unit: tuple(map(max, amounts, before.held.get(unit, amounts)))
+        unit: tuple(map(max, zip_longest(amounts, before.held.get(unit, ()), fillvalue=0)))
         for unit, amounts in to.units.items()
     }
     new = {u: a for u, a in held.items() if u not in before.held or a != before.held[u]}
@@ -75,8 +75,9 @@ def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Prop
             return None
         key = claim_key(unit, before.attempt)
         if is_divisible(unit):
-            had = before.held.get(unit, (0,) * len(amounts))
-            if not divide(draft, view, unit, tuple(map(sub, amounts, had))):
+            # What is held of a host has a third amount only where devices are attached.
+            both = zip_longest(amounts, before.held.get(unit, ()), fillvalue=0)
+            if not divide(draft, view, unit, tuple(now - had for now, had in both)):
                 return None
         elif view.holder(unit) is not None:
             return None

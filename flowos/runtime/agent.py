@@ -519,7 +519,7 @@ class Agent:
         if work.running:
             stages.append([_step(work, Verb.STOP, work.up)])
             work.running = False
-        if work.up.crossbar or any(u.startswith("lane/") for u in down):
+        if work.up.crossbar or any(map(_crosses, down)):
             stages.append([_step(work, Verb.DISCONNECT, work.up)])
         stages.append([_step(work, Verb.SCRUB, work.up, engine) for engine in engines])
         return [stage for stage in stages if stage]
@@ -536,7 +536,7 @@ class Agent:
             for engine, bitstream in order.bitstreams.items()
             if engine in off or self._observed(engine).bitstream != bitstream
         ]
-        connect = bool(order.crossbar) or any(u.startswith("lane/") for u in new)
+        connect = bool(order.crossbar) or any(map(_crosses, new))
         stages = [
             [_step(work, Verb.POWER_ON, order, engine) for engine in off],
             [_step(work, Verb.LOAD, order, engine) for engine in load],
@@ -714,6 +714,10 @@ def _units(work: _Work) -> set[str]:
 
 def _computes(unit: str) -> bool:
     return unit.startswith(("engine/", "share/"))
+
+
+def _crosses(unit: str) -> bool:
+    return unit.startswith(("lane/", "aggregator/"))
 
 
 def _step(work: _Work, verb: Verb, order: Order, subject: str = "") -> Step:

@@ -30,7 +30,7 @@ from flowos.model.errors import (
     UnknownName,
 )
 from flowos.model.protocols import Clock, Watch
-from flowos.model.slice import Reason, Slice, SliceSpec
+from flowos.model.slice import Reason, Slice, SliceSpec, misasked
 from flowos.model.transaction import (
     Changes,
     Committed,
@@ -114,15 +114,7 @@ class CellClient:
             DuplicateName: A name is taken.
             OutcomeUnknown: No answer came, and the slices may or may not be in the queue.
         """
-        if len(specs) > SUBMIT_GROUP:
-            raise SpecError(
-                f"{len(specs)} slices in one submission, which is all or nothing",
-                hint=f"submit at most {SUBMIT_GROUP} at once, in several files",
-            )
-        names = [spec.id for spec in specs]
-        for name in names:
-            if names.count(name) > 1:
-                raise DuplicateName(f"slice {name} is named twice in one submission")
+        names = _named(specs)
         now = self._clock.wall()
         records = {keys.slice_(s.id): encode(Slice(spec=s, submitted_at=now)) for s in specs}
         puts = tuple(Put(key, value) for key, value in records.items())
@@ -149,6 +141,19 @@ class CellClient:
                     raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
             self._facts.refresh(outcome)
         raise StillContended("a tenant was changed at this moment: submit again")
+
+    def check(self, specs: Sequence[SliceSpec]) -> None:
+        """Refuse what `submit` would refuse now, and write nothing.
+
+        Raises:
+            SpecError, UnknownName, NeverPlaceable, DuplicateName: As `submit`.
+        """
+        names = _named(specs)
+        self._facts.for_submission(specs)
+        there = look(self.store, map(keys.slice_, names)).records
+        for name in names:
+            if there[keys.slice_(name)] is not None:
+                raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
 
     def _remember(self, records: Mapping[str, bytes], revision: int) -> None:
         for key, value in records.items():
@@ -398,6 +403,23 @@ def _refill(view: CellView, reading: Reading) -> None:
     view.clear()
     view.load(reading.records)
     view.progressed(reading.revision)
+
+
+def _named(specs: Sequence[SliceSpec]) -> list[str]:
+    """Return the names of slices that are submitted together."""
+    if len(specs) > SUBMIT_GROUP:
+        raise SpecError(
+            f"{len(specs)} slices in one submission, which is all or nothing",
+            hint=f"submit at most {SUBMIT_GROUP} at once, in several files",
+        )
+    for spec in specs:
+        if wrong := misasked(spec):
+            raise SpecError(wrong, where=spec.name, hint="write an amount that can be meant")
+    names = [spec.id for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise DuplicateName(f"slice {name} is named twice in one submission")
+    return names
 
 
 class _Facts:

@@ -1,28 +1,37 @@
 """Why does a slice wait, and what would let it go on? For people and scripts."""
 
-from collections.abc import Iterator
-from math import inf
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
-from flowos.model.errors import SpecError
 from flowos.model.life import phase_in
-from flowos.model.placement import Placement
+from flowos.model.placement import Decision, Unplaceable
+from flowos.model.rules import NO_RULES
 from flowos.model.slice import Phase, Reason, SliceSpec
-from flowos.model.units import engine_unit, subject_of
+from flowos.model.units import subject_of
 from flowos.model.view import CellView
-from flowos.planning.demand import Want, demand_of
-from flowos.planning.explain import why_not
+from flowos.planning.defrag import Defrag, defrag
+from flowos.planning.explain import funnel, why_not
+from flowos.planning.place import plan
 from flowos.planning.pool import Pool
+from flowos.planning.unblock import EACH_MAX, Item, cheapest_first, unblock
+from flowos.protocol.commit import spend
+from flowos.protocol.grants import limit_of
+from flowos.runtime.affinity_shown import accounts_of
 from flowos.runtime.shown import API_VERSION, Shown, slice_shown
 
-UNBLOCK_MAX = 5  # who else is in the way is of no use to know
+UNBLOCK_MAX: Final = 8  # what else would help is of no use to know
+SHOWN_MAX: Final = 4  # names in one line
+MOVES_TRIALS_MAX: Final = 100  # sets of slices that are tried: `cell defrag` tries more
+# Where enough is free, and moving others may help.
+_GATHERED: Final = (Reason.FRAGMENTED_ACROSS_SWITCHES, Reason.NO_CIRCUIT)
 
 
 def explained(view: CellView, identifier: str, *, now: float, why_not_engine: str = "") -> Shown:
     """Return what `flowos slice explain` prints.
 
     Args:
-        view: Follows everything that planners follow, and `reason/`, orders and reports.
+        view: Follows everything that planners follow, and `reason/`, orders and reports. It is the
+            caller's own: things are taken off it and put back, to try what would help.
         identifier: "tenant/name", of a slice that the view has.
         now: Wall-clock seconds, for how long others may still take.
         why_not_engine: An engine to be told of; "" = none.
@@ -42,11 +51,15 @@ def explained(view: CellView, identifier: str, *, now: float, why_not_engine: st
         "funnel": [{"step": step, "engines": left} for step, left in said.funnel] if said else [],
         "unblock": [],
         "scheduler": said.scheduler if said else None,
+        "affinity": [account.shown() for account in accounts_of(view, identifier)],
     }
+    pool = Pool(view)
     if phase_in(view, identifier) is Phase.PENDING:
-        found["unblock"] = list(_unblock(view, slice_.spec, shown["reason"], now))
+        steps = funnel(pool, slice_.spec)
+        found["funnel"] = [{"step": step, "engines": left} for step, left in steps]
+        found["unblock"] = _unblock(view, pool, slice_.spec, shown["reason"], now)
     if why_not_engine:
-        sentence = why_not(Pool(view), slice_.spec, why_not_engine)
+        sentence = why_not(pool, slice_.spec, why_not_engine)
         if shown["phase"] != Phase.PENDING and why_not_engine in {
             e["id"] for e in shown["engines"]
         }:
@@ -64,75 +77,138 @@ def _sentence(shown: Shown) -> str:
 
 
 def _unblock(
-    view: CellView, spec: SliceSpec, reason: str | None, now: float
-) -> Iterator[dict[str, Any]]:
-    """Yield what would help, soonest first."""
+    view: CellView, pool: Pool, spec: SliceSpec, reason: str | None, now: float
+) -> list[Shown]:
+    """Return what would help, each by itself, the cheapest first."""
     match reason:
         case Reason.HELD:
-            yield {"do": f"flowos slice release {spec.name}", "eta_s": None}
+            return [_item("release", f"flowos slice release {spec.name}")]
         case Reason.SCHEDULER_DOWN:
-            yield {"do": f"flowos scheduler run {spec.policy}", "eta_s": None}
-        case Reason.INFEASIBLE:
-            yield {"do": "ask for less, or for other engines", "eta_s": None}
-        case Reason.WAITING_FOR_POWER:
-            purses = {f"domain:{name}" for name in view.cell.domains}
-            spenders = {
-                name for name, e in view.placements.items() if purses & e.value.spent.keys()
-            }
-            yield from _wait_for(view, spenders, now)
+            return [_item("start", f"flowos scheduler run {spec.policy}")]
+    items = unblock(
+        pool,
+        spec,
+        lambda name: _left(view, name, now),
+        priority_of=lambda name: _priority(view, name),
+    )
+    if reason == Reason.WAITING_FOR_POWER:
+        decision = plan(pool, spec)
+        short = short_of(view, decision) if isinstance(decision, Decision) else {}
+        if short:
+            return list(_wait_for_power(view, short, now))
+    if items and items[0].sort not in ("place", "wake"):
+        found = plan(pool, spec)
+        if isinstance(found, Unplaceable) and found.reason in _GATHERED:
+            moves = defrag(pool, spec, trials_max=MOVES_TRIALS_MAX)
+            if moves is not None and moves.moves:
+                items = cheapest_first([*items, Item("move", words=_moves(moves))])
+    shown = [_shown(view, spec, item) for item in items[:UNBLOCK_MAX]]
+    if not shown and reason == Reason.INFEASIBLE:
+        shown.append(_item("accept", "ask for less, or for other engines"))
+    return shown
+
+
+def _item(sort: str, do: str, eta_s: float | None = None, **more: Any) -> Shown:
+    return {"do": do, "eta_s": None if eta_s is None else round(eta_s), "sort": sort, **more}
+
+
+def _shown(view: CellView, spec: SliceSpec, item: Item) -> Shown:
+    slices = [name for name in item.names if not name.startswith("~")]
+    match item.sort:
+        case "place":
+            do = f"nothing: it can be placed as it is, when a scheduler of {spec.policy} looks"
+        case "wake":
+            count = len(item.engines)
+            what = "engine" if count == 1 else "engines"
+            do = f"wake {count} {what}: {_few(item.engines)}; its scheduler does so"
+            return _item(
+                "wake", do, (view.planner or NO_RULES).wake_seconds, engines=list(item.engines)
+            )
+        case "wait":
+            ending = all(view.placements[name].value.ending for name in slices)
+            do = f"wait for {_and(item.names)}" + (", which is being given back" if ending else "")
+        case "preempt":
+            do = f"pre-empt {_and(item.names)}, of lower priority than {spec.priority}"
+        case "undrain":
+            do = " and ".join(_undrain(view, name) for name in item.names)
         case _:
-            yield from _wait_for(view, _in_the_way(view, spec), now)
+            do = item.words
+    return _item(item.sort, do, item.eta_s, **({"slices": slices} if slices else {}))
 
 
-def _in_the_way(view: CellView, spec: SliceSpec) -> set[str]:
-    """Return the placements that hold engines of the wanted kinds."""
-    pool = Pool(view)
-    pool.fold()
-    try:
-        demand = demand_of(pool, spec)
-    except SpecError:
-        return set()
-    found: set[str] = set()
-    for wants in demand.engines:
-        for want in wants:
-            for engine in _matching(pool, want):
-                found |= set(view.holders.get(engine_unit(engine), ()))
-                found |= view.shares.get(engine, {}).keys()
-                found |= set(view.holders.get(f"node/{engine.partition('/')[0]}", ()))
-    if not found:
-        # Nobody has the engines, so it is the way between them, or the hosts beside them.
-        found = {n for n, e in view.placements.items() if e.value.circuits or e.value.hosts}
-    return {name for name in found if not name.startswith("~off/")}
+def _moves(found: Defrag) -> str:
+    moves = [f"{m.slice} from {m.source} to {m.target}" for m in found.moves]
+    more = f" and {len(moves) - SHOWN_MAX} more" if len(moves) > SHOWN_MAX else ""
+    return f"move {', '.join(moves[:SHOWN_MAX])}{more}"
 
 
-def _matching(pool: Pool, want: Want) -> Iterator[str]:
-    stock = pool.stock(want.wares)
-    for site in pool.sites:
-        mask = stock.mask(site) if site is not None else 0
-        for position, engine in enumerate(site.engines if site is not None else ()):
-            if mask >> position & 1:
-                yield engine
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_MAX} more" if len(names) > SHOWN_MAX else ""
+    return ", ".join(names[:SHOWN_MAX]) + more
 
 
-def _wait_for(view: CellView, names: set[str], now: float) -> Iterator[dict[str, Any]]:
-    whens = {name: _left(view, name, view.placements[name].value, now) for name in names}
-    for name in sorted(names, key=lambda n: (whens[n] is None, whens[n] or inf, n))[:UNBLOCK_MAX]:
-        yield {"do": _do(view, name), "eta_s": whens[name]}
+def _and(names: Sequence[str]) -> str:
+    if len(names) > SHOWN_MAX:
+        return _few(names)
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
-def _do(view: CellView, name: str) -> str:
+def _priority(view: CellView, name: str) -> int | None:
+    entry, placed = view.slices.get(name), view.placements.get(name)
+    if entry is None or placed is None or placed.value.ending is not None:
+        return None
+    return entry.value.spec.priority
+
+
+# -- power
+
+
+def short_of(view: CellView, decision: Decision) -> dict[str, int]:
+    """Return the purses that cannot cover a plan, with how many watts are missing."""
+    found: dict[str, int] = {}
+    for purse, watts in spend(view.cell, decision.units).items():
+        limit = limit_of(view.cell, purse)
+        used = sum(e.value.spent.get(purse, 0) for e in view.placements.values())
+        if limit is not None and watts > limit - used:
+            found[purse] = watts - (limit - used)
+    return found
+
+
+def _wait_for_power(view: CellView, short: Mapping[str, int], now: float) -> Iterator[Shown]:
+    """Yield the slices of which each draws, alone, as much as is missing."""
+    enough = [
+        name
+        for name, entry in view.placements.items()
+        if all(entry.value.spent.get(purse, 0) >= watts for purse, watts in short.items())
+    ]
+    whens = {name: _left(view, name, now) for name in enough}
+    for name in sorted(enough, key=lambda n: (whens[n] is None, whens[n] or 0, n))[:EACH_MAX]:
+        ending = view.placements[name].value.ending
+        do = f"wait for {name}" + (", which is being given back" if ending else "")
+        yield _item("wait", do, whens[name], slices=[name])
+    for purse, watts in short.items():
+        name = purse.partition(":")[2]
+        yield _item("budget", f"raise the budget of domain {name} by {watts} W")
+
+
+def _undrain(view: CellView, name: str) -> str:
     if name.startswith("~drain/"):
         return f"flowos engine undrain {subject_of(name.removeprefix('~drain/'))}"
     if name.startswith("~quarantine/"):
         node = name.split("/")[1]
         return f"start the agent of {node} again, or flowos engine undrain --dirty {node}"
-    ending = view.placements[name].value.ending
-    return f"wait for {name}" + (", which is being given back" if ending else "")
+    return f"{name} has to be given back" + (f": {why}" if (why := _why(view, name)) else "")
 
 
-def _left(view: CellView, name: str, placement: Placement, now: float) -> int | None:
+def _why(view: CellView, name: str) -> str:
+    placement = view.now(name)
+    return placement.why if placement is not None else ""
+
+
+def _left(view: CellView, name: str, now: float) -> float | None:
     """Return in how many seconds a placement may be given back; None where nothing tells."""
-    if name.startswith("~"):
+    placement = view.now(name)
+    if name.startswith("~") or placement is None:
         return None
     if placement.ending is not None:
         return 0

@@ -283,7 +283,8 @@ class Scheduling:
         if kind_of(unit) == "share":
             return (sum(self.view.shares.get(subject, {}).values()),)
         held = self.view.hosts.get(subject, {}).values()
-        return sum(cpu for cpu, _ in held), sum(memory for _, memory in held)
+        devices = self.view.devices.get(subject, {}).values()
+        return sum(cpu for cpu, _ in held), sum(memory for _, memory in held), sum(devices)
 
     def _inventory_changed(self, _family: str, _name: str) -> None:
         self._freed += 1
@@ -665,6 +666,5 @@ def quantiles(samples: Sequence[float]) -> dict[str, float]:
 
 def _shape(spec: SliceSpec) -> object:
     """Return what decides whether a place can be found: everything but name, tenant and rank."""
-    return repr(
-        (spec.engines, spec.hosts, spec.together, spec.circuits, spec.constraints, spec.elastic)
-    )
+    asked = (spec.engines, spec.hosts, spec.together, spec.circuits, spec.constraints, spec.elastic)
+    return repr((*asked, spec.data, spec.work))

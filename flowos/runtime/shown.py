@@ -17,10 +17,11 @@ from flowos.model.placement import Circuit, Placement
 from flowos.model.protocols import CellStore
 from flowos.model.slice import EngineRole, Phase, Slice, SliceSpec
 from flowos.model.transaction import Change, Conflicted, Seen, Transaction, Versioned
-from flowos.model.units import engine_unit, share_unit
+from flowos.model.units import aggregator_unit, engine_unit, share_unit
 from flowos.model.view import CellView, Entry
 from flowos.protocol.grants import limit_of, total
 from flowos.protocol.release import uid_of
+from flowos.runtime.tree_shown import depth, is_tree, tree_shown
 
 API_VERSION: Final = "flowos/v1"
 KEYS_A_REQUEST: Final = 120  # below 128, etcd's default --max-txn-ops
@@ -124,6 +125,8 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
         "asked": asked(spec),
         "engines": _engines(view, spec, placement),
         "hosts": _hosts(spec, placement),
+        "data": _data(spec, placement),
+        "work": {role: {"type": w.type, "amount": w.amount} for role, w in spec.work.items()},
     }
     if circuits:
         shown["circuits"] = [
@@ -232,40 +235,44 @@ def _hosts(spec: SliceSpec, placement: Placement | None) -> list[Shown]:
     return found
 
 
+def _data(spec: SliceSpec, placement: Placement | None) -> list[Shown]:
+    """Return where data lies, and the circuit by which it comes to its role, if it does."""
+    circuits = placement.circuits if placement else ()
+    found: list[Shown] = []
+    for data in spec.data:
+        engines = set(placement.engines.get(data.to, ())) if placement else set()
+        ways = [c.id for c in circuits if c.source == data.at and engines & set(c.targets)]
+        found.append(
+            {
+                "at": data.at,
+                "bytes": data.bytes,
+                "estimated": data.estimated,
+                "to": data.to,
+                "circuit": ways[0] if ways else None,
+            }
+        )
+    return found
+
+
 def circuit_shown(cell: Cell, circuit: Circuit) -> Shown:
-    """Return a circuit as it stands in `slice show`; links that the cell lacks count as one hop."""
+    """Return a circuit as it stands in `slice show`; links that the cell lacks count as one hop.
+
+    "from" is the first of "sources"; "tree" is null for a path, else as in `tree_shown`.
+    """
+    tree = tree_shown(cell, circuit)
     return {
         "id": circuit.id,
         "from": circuit.source,
+        "sources": list(circuit.sources or (circuit.source,)),
         "to": list(circuit.targets),
         "path": list(circuit.path),
-        "hops": _hops(cell, circuit),
+        "tree": tree,
+        "hops": len(circuit.arcs) if tree is None else depth(tree),
         "lanes": circuit.lanes,
         "latency_ns": circuit.latency_ns,
         "aggregate": circuit.aggregate or None,
+        "aggregators": list(circuit.aggregators),
     }
-
-
-def _hops(cell: Cell, circuit: Circuit) -> int:
-    """Return how many links are crossed on the longest way."""
-    if len(circuit.targets) <= 1:
-        return len(circuit.arcs)
-    depth = {circuit.source: 0}
-    left = list(circuit.arcs)
-    while left:
-        stuck = True
-        for arc in list(left):
-            link = cell.links.get(arc.link)
-            if link is None:
-                return len(circuit.arcs)
-            start, end = (link.a_thing, link.b_thing)[:: 1 if arc.direction == "fwd" else -1]
-            if start in depth:
-                depth[end] = depth[start] + 1
-                left.remove(arc)
-                stuck = False
-        if stuck:
-            break
-    return max(depth.values())
 
 
 def links_of(view: CellView, identifiers: Iterable[str]) -> set[str]:
@@ -275,7 +282,7 @@ def links_of(view: CellView, identifiers: Iterable[str]) -> set[str]:
         for identifier in identifiers
         if (placed := placement_of(view, identifier))
         for circuit in placed.value.circuits
-        if len(circuit.targets) > 1
+        if is_tree(circuit)
         for arc in circuit.arcs
     }
 
@@ -388,7 +395,8 @@ def switches_shown(view: CellView, names: Iterable[str], *, links: bool = False)
     Args:
         view: Follows the inventory and placements.
         names: Which.
-        links: Whether to tell what is plugged in, and how much of it is in use.
+        links: Whether to tell what is plugged in, how much of it is in use, and who holds which
+            aggregator.
     """
     crossings = Counter(
         thing
@@ -397,11 +405,12 @@ def switches_shown(view: CellView, names: Iterable[str], *, links: bool = False)
         for thing in set(circuit.path)
     )
     used = lanes_in_use(view) if links else {}
+    merging = _merging(view) if links else {}
     found: list[Shown] = []
     for name in names:
         switch = view.cell.switches[name]
         at = view.cell.links_at.get(name, [])
-        busy = sum(f"aggregator/{name}/{n}" in view.holders for n in range(switch.aggregators))
+        busy = sum(aggregator_unit(name, n) in view.holders for n in range(switch.aggregators))
         shown: Shown = {
             "apiVersion": API_VERSION,
             "name": name,
@@ -420,8 +429,26 @@ def switches_shown(view: CellView, names: Iterable[str], *, links: bool = False)
         }
         if links:
             shown["links"] = [_link(view, link, used) for link in at]
+            shown["aggregators_held"] = [
+                {"unit": unit, "holder": holder, **merging.get(unit, _MERGES_NOTHING)}
+                for unit in (aggregator_unit(name, n) for n in range(switch.aggregators))
+                if (holder := view.holder(unit)) is not None
+            ]
         found.append(shown)
     return found
+
+
+_MERGES_NOTHING: Final[Mapping[str, str | None]] = {"circuit": None, "function": None}
+
+
+def _merging(view: CellView) -> dict[str, Shown]:
+    """Return for each aggregator in use the circuit and what is computed of its streams."""
+    return {
+        unit: {"circuit": circuit.id, "function": circuit.aggregate or None}
+        for entry in view.placements.values()
+        for circuit in entry.value.circuits
+        for unit in circuit.aggregators
+    }
 
 
 def _link(view: CellView, name: str, used: Mapping[tuple[str, str], set[int]]) -> Shown:

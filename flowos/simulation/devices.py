@@ -22,7 +22,7 @@ class Devices:
     Attributes:
         steps: All that began, with the moment.
         users: Engine -> who uses it: ("engine" or "share", attempt).
-        lit: (place, lane) -> the attempts that it is connected for there.
+        lit: (place, lane or aggregator) -> the attempts that it is connected for there.
         running: (place, attempt) of tasks that run.
         used: Whether anything was ever done to any of them.
     """
@@ -46,7 +46,7 @@ class Devices:
             self.running.add((step.place, step.attempt))
         if step.verb is Verb.CONNECT:
             for unit in step.order.units:
-                if unit.startswith("lane/"):
+                if unit.startswith(("lane/", "aggregator/")):
                     self.lit[step.place, unit].add(step.attempt)
 
     def finish(self, finished: Finished) -> None:
@@ -97,16 +97,18 @@ class Devices:
         ]
 
     def check(self, claims: Collection[str]) -> None:
-        """No engine or lane has two users, unless they share it; none is used that nobody holds.
+        """Nothing has two users, unless they share it; nothing is used that nobody holds.
 
         Args:
             claims: The keys of all claims, below "claim/".
 
         Raises:
-            AssertionError: Names the engine or lane and its users.
+            AssertionError: Names the engine, lane or aggregator and its users.
         """
         for (place, lane), attempts in self.lit.items():
             assert len(attempts) < 2, f"{lane} is lit at {place} for {sorted(attempts)}"
+            merges = lane.startswith("aggregator/")
+            assert not merges or lane in claims, f"{lane} is free but still used for {attempts}"
         for engine, users in self.users.items():
             kinds = {kind for kind, _ in users}
             assert len(users) < 2 or kinds == {"share"}, f"{engine} is used by {sorted(users)}"

@@ -21,6 +21,7 @@ from flowos.model.placement import Placement, Unplaceable
 from flowos.model.slice import Run, Slice, SliceSpec
 from flowos.model.units import kind_of
 from flowos.model.view import CellView
+from flowos.planning.pool import Pool
 from flowos.protocol.proposal import Draft, Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.client import CellClient
@@ -155,38 +156,70 @@ def fill_up(
     groups through the client's store, which nobody else may be writing to.
     """
     with client.scheduler(policy, name="replay", follow=False) as scheduler:
-        engines = accelerators(scheduler.view.cell, jobs)
-        largest = largest_node(scheduler.view.cell, jobs)
-        arrivals = fill_up_jobs(jobs, engines, load, seed)
-        result = Result(jobs=len(arrivals), seed=seed, engines=engines)
-        names = _Names()
-        started = time.monotonic()
-        requested = allocated = 0.0
-        marks = _marks(load)
-        for start in range(0, len(arrivals), BATCH):
-            batch = arrivals[start : start + BATCH]
-            specs = [
-                job.spec(names.of(job), TENANT, Run(), node_engines_max=largest) for job in batch
-            ]
-            for job, placed in zip(batch, scheduler.place(specs), strict=True):
-                requested += job.engine_amount
-                if isinstance(placed, Unplaceable):
-                    result.count(placed.reason, placed.sentence)
-                else:
-                    result.placed += 1
-                    allocated += engines_held(placed)
-                while marks and requested >= (marks[0] - 1e-9) * engines:
-                    mark = marks.pop(0)
-                    result.allocated_at[f"{mark:.1f}"] = round(allocated / engines, 4)
-            progress(
-                min(start + BATCH, len(arrivals)), len(arrivals),
-                f"{100 * allocated / engines:.1f} % of engines allocated",
-            )  # fmt: skip
-        while marks and requested >= (marks[0] - 0.01) * engines:
-            result.allocated_at[f"{marks.pop(0):.1f}"] = round(allocated / engines, 4)
-        result.wall_seconds = time.monotonic() - started
-        result.allocated = result.allocated_max = allocated / engines if engines else 0.0
+        result = _fill(scheduler.view.cell, jobs, scheduler.place, load, seed, progress)
         _take_figures(result, scheduler.figures)
+        return result
+
+
+def fill_up_alone(
+    cell: Cell, policy: Policy, jobs: Sequence[Job], *, load: float, seed: int
+) -> Result:
+    """Do the same with nothing but the planner: each plan counts as held at once."""
+    view = CellView(cell=cell)
+    pool = Pool(view)
+
+    def place(specs: Sequence[SliceSpec]) -> list[Placement | Unplaceable]:
+        placed: list[Placement | Unplaceable] = []
+        for spec in specs:
+            found = policy.plan(pool, spec, seed=0, avoid=frozenset())
+            if isinstance(found, Unplaceable):
+                placed.append(found)
+                continue
+            placement = Placement(0, spec.name, held=found.units, bitstreams=found.bitstreams)
+            view.assume(spec.id, placement)
+            placed.append(placement)
+        return placed
+
+    return _fill(cell, jobs, place, load, seed, lambda *_state: None)
+
+
+def _fill(
+    cell: Cell,
+    jobs: Sequence[Job],
+    place: Callable[[Sequence[SliceSpec]], Sequence[Placement | Unplaceable]],
+    load: float,
+    seed: int,
+    progress: Progress,
+) -> Result:
+    engines = accelerators(cell, jobs)
+    largest = largest_node(cell, jobs)
+    arrivals = fill_up_jobs(jobs, engines, load, seed)
+    result = Result(jobs=len(arrivals), seed=seed, engines=engines)
+    names = _Names()
+    started = time.monotonic()
+    requested = allocated = 0.0
+    marks = _marks(load)
+    for start in range(0, len(arrivals), BATCH):
+        batch = arrivals[start : start + BATCH]
+        specs = [job.spec(names.of(job), TENANT, Run(), node_engines_max=largest) for job in batch]
+        for job, placed in zip(batch, place(specs), strict=True):
+            requested += job.engine_amount
+            if isinstance(placed, Unplaceable):
+                result.count(placed.reason, placed.sentence)
+            else:
+                result.placed += 1
+                allocated += engines_held(placed)
+            while marks and requested >= (marks[0] - 1e-9) * engines:
+                mark = marks.pop(0)
+                result.allocated_at[f"{mark:.1f}"] = round(allocated / engines, 4)
+        progress(
+            min(start + BATCH, len(arrivals)), len(arrivals),
+            f"{100 * allocated / engines:.1f} % of engines allocated",
+        )  # fmt: skip
+    while marks and requested >= (marks[0] - 0.01) * engines:
+        result.allocated_at[f"{marks.pop(0):.1f}"] = round(allocated / engines, 4)
+    result.wall_seconds = time.monotonic() - started
+    result.allocated = result.allocated_max = allocated / engines if engines else 0.0
     return result
 
 

@@ -14,11 +14,11 @@ from flowos.model import keys
 from flowos.model.cell import FAMILY_OF
 from flowos.model.codec import decode
 from flowos.model.errors import RevisionCompacted, SpecError, StoreError
-from flowos.model.placement import Observed, Order, Placement, Session
+from flowos.model.placement import Observed, Order, Placement, Session, attached_to
 from flowos.model.protocols import CellStore
 from flowos.model.slice import Slice
 from flowos.model.transaction import Change, Changes, Lost, Progress, Versioned, WatchMessage
-from flowos.model.units import engine_unit, is_divisible
+from flowos.model.units import engine_unit, host_unit, is_divisible, subject_of
 from flowos.protocol.orders import orders_of
 from flowos.protocol.release import GIVEN_BACK, uid_of
 from flowos.verify.facts import CLAIM, Claim, listing, ordered_units, thing_of, unit_of_claim
@@ -507,9 +507,31 @@ def _bitstreams(scene: _Scene) -> Iterator[Fact]:
     yield Fact(keys.placement(name), f"{name} wants {wanted} on {engine}", wants)
 
 
+def _attaches(scene: _Scene, name: str, placement: Placement) -> Iterator[Fact]:
+    node, cell = scene.details["node"], scene.facts.cell
+    unit = host_unit(node)
+    devices = attached_to(cell.nodes, placement.circuits)[node]
+
+    def attaches(value: bytes | None) -> bool:
+        known = _read(Placement, value)
+        return known is not None and attached_to(cell.nodes, known.circuits).get(node) == devices
+
+    def holds(value: bytes | None) -> bool:
+        known = _read(Placement, value)
+        return known is not None and known.held.get(unit) == placement.held.get(unit)
+
+    yield Fact(scene.where, f"{name} attaches {', '.join(sorted(devices))} to {node}", attaches)
+    yield Fact(scene.where, f"{name} holds what it holds of {node}", holds)
+    key = keys.inventory("node", node)
+    yield scene.stays(key, f"{key} is written as it stands")
+
+
 def _circuits(scene: _Scene) -> Iterator[Fact]:
     name = scene.where.partition("/")[2]
     placement = scene.facts.placements[name].value
+    if "node" in scene.details:
+        yield from _attaches(scene, name, placement)
+        return
     number = scene.details["circuit"]
     circuit = next(c for c in placement.circuits if c.id == number)
     cell = scene.facts.cell
@@ -535,6 +557,11 @@ def _circuits(scene: _Scene) -> Iterator[Fact]:
     for key in missing:
         if key not in scene.records and key.partition("/")[2] not in cell.nodes:
             yield scene.absent(key)
+    for name in {subject_of(unit) for unit in circuit.aggregators}:
+        switch = cell.switches.get(name)
+        if switch is not None and circuit.aggregate not in switch.functions:
+            key = keys.inventory("switch", name)
+            yield scene.stays(key, f"{key} is written as it stands")
 
 
 def _uids(scene: _Scene) -> Iterator[Fact]:

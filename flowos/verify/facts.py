@@ -115,7 +115,7 @@ class Facts:
         up: Unit -> attempts whose orders want it up (or, an engine, off) -> at how many places.
         lanes_up: Link -> its lanes that are in `up`.
         shares: Engine -> attempt -> thousandths claimed.
-        hosts: Node -> attempt -> (cpu_millis, memory_bytes) claimed.
+        hosts: Node -> attempt -> (cpu_millis, memory_bytes, perhaps devices) claimed.
         spent: What all placements use of each purse.
         tasks: Attempt -> the engines on which its tasks were seen.
         crossing: Link -> the placements whose circuits cross it.
@@ -138,7 +138,7 @@ class Facts:
     lanes_up: dict[str, set[str]] = field(default_factory=dict)
     out_of_service: set[str] = field(default_factory=set)
     shares: dict[str, dict[str, int]] = field(default_factory=dict)
-    hosts: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    hosts: dict[str, dict[str, Amounts]] = field(default_factory=dict)
     grants: dict[str, dict[str, int]] = field(default_factory=dict)
     spent: dict[Purse, int] = field(default_factory=dict)
     observed: dict[str, Observed] = field(default_factory=dict)
@@ -215,6 +215,9 @@ class Facts:
                 self._touch_crossing(link, touched)
         elif family == "node":
             touched.hosts.add(name)
+            # How many devices it takes matters to the circuits that end at its own port.
+            for link in self.cell.links_at.get(name, ()):
+                self._touch_crossing(link, touched)
         touched.claims |= self.used.get((family, name), set())
 
     def _touch_link(self, link: Link | None, touched: Touched) -> None:
@@ -249,8 +252,7 @@ class Facts:
             touched.engines.add(subject)
         elif kind == "host":
             attempt = key.rpartition("/")[2]
-            held = (after.amounts[0], after.amounts[1]) if after else None
-            _set(self.hosts, subject, attempt, held)
+            _set(self.hosts, subject, attempt, after.amounts if after else None)
             touched.hosts.add(subject)
         elif kind == "engine":
             touched.engines.add(subject)
@@ -467,7 +469,8 @@ def amounts_fit(unit: str, amounts: Amounts) -> bool:
     if unit.startswith("share/"):
         return len(amounts) == 1 and 0 < amounts[0] <= WHOLE_MILLIS
     if unit.startswith("host/"):
-        return len(amounts) == 2 and min(amounts) >= 0  # CPU and memory
+        # CPU and memory; and devices, where some are attached to a node that limits them.
+        return len(amounts) in (2, 3) and min(amounts) >= 0
     return not amounts
 
 

@@ -5,14 +5,14 @@ when it changes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from flowos.model import keys
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.life import is_quarantine
-from flowos.model.placement import Circuit, Order, Placement
+from flowos.model.placement import Circuit, Order, Placement, attached_to
 from flowos.model.units import (
     engine_unit,
     host_unit,
@@ -188,7 +188,7 @@ def shares(facts: Facts, engine: str) -> Iterator[Fault]:
 
 
 def hosts(facts: Facts, node: str) -> Iterator[Fault]:
-    """CPU and memory claimed of a node are at most what it has."""
+    """CPU and memory claimed of a node are at most what it has, devices at most what it takes."""
     parts, there = facts.hosts.get(node), facts.cell.nodes.get(node)
     if not parts or there is None:
         return
@@ -201,6 +201,14 @@ def hosts(facts: Facts, node: str) -> Iterator[Fault]:
             f"it has {there.cpu_millis} and {there.memory_bytes}",
             cpu_millis=cpu_millis,
             memory_bytes=memory_bytes,
+            attempts=sorted(parts),
+        )
+    devices = sum(amount[2] for amount in parts.values() if len(amount) > 2)
+    if there.devices_max and devices > there.devices_max:
+        yield fault(
+            host_unit(node),
+            f"{devices} devices are attached to {node}, it takes {there.devices_max} at once",
+            devices=devices,
             attempts=sorted(parts),
         )
 
@@ -343,7 +351,11 @@ def bitstreams(facts: Facts, engine: str) -> Iterator[Fault]:
 
 
 def circuits(facts: Facts, name: str) -> Iterator[Fault]:
-    """A circuit joins engines of its slice without a gap, over links that exist, on lanes it holds."""
+    """A circuit joins engines of its slice without a gap, over links that exist, on lanes it holds.
+
+    Where its streams become one there is an aggregator that it holds and that can compute it. What
+    it attaches to a host that limits that, it holds of the host.
+    """
     entry = facts.placements.get(name)
     # What is being given back loses its lanes one by one; its circuits are only remembered.
     if entry is None or not entry.value.circuits or entry.value.ending or not entry.value.held:
@@ -351,16 +363,27 @@ def circuits(facts: Facts, name: str) -> Iterator[Fault]:
     placement = entry.value
     ends = _ends_of(placement)
     crossed: dict[str, Circuit] = {}
+    used: dict[str, Circuit] = {}
     for circuit in placement.circuits:
         for problem in (
             *_strangers(circuit, ends),
             *_gaps(facts, circuit),
             *_lanes(facts, placement, circuit, crossed),
+            *_aggregators(placement, circuit, used),
         ):
             yield fault(
                 keys.placement(name),
                 f"circuit {circuit.id} of {name} {problem}",
                 circuit=circuit.id,
+            )
+    for node, devices in attached_to(facts.cell.nodes, placement.circuits).items():
+        held = sum(placement.held.get(host_unit(node), ())[2:])
+        if facts.cell.nodes[node].devices_max and held < len(devices):
+            yield fault(
+                keys.placement(name),
+                f"{name} holds room for {held} of the {len(devices)} that it attaches to {node}",
+                node=node,
+                devices=len(devices),
             )
 
 
@@ -371,21 +394,28 @@ def _ends_of(placement: Placement) -> set[str]:
 
 
 def _strangers(circuit: Circuit, ends: Collection[str]) -> Iterator[str]:
-    if circuit.source not in ends:
-        yield f"starts at {circuit.source}, which is not of the slice"
+    for source in circuit.sources or (circuit.source,):
+        if source not in ends:
+            yield f"starts at {source}, which is not of the slice"
     for target in circuit.targets:
         if target not in ends:
             yield f"ends at {target}, which is not of the slice"
     if not circuit.targets:
         yield "has no target"
+    if circuit.sources and circuit.source != circuit.sources[0]:
+        yield f"has the source {circuit.source}, and {circuit.sources[0]} as the first of all"
+    if circuit.sources and len(circuit.targets) > 1:
+        yield "has several sources and several targets"
 
 
 def _gaps(facts: Facts, circuit: Circuit) -> Iterator[str]:
-    """Say where a circuit is no tree from its source, through switches, to its targets."""
+    """Say where a circuit is no tree from its source, or sources, through switches, to its ends."""
     cell = facts.cell
     leaving: dict[str, list[str]] = {}
-    entered: Counter[str] = Counter()
-    for arc in circuit.arcs:
+    entered: dict[str, list[int]] = {}  # by the numbers of the arcs
+    leaves: dict[str, list[int]] = {}
+    ends: list[str] = []
+    for number, arc in enumerate(circuit.arcs):
         link = cell.links.get(arc.link)
         if link is None:
             yield f"crosses {arc.link}, which is no link"
@@ -397,7 +427,12 @@ def _gaps(facts: Facts, circuit: Circuit) -> Iterator[str]:
         if arc.direction == "rev":
             start, end = end, start
         leaving.setdefault(start, []).append(end)
-        entered[end] += 1
+        leaves.setdefault(start, []).append(number)
+        entered.setdefault(end, []).append(number)
+        ends.append(end)
+    if circuit.sources:
+        yield from _unmerged(facts, circuit, entered, leaves, ends)
+        return
     reached, ahead = {circuit.source}, [circuit.source]
     while ahead:
         for thing in leaving.get(ahead.pop(), ()):
@@ -412,17 +447,94 @@ def _gaps(facts: Facts, circuit: Circuit) -> Iterator[str]:
             yield f"has a piece from {thing} that its source does not lead to"
         elif thing != circuit.source and thing not in cell.switches:
             yield f"is to turn at {thing}, which is no switch"
-    for thing, times in entered.items():
-        if times > 1 or thing == circuit.source:
+    for thing, numbers in entered.items():
+        if len(numbers) > 1 or thing == circuit.source:
             yield f"comes to {thing} twice"
         elif thing not in leaving and thing not in circuit.targets:
             yield f"ends at {thing}, which is no target"
+    if circuit.aggregators:
+        yield f"has {circuit.aggregators[0]}, but only one source"
+
+
+def _unmerged(
+    facts: Facts,
+    circuit: Circuit,
+    entering: Mapping[str, Sequence[int]],
+    leaving: Mapping[str, Sequence[int]],
+    ends: Sequence[str],
+) -> Iterator[str]:
+    """Say where the streams of an aggregation tree do not all come to its target.
+
+    Args:
+        facts: What the switches can compute.
+        circuit: With sources.
+        entering: Thing -> the numbers of the arcs that lead to it, in their order.
+        leaving: Thing -> the numbers of the arcs that lead away from it.
+        ends: Where each arc leads.
+    """
+    switches = facts.cell.switches
+    merging: dict[str, int] = {}
+    for unit in circuit.aggregators:
+        there = subject_of(unit)
+        merging[there] = merging.get(there, 0) + 1
+        switch = switches.get(there)
+        if switch is None or circuit.aggregate not in switch.functions:
+            yield f"has {unit}, but {there} cannot compute {circuit.aggregate or 'nothing'!r}"
+    after: dict[int, int] = {}  # by which arc a stream goes on
+    for thing in {**entering, **leaving}:
+        came, goes = entering.get(thing, ()), leaving.get(thing, ())
+        if thing in circuit.targets:
+            if goes:
+                yield f"does not end at its target {thing}"
+        elif thing in circuit.sources:
+            if came or len(goes) > 1:
+                yield f"does not start at its source {thing} as one stream"
+        elif thing not in switches:
+            yield f"is to turn at {thing}, which is no switch"
+        elif thing in merging:
+            if len(came) < 2 or len(goes) != 1 or merging[thing] > 1:
+                yield (
+                    f"makes {len(came)} streams {len(goes)} at {thing} "
+                    f"with {merging[thing]} aggregators"
+                )
+            after |= dict.fromkeys(came, goes[0]) if goes else {}
+        else:
+            if len(came) != len(goes):
+                yield f"makes {len(came)} streams {len(goes)} at {thing} without an aggregator"
+            after |= zip(came, goes, strict=False)
+    for there in merging.keys() - entering.keys():
+        yield f"has an aggregator of {there}, where it does not come by"
+    walked: set[int] = set()
+    for source in circuit.sources:
+        here: int | None = next(iter(leaving.get(source, ())), None)
+        seen: set[int] = set()
+        last = source
+        while here is not None and here not in seen:
+            seen.add(here)
+            last = ends[here]
+            here = after.get(here)
+        walked |= seen
+        if last not in circuit.targets:
+            yield f"does not lead from {source} to {', '.join(circuit.targets)}"
+    for number in sorted(set(range(len(ends))) - walked):
+        yield f"has a piece to {ends[number]} that no source leads to"
+
+
+def _aggregators(placement: Placement, circuit: Circuit, used: dict[str, Circuit]) -> Iterator[str]:
+    """Say which aggregators a circuit uses that are not held, or used already."""
+    for unit in circuit.aggregators:
+        if unit not in placement.held:
+            yield f"uses {unit}, which it does not hold"
+        other = used.setdefault(unit, circuit)
+        if other is not circuit or circuit.aggregators.count(unit) > 1:
+            yield f"uses {unit}, which {other.id} uses too"
 
 
 def _lanes(
     facts: Facts, placement: Placement, circuit: Circuit, crossed: dict[str, Circuit]
 ) -> Iterator[str]:
     """Say which lanes a circuit crosses that are not there, not held, or crossed already."""
+    mine: Counter[str] = Counter()
     for arc in circuit.arcs:
         link = facts.cell.links.get(arc.link)
         if link is None:
@@ -439,13 +551,9 @@ def _lanes(
                 yield f"crosses {lane}, but {arc.link} has {link.lanes} lanes"
             elif not comes and lane not in placement.held:
                 yield f"crosses {lane}, which it does not hold"
+            mine[lane] += 1
             other = crossed.setdefault(lane, circuit)
-            # Streams that an aggregator made one share their way to the target from there on.
-            if (other is not circuit or arc.lanes.count(number) > 1) and not (
-                circuit.aggregate
-                and circuit is not other
-                and (circuit.aggregate, circuit.targets) == (other.aggregate, other.targets)
-            ):
+            if other is not circuit or mine[lane] > 1:
                 yield f"crosses {lane}, which {other.id} crosses too"
 
 

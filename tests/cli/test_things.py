@@ -162,6 +162,59 @@ def test_a_circuit_to_several_engines_is_drawn_as_the_tree_that_it_is(live, tmp_
     assert {arc["from"] for arc in arcs} - {arc["to"] for arc in arcs} == {item["from"]}
 
 
+def summing(tmp_path, name: str) -> str:
+    """The file of a slice whose four workers send to one reducer, on one node."""
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(
+        f"name: {name}\n"
+        "engines:\n"
+        "  workers: {kind: gpu, count: 4}\n"
+        "  reducer: {kind: fpga, bitstream: sum-f32}\n"
+        "circuits:\n  - {from: workers, to: reducer, aggregate: sum}\n"
+    )
+    return str(path)
+
+
+def test_streams_are_summed_in_a_switch_that_is_then_free_again(live, tmp_path):
+    live("submit", summing(tmp_path, "a"), "--wait", "running")
+    (item,) = live("slice", "show", "a", "-o", "json").json["circuits"]
+    assert (len(item["sources"]), item["aggregate"], item["hops"]) == (4, "sum", 2)
+    (unit,) = item["aggregators"]
+    switch = unit.split("/")[1]
+    (reducer,) = item["to"]
+    assert item["tree"]["at"] == reducer
+    (merging,) = item["tree"]["branches"]
+    assert (merging["at"], merging["aggregator"]) == (switch, unit)
+    assert {leaf["at"] for leaf in merging["branches"]} == set(item["sources"])
+
+    drawn = live("circuit", "show", "a/0").lines
+    assert f"  └─ {switch}  sum in aggregator 0" in drawn
+    assert live("switch", "show", switch, "-o", "json").json["aggregators_held"] == [
+        {"unit": unit, "holder": "default/a", "circuit": "a/0", "function": "sum"}
+    ]
+    assert any("default/a" in line for line in live("switch", "show", switch).lines)
+
+    live("submit", summing(tmp_path, "b"), "--wait", "running")
+    (other,) = live("slice", "show", "b", "-o", "json").json["circuits"]
+    assert set(other["aggregators"]) == {f"aggregator/sw{1 - int(switch[2:])}/0"}
+    free = {
+        s["name"]: s["aggregators_free"] for s in live("switch", "ls", "-o", "json").json["items"]
+    }
+    assert free == {"sw0": 0, "sw1": 0}
+
+    # No aggregator is left: the reducer's port has lanes enough to receive every stream.
+    live("submit", summing(tmp_path, "c"), "--wait", "running")
+    (plain,) = live("slice", "show", "c", "-o", "json").json["circuits"]
+    assert (plain["aggregators"], len(plain["tree"]["branches"])) == ([], 4)
+
+    for name in "abc":
+        live("cancel", name)
+        live("slice", "wait", name, code=1)
+    shown = live("switch", "show", switch, "-o", "json").json
+    assert (shown["aggregators_free"], shown["aggregators_held"]) == (1, [])
+    live("cell", "verify", "--history")
+
+
 def test_circuit_tells_its_slice_its_path_and_its_lanes(live):
     live("submit", "--engines", "gpu=2", "--circuits", "ring", "--name", "t", "--wait", "running")
     items = live("circuit", "ls", "-o", "json").json["items"]

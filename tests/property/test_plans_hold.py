@@ -45,7 +45,17 @@ def some_cell(dice: Random, nodes: int, engines_max: int) -> Cell:
     spines = [f"s{n}" for n in range(dice.choice([0, 1, 1, 2]))]
     for name in [*leaves, *spines]:
         tier = 0 if name in leaves else 1
-        cell.add(Switch(name, latency_ns=dice.choice([0, 100]), tier=tier, pod=dice.choice("pq ")))
+        functions = dice.choice([(), ("sum",), ("sum", "max"), ("max",)])
+        cell.add(
+            Switch(
+                name,
+                aggregators=dice.choice([0, 1, 1, 2]),
+                functions=functions,
+                latency_ns=dice.choice([0, 100]),
+                tier=tier,
+                pod=dice.choice("pq "),
+            )
+        )
 
     def join(a: str, b: str) -> None:
         n = len(cell.links)
@@ -207,11 +217,14 @@ def some_spec(seed: int, number: int) -> SliceSpec:
 
 
 def some_wish(dice: Random, roles: Sequence[str]) -> CircuitWish:
-    shape = dice.choice([*Shape, Shape.FLOW])
+    # A torus and explicit links have to fit the number of ends: see test_shapes.
+    shape = dice.choice([Shape.RING, Shape.ALL, Shape.STAR, Shape.FLOW, Shape.FLOW])
     named = tuple(dice.choice(roles) for _ in range(dice.choice([1, 1, 2])))
     if shape is Shape.FLOW:
         named = (dice.choice(roles), dice.choice(roles))
-    return CircuitWish(shape, named, dice.choice([1, 1, 1, 2]))
+    lanes = dice.choice([1, 1, 1, 2])
+    aggregate = dice.choice(["", "", "sum"]) if shape is not Shape.RING else ""
+    return CircuitWish(shape, named, lanes, aggregate)
 
 
 def plain_spec(seed: int, number: int) -> SliceSpec:

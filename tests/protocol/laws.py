@@ -7,6 +7,7 @@ first one that breaks a law, by itself or as the successor of the one before.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from flowos.model.cell import Cell, Domain
@@ -117,8 +118,9 @@ class Laws:
             law(f"engine/{engine}" not in claims, f"{engine} is given away whole and in parts")
         for node, amounts in hosts.items():
             there = self.cell.nodes[node]
-            used = tuple(map(sum, zip(*amounts, strict=True)))
+            used = tuple(map(sum, zip_longest(*amounts, fillvalue=0)))
             fits = used[0] <= there.cpu_millis and used[1] <= there.memory_bytes
+            fits &= not there.devices_max or sum(used[2:]) <= there.devices_max
             law(fits, f"host {node} is given away more than once: {used}")
 
     def _owner(self, unit: str, claims: Mapping[str, Claim]) -> str | None:
@@ -228,7 +230,7 @@ class Laws:
         for name, placement in placements.items():
             for circuit in placement.circuits if placement.held else ():
                 held = placement.held
-                reached = {circuit.source}
+                reached = {circuit.source, *circuit.sources}
                 arcs = list(circuit.arcs)
                 while arcs:
                     links = {arc.link: self.cell.links[arc.link] for arc in arcs}

@@ -9,6 +9,7 @@ aggregator, the trunk has one lane each way. With a budget, every engine draws f
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -18,6 +19,7 @@ from flowos.model.units import Amounts
 
 BUSY_WATTS: Final = 100  # above idle, each engine
 HOST: Final = (2000, 2000)  # CPU thousandths and bytes of each node
+DEVICES: Final = 2  # that each node takes at once
 TRUNK: Final = "lane/trunk/fwd/0"
 PURSE: Final = "domain:d"
 
@@ -29,7 +31,9 @@ def little_cell(budget: int | None = None) -> Cell:
     cell.add(Domain("d", budget_watts=budget))
     for node, switch in (("n1", "s1"), ("n2", "s2")):
         cell.add(Switch(switch, aggregators=1, functions=("sum",), domain="d"))
-        cell.add(Node(node, cpu_millis=HOST[0], memory_bytes=HOST[1], domain="d"))
+        cell.add(
+            Node(node, cpu_millis=HOST[0], memory_bytes=HOST[1], domain="d", devices_max=DEVICES)
+        )
     for node, name, switch in (
         ("n1", "x", "s1"),
         ("n1", "f", "s1"),
@@ -89,6 +93,43 @@ TREE: Final = decision(  # x to y and z, aggregated at s2 on the way back
     "n2/z",
     circuits=(across("n1/x", "n2/y", "n2/z", aggregate="sum"),),
 )
+MERGED: Final = decision(  # x and y, made one at s2, to z
+    {**whole("n1/x", "n2/y", "n2/z"), TRUNK: (), "aggregator/s2/0": ()},
+    "n1/x",
+    "n2/y",
+    "n2/z",
+    circuits=(
+        Circuit(
+            id="t/c",
+            source="n1/x",
+            targets=("n2/z",),
+            path=("n2/z", "s2", "s1", "n1/x", "n2/y"),
+            arcs=(
+                Arc("px", "fwd", (0,)),
+                Arc("trunk", "fwd", (0,)),
+                Arc("py", "fwd", (0,)),
+                Arc("pz", "rev", (0,)),
+            ),
+            aggregate="sum",
+            sources=("n1/x", "n2/y"),
+            aggregators=("aggregator/s2/0",),
+        ),
+    ),
+)
+LAST_STREAM: Final = decision(  # the same after y was given back: nothing is merged any more
+    {**whole("n1/x", "n2/z"), TRUNK: ()},
+    "n1/x",
+    "n2/z",
+    circuits=(
+        replace(
+            MERGED.circuits[0],
+            path=("n2/z", "s2", "s1", "n1/x"),
+            arcs=(MERGED.circuits[0].arcs[0], MERGED.circuits[0].arcs[1], Arc("pz", "rev", (0,))),
+            sources=(),
+            aggregators=(),
+        ),
+    ),
+)
 SUM: Final = decision({**whole("n2/z"), "aggregator/s2/0": ()}, "n2/z")
 F: Final = decision(whole("n1/f"), "n1/f")
 F_FAR: Final = decision(  # f whole: its port's lanes come with it
@@ -120,6 +161,7 @@ HALF_FAR: Final = decision(  # half of f: its port's lane is claimed
 )
 HOST_SMALL: Final = decision({"host/n1": (1000, 1000)})
 HOST_BIG: Final = decision({"host/n1": HOST})
+ATTACHED: Final = decision({"host/n1": (0, 0, DEVICES)})
 HOSTS: Final = decision({"host/n1": (1000, 1000), "host/n2": (1000, 1000)})
 
 DECISIONS: Final[Mapping[str, Decision]] = MappingProxyType(
@@ -130,6 +172,7 @@ DECISIONS: Final[Mapping[str, Decision]] = MappingProxyType(
         "xy": XY,
         "pair": PAIR,
         "tree": TREE,
+        "merged": MERGED,
         "sum": SUM,
         "f": F,
         "f far": F_FAR,

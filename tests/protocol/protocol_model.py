@@ -20,7 +20,9 @@ Part 1, `model_life`
   7 Every control transaction compares its process's session. A lost answer is decided by putting
     that key again, and then reading.
   8 A commit compares absent what would take its nodes and the links it crosses out of service.
-  9 What circuits share is one unit of their slice; an aggregator is a unit as an engine is.
+  9 What circuits share is one unit of their slice; an aggregator is a unit as an engine is: it is
+    claimed with the streams that meet in it, taken over alone or with them, and free only once its
+    switch has reported that nothing is merged there any more.
  10 A gang too big for a compare per claim compares that no claim was put since its view, and
     plans only on what that view knows to be absent.
 Part 2, `model_divisible`
@@ -56,6 +58,7 @@ ALONE = {"S": [("L", "X", "Y")]}
 SMALL = {"S": [("X",)]}
 TREE = {"S": [("G", "L", "X", "Y", "Z")]}
 SUMS = {"S": [("G", "Y")], "T": [("G", "Z")]}
+MERGED = {"S": [("G", "L", "X", "Y")], "T": [("G", "Z")]}
 BOTH: dict[str, Any] = {"submit S": 1, "submit T": 1}
 
 
@@ -94,6 +97,7 @@ SOUND: dict[str, Make] = {
     "grow while nodes go out of service": life(SMALL, submit_S=1, resize=1, cordon=1),
     "a tree loses a branch": life(TREE, submit_S=1, resize=1, keeps=("L", "X", "Y")),
     "aggregators": life(SUMS, **BOTH),
+    "take-over of an aggregator": life(MERGED, **BOTH, preempt=1),
     "an agent dies and returns": life(LANE, submit_S=1, die=1),
     "gangs guarded by ranges": life(ONE, **BOTH, cordon=1, gangs=True),
     "divisible units": Divisible,
@@ -125,6 +129,7 @@ PLANTED: dict[str, Make] = {
     "grow ignores service": life(SMALL, submit_S=1, resize=1, cordon=1),
     "a branch takes the shared lane": life(TREE, submit_S=1, resize=1, keeps=("L", "X", "Y")),
     "aggregator is no unit": life(SUMS, "AB", **BOTH),
+    "aggregator needs no report": life(SUMS, **BOTH),
     "range since the request": life(ONE, "AB", **BOTH, gangs=True),
     "known absent is not checked": life(LANE, submit_S=1, cordon=1, gangs=True),
     "no range guard": Divisible,

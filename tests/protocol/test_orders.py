@@ -5,13 +5,23 @@ from dataclasses import replace
 import pytest
 
 from flowos.model.codec import decode
-from flowos.model.placement import Arc, Decision, Order, Placement
+from flowos.model.placement import Arc, Decision, Order, Placement, Turn
 from flowos.model.slice import NEXT, Phase, Run
 from flowos.model.transaction import Put
 from flowos.model.units import places_of, things_used
 from flowos.protocol.orders import cleaners_of, orders_of, rank_of, rewrite_orders
 from flowos.protocol.proposal import Draft, Fence
-from tests.protocol.little_cell import F_FAR, HALF, HALF_FAR, PAIR, TREE, TRUNK, X, little_cell
+from tests.protocol.little_cell import (
+    F_FAR,
+    HALF,
+    HALF_FAR,
+    MERGED,
+    PAIR,
+    TREE,
+    TRUNK,
+    X,
+    little_cell,
+)
 
 CELL = little_cell()
 RUN = Run(command=("train",))
@@ -58,6 +68,40 @@ def test_a_tree_fans_out_where_it_branches():
     assert turn.out == (Arc("py", "rev", (0,)), Arc("pz", "rev", (0,)))
     assert "aggregator/s2/0" in orders["s2"].units
     assert "aggregator/s2/0" not in orders["s1"].units
+
+
+def test_streams_that_meet_at_an_aggregator_are_one_turn():
+    orders = orders_of(CELL, "t/S", holding(MERGED))
+    assert orders["s2"].crossbar == (
+        Turn(
+            "t/c",
+            into=Arc("trunk", "fwd", (0,)),
+            out=(Arc("pz", "rev", (0,)),),
+            merged=(Arc("py", "fwd", (0,)),),
+            aggregator="aggregator/s2/0",
+            function="sum",
+        ),
+    )
+    assert orders["s1"].crossbar == (
+        Turn("t/c", Arc("px", "fwd", (0,)), (Arc("trunk", "fwd", (0,)),)),
+    )
+    assert "aggregator/s2/0" in orders["s2"].units
+
+
+def test_streams_that_pass_a_switch_without_an_aggregator_turn_each_for_itself():
+    apart = (Arc("px", "fwd", (0,)), Arc("pf", "fwd", (0,)))
+    onward = (Arc("trunk", "fwd", (0,)), Arc("trunk", "fwd", (1,)))
+    circuit = replace(
+        MERGED.circuits[0],
+        sources=("n1/x", "n1/f"),
+        arcs=(apart[0], onward[0], apart[1], onward[1], Arc("pz", "rev", (0,))),
+    )
+    orders = orders_of(CELL, "t/S", replace(holding(MERGED), circuits=(circuit,)))
+    assert [(turn.into, turn.out) for turn in orders["s1"].crossbar] == [
+        (into, (out,)) for into, out in zip(apart, onward, strict=True)
+    ]
+    (turn,) = orders["s2"].crossbar
+    assert (turn.into, *turn.merged) == onward
 
 
 def test_parts_of_an_engine_and_of_a_host_are_ordered_at_their_node():

@@ -14,6 +14,8 @@ from tests.protocol.laws import law
 from tests.protocol.little_cell import (
     HALF,
     HOST_BIG,
+    LAST_STREAM,
+    MERGED,
     PAIR,
     PURSE,
     SUM,
@@ -613,6 +615,29 @@ def test_an_aggregator_has_one_holder():
         Mistake("model.units", divisible, 'unit.startswith(("share/", "host/", "aggregator/"))'),
         Mistake("protocol.commit", "return False\n    prefix", "pass\n    prefix"),
         law="aggregator/s2/0",
+    )
+
+
+def test_an_aggregator_is_free_only_after_its_switch_has_let_go():
+    def script(world: World) -> None:
+        a = placed_and_built(world, "t/S", MERGED)
+        assert a.do(a.hear().shrink("t/S", LAST_STREAM))
+        for place in ("n1", "n2", "s1"):
+            world.agents[place].work()
+        a.do(a.hear().free("t/S"))
+        assert "aggregator/s2/0" in held_by(world, "t/S")
+        world.run_agents()
+        assert a.do(a.hear().free("t/S"))
+        assert held_by(world, "t/S") == {*LAST_STREAM.units}
+
+    needed(
+        script,
+        Mistake(
+            "protocol.orders",
+            "return places_of(cell, unit) or ordered",
+            'return () if unit[0] == "a" else places_of(cell, unit) or ordered',
+        ),
+        law="aggregator/s2/0 is free but still built",
     )
 
 

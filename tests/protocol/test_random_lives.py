@@ -41,7 +41,7 @@ def test_lives_by_rules_with_a_mistake_break_a_law(mistake):
     rules = planted([mistake])
 
     def many_lives() -> None:
-        for seed in range(60):
+        for seed in range(120):
             Life(seed, rules).live()
 
     with pytest.raises(LawBroken):

@@ -6,6 +6,7 @@ from flowos.model.errors import SessionLost
 from flowos.model.transaction import Change, Conflicted, Delete, Put, Transaction, Versioned
 from tests.protocol.laws import law
 from tests.protocol.little_cell import (
+    ATTACHED,
     F_NEAR,
     HALF,
     HALF_FAR,
@@ -44,6 +45,50 @@ def test_what_no_longer_fits_is_not_committed_though_nothing_is_new_since_the_vi
         Mistake("protocol.commit", check, ""),
         law="host n1 is given away more than once",
     )
+
+
+def test_two_schedulers_do_not_both_take_the_last_place_for_a_device():
+    def script(world: World) -> None:
+        a, b = rivals(world)
+        request = a.ask(a.commit("t/S", ATTACHED))
+        assert b.do(b.commit("t/T", ATTACHED))
+        assert not a.send(request)
+        # Now that A has heard of it, it does not even ask.
+        assert a.hear().commit("t/S", ATTACHED) is None
+
+    guard = "draft.stays_quiet(prefix, view.guard(prefix))"
+    needed(
+        script,
+        Mistake("protocol.commit", guard, "None"),
+        law="host n1 is given away more than once",
+    )
+
+
+def test_devices_that_no_longer_fit_are_not_attached_though_cpu_is_left():
+    def script(world: World) -> None:
+        a, b = rivals(world)
+        assert b.do(b.commit("t/T", ATTACHED))
+        assert not a.do(a.hear().commit("t/S", ATTACHED))
+
+    check = "devices = self.free_devices(node) if len(amounts) > 2 else None"
+    needed(
+        script,
+        Mistake("model.view", check, "devices = None"),
+        law="host n1 is given away more than once",
+    )
+
+
+def test_a_slice_that_attaches_more_holds_that_much_more_of_the_host():
+    world = World()
+    a, b = rivals(world)
+    one = decision({"host/n1": (500, 0)})
+    assert a.do(a.commit("t/S", one))
+    assert a.do(a.hear().grow("t/S", decision({"host/n1": (500, 0, 1)})))
+    assert placed(world, "t/S").held == {"host/n1": (500, 0, 1)}  # type: ignore[union-attr]
+    assert b.hear().commit("t/T", ATTACHED) is None
+    # What is in use less is not given back before the end.
+    assert a.do(a.hear().grow("t/S", decision({"host/n1": (700, 0)})))
+    assert placed(world, "t/S").held == {"host/n1": (700, 0, 1)}  # type: ignore[union-attr]
 
 
 def test_nothing_is_divided_while_a_placement_cannot_be_read():

@@ -1,5 +1,6 @@
 """What is done to devices for an order, in which order, and what is said of it: the agent's machine."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,6 +117,19 @@ def test_a_switch_is_connected_and_disconnected_and_runs_nothing(shop):
     shop.play(5)
     assert shop.applied("a", "sw0")
     assert shop.done() == ["connect", "disconnect"]
+
+
+def test_an_aggregator_is_connected_and_let_go_like_a_lane(shop):
+    lane, unit = "lane/x/fwd/0", "aggregator/sw0/0"
+    merging = replace(TURN, merged=(TURN.into,), aggregator=unit, function="sum")
+    shop.order("a", lane, unit, place="sw0", crossbar=(merging,))
+    shop.play(5)
+    assert set(shop.devices.lit) == {("sw0", lane), ("sw0", unit)}
+    shop.order("a", lane, place="sw0", crossbar=(TURN,))
+    shop.play(5)
+    assert shop.applied("a", "sw0")
+    assert shop.done() == ["connect", "disconnect", "connect"]
+    assert set(shop.devices.lit) == {("sw0", lane)}
 
 
 def test_a_changed_crossbar_is_connected_again(shop):

@@ -95,3 +95,29 @@ def test_a_closed_driver_has_forgotten_everything(verb):
     driver.close()
     assert driver.next_at() == float("inf")
     assert driver.finished(100.0) == []
+
+
+def connect(driver: SimDriver, attempt: str, *units: str) -> str:
+    """The error of a switch that is told to connect these units, "" for none."""
+    driver.begin(Step("s0", attempt, Verb.CONNECT, "", Order("default/t", units=units)), 0.0)
+    (finished,) = driver.finished(1.0)
+    return finished.error
+
+
+def test_an_aggregator_merges_for_one_attempt_at_a_time():
+    driver = SimDriver(SimSettings())
+    assert connect(driver, "a", "aggregator/s0/0") == ""
+    assert connect(driver, "a", "aggregator/s0/0", "lane/x/fwd/0") == ""
+    refused = connect(driver, "b", "aggregator/s0/0")
+    assert refused == "aggregator/s0/0 merges streams of a already"
+    assert connect(driver, "b", "aggregator/s0/1") == ""
+    driver.begin(Step("s0", "a", Verb.DISCONNECT, "", Order("default/t")), 1.0)
+    driver.finished(1.0)
+    assert connect(driver, "c", "aggregator/s0/0") == ""
+
+
+def test_what_was_refused_is_not_up():
+    driver = SimDriver(SimSettings())
+    connect(driver, "a", "aggregator/s0/0")
+    connect(driver, "b", "aggregator/s0/0")
+    assert {there.attempt for there in driver.standing()} == {"a"}

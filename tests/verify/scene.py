@@ -79,7 +79,9 @@ def little_cell() -> Cell:
         cell.add(Bitstream(name, digest))
     for node, switch in (("n1", "s1"), ("n2", "s2")):
         cell.add(Switch(switch, aggregators=1, functions=("sum",), domain="d"))
-        cell.add(Node(node, cpu_millis=2000, memory_bytes=2000, domain="d"))
+        limit = 2 if node == "n1" else 0
+        cell.add(Node(node, cpu_millis=2000, memory_bytes=2000, domain="d", devices_max=limit))
+        cell.add(Link(f"nic{node[1]}", a=f"{node}:0", b=f"{switch}:nic", lanes=2))
     watts = Watts(off=0, idle=10, busy=110)
     for node, name, switch in [("n1", "x", "s1"), ("n2", "y", "s2"), ("n2", "z", "s2")]:
         cell.add(Engine(node, name, kind="gpu", watts=watts))
@@ -113,6 +115,27 @@ def across(source: str, *targets: str, lane: int = 0, number: int = 0, **more: A
     )
 
 
+def attached(*engines: str, room: int) -> Decision:
+    """Engines of n2 attached to n1 over the trunk; it holds room for so many."""
+    circuits = tuple(
+        Circuit(
+            id=f"t/{number}",
+            source=engine,
+            targets=("n1",),
+            path=(engine, "s2", "s1", "n1"),
+            arcs=(
+                Arc(f"p{engine[-1]}", "fwd", (0,)),
+                Arc("trunk", "rev", (number,)),
+                Arc("nic1", "rev", (number,)),
+            ),
+        )
+        for number, engine in enumerate(engines)
+    )
+    lanes = {f"lane/{link}/rev/{n}": () for link in ("trunk", "nic1") for n in range(len(engines))}
+    units = {**whole(*engines), **lanes, "host/n1": (0, 0, room)}
+    return decide(units, *engines, circuits=circuits, hosts={"driver": ("n1",)})
+
+
 X = decide(whole("n1/x"), "n1/x")
 Y = decide(whole("n2/y"), "n2/y")
 Z = decide(whole("n2/z"), "n2/z")
@@ -125,6 +148,28 @@ TREE = decide(
     "n2/y",
     "n2/z",
     circuits=(across("n1/x", "n2/y", "n2/z"),),
+)
+MERGED = Circuit(  # x and y, made one at s2, to z
+    id="t/0",
+    source="n1/x",
+    targets=("n2/z",),
+    path=("n2/z", "s2", "s1", "n1/x", "n2/y"),
+    arcs=(
+        Arc("px", "fwd", (0,)),
+        Arc("trunk", "fwd", (0,)),
+        Arc("py", "fwd", (0,)),
+        Arc("pz", "rev", (0,)),
+    ),
+    aggregate="sum",
+    sources=("n1/x", "n2/y"),
+    aggregators=("aggregator/s2/0",),
+)
+SUMMED = decide(
+    {**whole("n1/x", "n2/y", "n2/z"), TRUNK: (), "aggregator/s2/0": ()},
+    "n1/x",
+    "n2/y",
+    "n2/z",
+    circuits=(MERGED,),
 )
 HALF = decide({"share/n1/f": (500,), "host/n1": (1000, 1000)}, "n1/f", bitstreams={"n1/f": SUM})
 HOST = decide({"host/n2": (1000, 500)}, hosts={"driver": ("n2",)})

@@ -15,7 +15,7 @@ from flowos.protocol.orders import orders_of
 from flowos.verify.invariants import Checker, check
 from flowos.verify.laws import LAWS
 from flowos.verify.state import State
-from tests.verify.scene import ADD, SUM, TRUNK, across, little_cell, whole
+from tests.verify.scene import ADD, SUM, SUMMED, TRUNK, across, little_cell, whole
 
 # Every key has a few values that fit together and a few that do not, so that most laws are broken
 # and mended again and again.
@@ -37,7 +37,7 @@ def links() -> dict[str, list[object]]:
         "link/trunk": [CELL.links["trunk"], Link("trunk", a="s1:t", b="s2:t", lanes=1)],
         "link/side": [Link("side", a="n2/y:1", b="n1/x:1")],
         "switch/s1": [Switch("s1", aggregators=1), Switch("s1")],
-        "switch/s2": [Switch("s2", aggregators=1)],
+        "switch/s2": [CELL.switches["s2"], Switch("s2", aggregators=1)],
         "node/n1": [Node("n1", cpu_millis=2000, memory_bytes=2000, domain="d"), Node("n1")],
         "engine/n1/x": [CELL.engines["n1/x"]],
         "engine/n2/y": [CELL.engines["n2/y"], Engine("n2", "z", "gpu")],
@@ -54,6 +54,7 @@ def placements() -> list[Placement]:
     found = [
         replace(base, held=pair, circuits=(circuit,), spent={PURSE: 60}),
         replace(base, held=pair, circuits=(circuit, across("n1/x", "n2/y", lane=1, number=1))),
+        replace(base, held=SUMMED.units, circuits=SUMMED.circuits),
         replace(base, held=pair, circuits=(replace(circuit, arcs=(Arc("side", "rev", (0,)),)),)),
         replace(base, held=whole("n1/x"), releasing=whole("n2/y", "n1/x"), spent={PURSE: 50}),
         replace(base, releasing=pair, circuits=(circuit,), ending=Ending(Phase.DONE)),
@@ -176,7 +177,7 @@ def test_each_step_finds_what_a_look_at_all_of_it_finds(history, full):
 def test_the_values_break_every_law_of_states():
     # Else the property above would say nothing of the others.
     broken = set()
-    for turn in range(100):
+    for turn in range(200):
         state, dice = State(revision=1), random.Random(turn)
         state.apply(
             [Change(k, dice.choice(o), 2, 2) for k, o in VALUES.items() if dice.random() < 0.8]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flowos.model import keys
-from flowos.model.cell import Domain
+from flowos.model.cell import Domain, Link
 from flowos.model.codec import encode
 from flowos.model.placement import Arc, Ending, Observed, Report
 from flowos.model.slice import End, Phase, Slice, SliceSpec
@@ -32,8 +32,10 @@ from tests.verify.scene import (
     ADD,
     HALF,
     HOST,
+    MERGED,
     PAIR,
     PURSE,
+    SUMMED,
     TREE,
     TRUNK,
     Scene,
@@ -288,19 +290,20 @@ def checked(little: Scene, *operations: Operation) -> list[Violation]:
     return checker.step(heard[0].changes)
 
 
-def test_streams_that_were_made_one_share_their_way_to_the_target(little):
-    little.run(T, TREE)
-    lane = Arc("pz", "rev", (0,))
-    joined = (
-        replace(across("n1/x", "n2/z", number=0), aggregate="sum"),
-        replace(
-            across("n2/y", "n2/z", number=1),
-            arcs=(Arc("py", "fwd", (0,)), lane),
-            aggregate="sum",
-        ),
+def test_streams_that_an_aggregator_makes_one_leave_on_one_lane(little):
+    little.run(T, SUMMED)
+    little.end(T)
+    assert verify_history(little.store).violations == ()
+
+
+def test_streams_that_nothing_makes_one_leave_each_for_itself(little):
+    little.write(Put("link/pz2", encode(Link("pz2", a="n2/z:1", b="s2:z2"))))
+    apart = replace(
+        MERGED, arcs=(*MERGED.arcs, Arc("pz2", "rev", (0,))), aggregators=(), aggregate="max"
     )
-    found = checked(little, little.rewritten(T, circuits=joined))
-    assert {v.law for v in found} == {"orders"}
+    little.run(T, replace(SUMMED, circuits=(apart,)))
+    assert [len(turn.merged) for turn in little.view().orders["a1"]["s2"].value.crossbar] == [0, 0]
+    assert verify_history(little.store).violations == ()
 
 
 def test_circuits_may_start_and_end_at_hosts(little):

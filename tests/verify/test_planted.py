@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from flowos.model import keys
-from flowos.model.cell import Domain, Link
+from flowos.model.cell import Domain, Link, Switch
 from flowos.model.codec import decode, encode
-from flowos.model.placement import Arc, Ending, Observed, Order, Placement, Report
+from flowos.model.placement import Arc, Circuit, Ending, Observed, Order, Placement, Report
 from flowos.model.slice import End, Phase, Slice, SliceSpec
 from flowos.model.transaction import Operation, Put
 from flowos.protocol.commit import commit
@@ -25,15 +25,18 @@ from tests.verify.scene import (
     GRANT_WATTS,
     HALF,
     LIMIT_WATTS,
+    MERGED,
     PAIR,
     PURSE,
     SUM,
+    SUMMED,
     TREE,
     TRUNK,
     Scene,
     X,
     Y,
     across,
+    attached,
     claim,
     decide,
     followed,
@@ -295,6 +298,42 @@ def more_cpu_is_held_than_the_host_has(scene):
 def more_memory_is_held_than_the_host_has(scene):
     scene.run(T, HALF)
     return held_of("host/n1", 0, 1001)
+
+
+@mistake("hosts", "host/n1", "3 devices are attached to n1, it takes 2 at once")
+def more_devices_are_attached_than_the_host_takes(scene):
+    scene.run(T, attached("n2/y", "n2/z", room=2))
+    return held_of("host/n1", 0, 0, 1)
+
+
+@mistake("hosts", "host/n1", "2 devices are attached to n1, it takes 1 at once")
+def a_host_takes_fewer_devices_than_are_attached(scene):
+    scene.run(T, attached("n2/y", "n2/z", room=2))
+    fewer = scene.view().cell.nodes["n1"]
+    return [Put("node/n1", encode(replace(fewer, devices_max=1)))]
+
+
+@mistake("circuits", PLACED, "holds room for 0 of the 1 that it attaches to n2")
+def a_host_gets_a_limit_that_nobody_counted(scene):
+    node = scene.view().cell.nodes["n2"]
+    circuit = Circuit(
+        "t/0",
+        "n2/y",
+        ("n2",),
+        ("n2/y", "s2", "n2"),
+        (Arc("py", "fwd", (0,)), Arc("nic2", "rev", (0,))),
+    )
+    units = {**whole("n2/y"), "lane/nic2/rev/0": (), "host/n2": (0, 0)}
+    scene.run(T, decide(units, "n2/y", circuits=(circuit,), hosts={"driver": ("n2",)}))
+    return [Put("node/n2", encode(replace(node, devices_max=2)))]
+
+
+@mistake("circuits", PLACED, "holds room for 1 of the 2 that it attaches to n1")
+def more_devices_are_attached_than_the_slice_holds_room_for(scene):
+    both = attached("n2/y", "n2/z", room=2)
+    scene.run(T, both)
+    held = {**both.units, "host/n1": (0, 0, 1)}
+    return [scene.rewritten(T, held=held), claim("host/n1/a1", T, A, 0, 0, 1)]
 
 
 @mistake("hosts", "host/n1", "it has 999 and 2000")
@@ -597,6 +636,119 @@ def two_circuits_take_a_lane(scene):
 def a_circuit_takes_a_lane_twice(scene):
     twice = Arc("trunk", "fwd", (0, 0))
     return with_circuits(scene, replace(CIRCUIT, arcs=(PX, twice, PY), aggregate="sum"))
+
+
+# -- aggregation trees
+
+INTO, JOINS, OUT = MERGED.arcs[:2], MERGED.arcs[2], MERGED.arcs[3]
+
+
+def with_merge(scene: Scene, **fields: Any) -> list[Operation]:
+    """The running tree of x and y to z, otherwise."""
+    scene.run(T, SUMMED)
+    return [scene.rewritten(T, circuits=(replace(MERGED, **fields),))]
+
+
+@mistake("circuits", PLACED, "starts at n1/f, which is not of the slice")
+def a_tree_gathers_from_a_stranger(scene):
+    return with_merge(scene, sources=(*MERGED.sources, "n1/f"))
+
+
+@mistake("circuits", PLACED, "has the source n1/x, and n2/y as the first of all")
+def a_tree_names_a_later_source_first(scene):
+    return with_merge(scene, sources=("n2/y", "n1/x"))
+
+
+@mistake("circuits", PLACED, "has several sources and several targets")
+def a_tree_gathers_and_fans_out(scene):
+    return with_merge(scene, targets=("n2/z", "n2/y"))
+
+
+@mistake("circuits", PLACED, "makes 2 streams 1 at s2 without an aggregator")
+def streams_meet_without_an_aggregator(scene):
+    return with_merge(scene, aggregators=())
+
+
+@mistake("circuits", PLACED, "has aggregator/s2/0, but s2 cannot compute 'max'")
+def streams_meet_where_the_function_is_not_offered(scene):
+    return with_merge(scene, aggregate="max")
+
+
+@mistake("circuits", PLACED, "has aggregator/s2/0, but s2 cannot compute 'sum'")
+def a_switch_loses_its_function_under_a_tree(scene):
+    scene.run(T, SUMMED)
+    return [Put("switch/s2", encode(Switch("s2", aggregators=1, domain="d")))]
+
+
+@mistake("circuits", PLACED, "uses aggregator/s2/0, which it does not hold")
+def streams_meet_in_an_aggregator_that_is_not_held(scene):
+    scene.run(T, SUMMED)
+    held = {u: a for u, a in SUMMED.units.items() if not u.startswith("aggregator/")}
+    claim = scene.gone("claim/aggregator/s2/0")
+    return [claim, scene.rewritten(T, held=held)]
+
+
+@mistake("circuits", PLACED, "uses aggregator/s2/0, which t/0 uses too")
+def two_trees_use_one_aggregator(scene):
+    scene.run(T, SUMMED)
+    return [scene.rewritten(T, circuits=(MERGED, replace(MERGED, id="t/1")))]
+
+
+@mistake("circuits", PLACED, "makes 2 streams 1 at s2 with 2 aggregators")
+def streams_meet_in_two_aggregators_at_once(scene):
+    return with_merge(scene, aggregators=("aggregator/s2/0", "aggregator/s2/1"))
+
+
+@mistake("circuits", PLACED, "makes 1 streams 1 at s1 with 1 aggregators")
+def an_aggregator_has_nothing_to_merge(scene):
+    return with_merge(scene, aggregators=(*MERGED.aggregators, "aggregator/s1/0"))
+
+
+@mistake("circuits", PLACED, "has an aggregator of s1, where it does not come by")
+def an_aggregator_is_not_on_the_way(scene):
+    arcs = (JOINS, OUT)
+    return with_merge(scene, arcs=arcs, aggregators=("aggregator/s1/0",))
+
+
+@mistake("circuits", PLACED, "does not lead from n1/x to n2/z")
+def a_stream_has_a_gap(scene):
+    return with_merge(scene, arcs=(INTO[0], JOINS, OUT))
+
+
+@mistake("circuits", PLACED, "does not start at its source n2/y as one stream")
+def a_stream_leads_into_a_source(scene):
+    return with_merge(scene, arcs=(*MERGED.arcs, Arc("py", "rev", (0,))))
+
+
+@mistake("circuits", PLACED, "has a piece to s1 that no source leads to")
+def a_tree_has_a_loose_piece(scene):
+    return with_merge(scene, arcs=(*MERGED.arcs, Arc("pf", "fwd", (0,))))
+
+
+@mistake("circuits", PLACED, "does not end at its target n2/z")
+def a_tree_leaves_its_target(scene):
+    return with_merge(scene, arcs=(*MERGED.arcs, Arc("pz", "fwd", (0,))))
+
+
+@mistake("circuits", PLACED, "is to turn at n1/f, which is no switch")
+def streams_meet_in_an_engine(scene):
+    arcs = (*MERGED.arcs, Arc("pf", "rev", (0,)), Arc("pf", "fwd", (0,)))
+    return with_merge(scene, arcs=arcs)
+
+
+@mistake("circuits", PLACED, "has aggregator/s2/0, but only one source")
+def a_path_has_an_aggregator(scene):
+    scene.run(T, TREE)
+    return [
+        scene.rewritten(T, circuits=(replace(TREE.circuits[0], aggregators=("aggregator/s2/0",)),))
+    ]
+
+
+@mistake("orders", "order/s2/a1", "not what its placement says: crossbar")
+def a_switch_is_not_told_to_merge(scene):
+    scene.run(T, SUMMED)
+    (turn,) = scene.view().orders["a1"]["s2"].value.crossbar
+    return [order_of(scene, "s2", crossbar=(replace(turn, aggregator="", function=""),))]
 
 
 # ------------------------------------------------------------------------- grants

@@ -40,6 +40,12 @@ NO_CELL: Final = "the store holds no cell of this name: load one with 'flowos ce
             "flowos_cli.commands.roles:roles",
             "Who may read and write what, by etcd's users.",
         ),
+        "planner": (
+            "flowos_cli.commands.planner:planner",
+            "What all planners are told: weights, speeds, a joule's worth.",
+        ),
+        "capacity": ("flowos_cli.commands.foresee:capacity", "How many such slices would fit."),
+        "defrag": ("flowos_cli.commands.foresee:defrag", "Which moves would make room for a gang."),
         "backup": ("flowos_cli.commands.backup:backup", "Write all of the cell's state to a file."),
         "restore": ("flowos_cli.commands.backup:restore", "Bring a cell back from a backup."),
     },

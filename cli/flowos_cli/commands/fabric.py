@@ -52,12 +52,13 @@ CIRCUITS: Final = Listing(
         Column("id", lambda c: c["id"]),
         Column("tenant", lambda c: c["tenant"], wide=True),
         Column("phase", lambda c: c["phase"], styled="="),
-        Column("from", lambda c: c["from"]),
+        Column("from", lambda c: render.cut(c["sources"])),
         Column("to", lambda c: render.cut(c["to"])),
         Column("hops", lambda c: str(c["hops"]), right=True),
         Column("lanes", lambda c: str(c["lanes"]), right=True),
         Column("latency", lambda c: render.nanoseconds(c["latency_ns"]), right=True),
         Column("aggregate", lambda c: c["aggregate"] or "-", wide=True),
+        Column("aggregators", lambda c: _short(c["aggregators"]) or "-", wide=True),
         Column("over", lambda c: _over(c)),
     ),
     name="id",
@@ -71,7 +72,12 @@ def _free(item: Item) -> str:
 
 
 def _over(item: Item) -> str:
-    return " ".join(t for t in item["path"] if t not in (item["from"], *item["to"]))
+    return " ".join(t for t in item["path"] if t not in (*item["sources"], *item["to"]))
+
+
+def _short(units: Sequence[str]) -> str:
+    """Return aggregators as people call them: "sw0/0, sw1/0"."""
+    return ", ".join(unit.partition("/")[2] for unit in units)
 
 
 @click.group(
@@ -133,6 +139,12 @@ def _switch_details(item: Item) -> list[str]:
         colour=colour,
         width=width,
     )  # fmt: skip
+    if item["aggregators_held"]:
+        title = render.paint("aggregators held", "title", colour=colour)
+        held = render.table(
+            _HELD, item["aggregators_held"], colour=colour, width=width, indent="  "
+        )
+        lines += ["", title, *held]
     if item["links"]:
         links = sorted(item["links"], key=lambda link: by_number(link["name"]))
         table = render.table(_LINKS, links, colour=colour, width=width, indent="  ")
@@ -149,6 +161,14 @@ _LINKS: Final = (
     Column("b_to_a", lambda link: str(link["lanes_used"]["rev"]), right=True),
     Column("rate", lambda link: f"{link['gbps']:g}G", right=True),
     Column("latency", lambda link: render.nanoseconds(link["latency_ns"]), right=True),
+)
+
+
+_HELD: Final = (
+    Column("aggregator", lambda held: held["unit"].rpartition("/")[2], right=True),
+    Column("holder", lambda held: held["holder"]),
+    Column("circuit", lambda held: held["circuit"] or "-"),
+    Column("function", lambda held: held["function"] or "-"),
 )
 
 
@@ -233,15 +253,15 @@ def _ends(arc: Item, cell: "Cell") -> Item:
     return {**arc, "from": start, "to": end}
 
 
-def _tree(thing: str, arcs: Sequence[Item], indent: str = "") -> list[str]:
-    """Return the lines below a thing of a circuit that fans out."""
-    below = [arc["to"] for arc in arcs if arc["from"] == thing]
+def _tree(branches: Sequence[Item], aggregate: str, indent: str = "") -> list[str]:
+    """Return the lines below a thing of a circuit that branches."""
     lines: list[str] = []
-    for number, child in enumerate(below, start=1):
-        last = number == len(below)
-        lines.append(f"{indent}{'└─' if last else '├─'} {child}")
-        rest = [arc for arc in arcs if arc["from"] != thing]  # each thing is entered once
-        lines += _tree(child, rest, indent + ("   " if last else "│  "))
+    for number, branch in enumerate(branches, start=1):
+        last = number == len(branches)
+        merges = branch["aggregator"]
+        note = f"  {aggregate} in aggregator {merges.rpartition('/')[2]}" if merges else ""
+        lines.append(f"{indent}{'└─' if last else '├─'} {branch['at']}{note}")
+        lines += _tree(branch["branches"], aggregate, indent + ("   " if last else "│  "))
     return lines
 
 
@@ -252,19 +272,22 @@ def _circuit_details(item: Item) -> list[str]:
             ("circuit", item["id"]),
             ("slice", f"{item['tenant']}/{item['slice']}"),
             ("phase", render.paint(item["phase"], item["phase"], colour=colour)),
-            ("from", item["from"]),
+            ("from", ", ".join(item["sources"])),
             ("to", ", ".join(item["to"])),
-            ("path", " → ".join(item["path"]) if len(item["to"]) == 1 else ""),
+            ("path", " → ".join(item["path"]) if item["tree"] is None else ""),
             ("hops", str(item["hops"])),
             ("latency", render.nanoseconds(item["latency_ns"])),
             ("aggregate", item["aggregate"] or ""),
+            ("aggregators", _short(item["aggregators"])),
         ],
         colour=colour,
         width=width,
     )
-    if len(item["to"]) > 1:
+    tree = item["tree"]
+    if tree is not None:
         title = render.paint("tree", "title", colour=colour)
-        lines += ["", title, f"  {item['from']}", *_tree(item["from"], item["arcs"], "  ")]
+        branches = _tree(tree["branches"], item["aggregate"] or "", "  ")
+        lines += ["", title, f"  {tree['at']}", *branches]
     table = render.table(_ARCS, item["arcs"], colour=colour, width=width, indent="  ")
     return [*lines, "", render.paint("lanes", "title", colour=colour), *table]
 

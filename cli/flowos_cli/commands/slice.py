@@ -141,6 +141,11 @@ class _WithCommand(click.Command):
 @click.option(
     "--timeout", callback=seconds, default=None, metavar="S", help="Give up waiting after this."
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Write nothing: show what it would change. Status 0, also if it would wait; 3 if never.",
+)
 @output_options(watch=False, form="name")
 @where_options
 @click.pass_context
@@ -156,6 +161,7 @@ def submit(
     run_for: float | None,
     until: str | None,
     timeout: float | None,
+    dry_run: bool,
     out: Output,
     where: Where,
 ) -> int:
@@ -177,8 +183,14 @@ def submit(
     )
     if timeout is not None and until is None:
         raise click.UsageError("--timeout is how long --wait waits: say what to wait for")
+    if dry_run and until is not None:
+        raise click.UsageError("--dry-run submits nothing that could be waited for")
     specs = _specs(file, engines, circuits or "", wishes)
     with where.client() as client:
+        if dry_run:
+            from flowos_cli.commands.foresee import foretell
+
+            return foretell(client, specs, out)
         client.submit(specs)
         _say_what_is_simulated(client.store, specs)
         if out.form == "name":
@@ -455,6 +467,7 @@ def _details(item: Item) -> list[str]:
     for title, columns, rows in (
         ("engines", _ENGINES, item["engines"]),
         ("hosts", _HOSTS, item["hosts"]),
+        ("data", _DATA, item["data"]),
         ("circuits", _CIRCUITS, item.get("circuits", ())),
     ):
         if rows:
@@ -481,14 +494,20 @@ _HOSTS: Final = (
     Column("cpu", lambda h: f"{h['cpu_millis'] / 1000:g}", right=True),
     Column("memory", lambda h: render.amount(h["memory_bytes"]), right=True),
 )
+_DATA: Final = (
+    Column("at", lambda d: d["at"]),
+    Column("bytes", lambda d: f"{'~' if d['estimated'] else ''}{render.amount(d['bytes'])}"),
+    Column("to", lambda d: d["to"]),
+    Column("circuit", lambda d: (d["circuit"] or "-").rpartition("/")[2]),
+)
 _CIRCUITS: Final = (
     Column("id", lambda c: c["id"].rpartition("/")[2]),
-    Column("from", lambda c: c["from"]),
+    Column("from", lambda c: render.cut(c["sources"])),
     Column("to", lambda c: render.cut(c["to"])),
     Column("hops", lambda c: str(c["hops"]), right=True),
     Column("lanes", lambda c: str(c["lanes"]), right=True),
     Column("latency", lambda c: render.nanoseconds(c["latency_ns"]), right=True),
-    Column("over", lambda c: " ".join(t for t in c["path"] if t not in (c["from"], *c["to"]))),
+    Column("over", lambda c: " ".join(t for t in c["path"] if t not in (*c["sources"], *c["to"]))),
 )
 
 
@@ -723,7 +742,7 @@ def _wish(names: tuple[str, ...], tenant: str, where: Where, *, held: bool) -> i
 @output_options(watch=False)
 @where_options
 def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> int:
-    """Why a slice waits, what is left after each step of the search, and who is in the way."""
+    """Why a slice waits, what is left after each step of the search, and what would help."""
     from flowos.model import keys
     from flowos.runtime.explained import explained
     from flowos.runtime.shown import SLICES as FOLLOWED
@@ -732,7 +751,7 @@ def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> i
     store = where.store()
     try:
         identifier = find(store, name, tenant)
-        view = view_of(store, [*keys.INVENTORY, *FOLLOWED, "grant/", "observed/"])
+        view = view_of(store, [*keys.INVENTORY, *FOLLOWED, "grant/", "observed/", keys.PLANNER])
         if engine and engine not in view.cell.engines:
             near = [e for e in view.cell.engines if e.startswith(engine)]
             engine = one_of(engine, near, "engine", "'flowos engine ls' lists all")
@@ -761,6 +780,10 @@ def _explanation(item: Item) -> list[str]:
     lines = [render.paint(title, "title", colour=colour)]
     if item["sentence"]:
         lines += render.wrap(item["sentence"], width, "  ")
+    if item["affinity"]:
+        lines += ["", render.paint("beside its data, or away from it", "title", colour=colour)]
+        for account in item["affinity"]:
+            lines += render.wrap(account["sentence"], width, "  ")
     if item["funnel"]:
         lines += ["", render.paint("engines left after each step", "title", colour=colour)]
         most = max(step["engines"] for step in item["funnel"]) or 1
@@ -781,6 +804,12 @@ def _explanation(item: Item) -> list[str]:
     return lines
 
 
+def _eta(seconds_left: float | None) -> str:
+    if seconds_left is None:
+        return ""
+    return f"in about {render.age(seconds_left)}" if seconds_left else "at once"
+
+
 _FUNNEL: Final = (
     Column("step", lambda f: f["step"]),
     Column("engines", lambda f: f"{f['engines']:,}", right=True),
@@ -788,5 +817,5 @@ _FUNNEL: Final = (
 )
 _UNBLOCK: Final = (
     Column("do", lambda u: u["do"]),
-    Column("eta", lambda u: "" if u["eta_s"] is None else f"in about {render.age(u['eta_s'])}"),
+    Column("eta", lambda u: _eta(u["eta_s"])),
 )

@@ -3,7 +3,8 @@
 import pytest
 
 from flowos.documents.cell_file import cell_json, load_cell
-from flowos.documents.presets import BITSTREAM_TEXTS, PRESETS, file_or_preset, preset
+from flowos.documents.makes import BITSTREAM_TEXTS
+from flowos.documents.presets import PRESETS, file_or_preset, preset
 from flowos.model.cell import Cell, idle_draw
 from flowos.model.errors import SpecError
 
@@ -18,7 +19,8 @@ def kinds(cell: Cell) -> dict[str, int]:
     [
         "fic-small", "fic", "expether", "fat-tree:1", "fat-tree:32", "fat-tree:100",
         "fat-tree:2000", "torus:4x4x4", "torus:1x1x1", "torus:2x1x3", "gpu-islands",
-        "gpu-islands:1",
+        "gpu-islands:1", "fic:32", "fic:200", "rack-pool:100", "memory-pool:64", "boxes:100",
+        "boxes:8",
     ],
 )  # fmt: skip
 def test_a_preset_reads_back_from_its_export(text):
@@ -78,6 +80,49 @@ def test_expether_pools_devices_apart_from_its_hosts():
     assert {engine.model for engine in cell.engines.values() if engine.kind == "gpu"} == {"P100"}
 
 
+RIVALS = ("fic", "rack-pool", "memory-pool", "boxes")
+
+
+def reached(cell: Cell, engine: str) -> set[str]:
+    """All engines that a circuit from this one could end at."""
+    seen, front = {engine}, [engine]
+    while front:
+        here = front.pop()
+        for link in (cell.links[name] for name in cell.links_at.get(here, ())):
+            for end in (link.a_thing, link.b_thing):
+                if end not in seen:
+                    seen.add(end)
+                    front += [end] if end in cell.switches else []
+    return seen & cell.engines.keys()
+
+
+@pytest.mark.parametrize("engines", [32, 256, 1024])
+def test_the_same_engines_stand_in_every_shape(engines):
+    first, *others = (preset(f"{shape}:{engines}") for shape in RIVALS)
+    eighth = engines // 8
+    assert kinds(first) == {"gpu": 6 * eighth, "fpga": eighth, "nvme": eighth}
+    for cell in others:
+        assert kinds(cell) == kinds(first)
+
+
+@pytest.mark.parametrize(
+    ("shape", "joined"), [("rack-pool", 64), ("memory-pool", 320), ("boxes", 1024), ("fic", 1024)]
+)
+def test_a_shape_limits_which_engines_a_circuit_can_join(shape, joined):
+    cell = preset(f"{shape}:1024")
+    assert len(reached(cell, "n0/gpu0")) == joined
+
+
+def test_a_box_has_eight_gpus_and_few_lanes_out():
+    cell = preset("boxes:256")
+    for node in cell.nodes:
+        found = [cell.engines[engine].kind for engine in cell.engines_of[node]]
+        assert found.count("gpu") == 8
+        assert found.count("fpga") in (1, 2)
+        assert found.count("nvme") in (1, 2)
+    assert {cell.links[name].lanes for name in cell.links_at["between"]} == {4}
+
+
 @pytest.mark.parametrize("engines", [1, 31, 33, 1024, 1025, 3000])
 def test_a_fat_tree_has_exactly_its_engines_and_as_many_lanes_up_as_down(engines):
     cell = preset(f"fat-tree:{engines}")
@@ -122,7 +167,7 @@ def test_a_torus_joins_each_switch_to_six_others():
         ("fic-small:3", 'takes no parameter, not "3"', "write fic-small"),
         ("gpu-islands:-1", "is no number of islands", "gpu-islands:N"),
         ("fic-smal", 'there is no preset "fic-smal"', "did you mean fic-small?"),
-        ("moon", 'there is no preset "moon"', "known: expether"),
+        ("moon", 'there is no preset "moon"', "known: boxes"),
     ],
 )
 def test_a_preset_that_cannot_be_names_the_accepted_form(text, words, way_out):

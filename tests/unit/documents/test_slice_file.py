@@ -121,6 +121,20 @@ circuits: [{from: driver, to: devices}, {from: devices, to: driver}]
     assert [wish.roles for wish in spec.circuits] == [("driver", "devices"), ("devices", "driver")]
 
 
+def test_a_torus_has_sides_and_an_explicit_shape_pairs_of_ranks():
+    text = """
+name: a
+engines: {w: {kind: gpu, count: 6}}
+circuits: [{torus: w, dims: [2, 3]}, {explicit: w, links: [[0, 1], [5, 0]], lanes: 2}]
+"""
+    spec = one(text)
+    assert spec.circuits == (
+        CircuitWish(Shape.TORUS, ("w",), dims=(2, 3)),
+        CircuitWish(Shape.EXPLICIT, ("w",), 2, links=((0, 1), (5, 0))),
+    )
+    assert one(json.dumps(dump_slice(spec))) == spec
+
+
 def test_a_file_may_hold_several_slices():
     specs = parse_slice(
         "name: a\nengines: {w: {kind: gpu}}\n---\nname: b\nhosts: {d: {count: 1, cpu: 1}}", "-"
@@ -291,6 +305,39 @@ def test_a_dump_reads_back_equal_as_json_and_as_yaml():
             "leave it",
         ),
         (with_workers("circuits: {ring: workers}"), 4, "must be a list", "circuits: [...]"),
+        (
+            with_workers("circuits:\n  - {torus: workers, dims: [2, 2]}"),
+            5,
+            "sides of 2x2 do not make 2 engines",
+            "whose product is 2",
+        ),
+        (with_workers("circuits:\n  - {torus: workers}"), 5, "dims is missing", "add dims"),
+        (with_workers("circuits:\n  - {ring: workers, dims: [2]}"), 5, "belongs to torus", "torus"),
+        (
+            with_workers("circuits:\n  - {torus: workers, dims: [2, x]}"),
+            5,
+            '"x" is no length',
+            "such as 4",
+        ),
+        (
+            with_workers("circuits:\n  - {explicit: workers, links: [[0, 2]]}"),
+            5,
+            "are not two ranks",
+            "from 0 to 1",
+        ),
+        (
+            with_workers("circuits:\n  - {explicit: workers, links: [[0, 1], [0, 1]]}"),
+            5,
+            "there twice",
+            "leave it out",
+        ),
+        (with_workers("circuits:\n  - {explicit: workers, links: []}"), 5, "no pair", "[0, 1]"),
+        (
+            with_workers("elastic: {workers: [1, 4]}\ncircuits:\n  - {torus: workers, dims: [2]}"),
+            6,
+            "it is elastic",
+            "use ring",
+        ),
         (with_workers("constraints: {max_hop: 3}"), 4, 'no field "max_hop"', "max_hops?"),
         (with_workers("constraints: {spread: wide}"), 4, '"wide" is unknown', "pack, spread, rack"),
         (

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from typing import TypeAlias
 
 from flowos.model.cell import Engine
 from flowos.model.placement import Circuit, Decision
@@ -10,6 +11,7 @@ from flowos.model.slice import EngineChoice, Shape, SliceSpec
 from flowos.model.units import engine_unit, lane_unit, share_unit
 from flowos.model.view import CellView
 from flowos.planning.where import parse_where
+from tests.unit.planning.streams import stream_faults
 
 
 def faults(view: CellView, spec: SliceSpec, decision: Decision) -> list[str]:
@@ -60,7 +62,13 @@ def choices_of(
 
 def meets(view: CellView, choice: EngineChoice, engine: Engine) -> bool:
     node = view.cell.nodes[engine.node]
-    found = {"node": node.name, "rack": node.rack, "pod": node.pod, **node.attributes}
+    found = {
+        "node": node.name,
+        "engine": engine.id,
+        "rack": node.rack,
+        "pod": node.pod,
+        **node.attributes,
+    }
     found.update(engine.attributes)
     found.update(kind=engine.kind, model=engine.model, memory=engine.memory_bytes)
     bitstream = view.cell.bitstream(choice.bitstream) if choice.bitstream else None
@@ -152,7 +160,13 @@ def host_faults(view: CellView, spec: SliceSpec, decision: Decision) -> Iterator
             memory[node] += host.memory_bytes
     for node in sums.keys() | memory.keys():
         free = view.free_host(node)
-        if decision.units.get(f"host/{node}", (0, 0)) != (sums[node], memory[node]):
+        wanted: tuple[int, ...] = (sums[node], memory[node])
+        devices = {e for c in decision.circuits for e in _ends_met(c, node) if "/" in e}
+        if devices and view.cell.nodes[node].devices_max:
+            wanted += (len(devices),)
+            if not view.host_has(node, wanted):
+                yield f"{len(devices)} devices are attached to {node}, {view.free_devices(node)} more fit"
+        if decision.units.get(f"host/{node}", (0, 0)) != wanted:
             yield f"host/{node} is {decision.units.get(f'host/{node}')}"
         if (sums[node], memory[node]) != (0, 0) and (
             sums[node] > free[0] or memory[node] > free[1] or f"node/{node}" in view.holders
@@ -160,20 +174,32 @@ def host_faults(view: CellView, spec: SliceSpec, decision: Decision) -> Iterator
             yield f"{sums[node]} CPU and {memory[node]} bytes on {node}, {free} are free"
 
 
+def _ends_met(circuit: Circuit, node: str) -> set[str]:
+    sources, targets = {circuit.source, *circuit.sources}, set(circuit.targets)
+    return (targets if node in sources else set()) | (sources if node in targets else set())
+
+
 # -- circuits
 
 
-def expected(spec: SliceSpec, decision: Decision) -> Counter[tuple[str, frozenset[str], int]]:
-    """All circuits that a spec asks for, of these engines: (source, targets, lanes)."""
-    found: Counter[tuple[str, frozenset[str], int]] = Counter()
+Ends: TypeAlias = tuple[frozenset[str], frozenset[str], int]  # sources, targets, lanes
+
+
+def expected(spec: SliceSpec, decision: Decision) -> Counter[Ends]:
+    """All circuits that a spec asks for, of these engines."""
+    found: Counter[Ends] = Counter()
     for wish in spec.circuits:
         ends = {role: decision.engines.get(role) or decision.hosts[role] for role in wish.roles}
         if wish.shape is Shape.FLOW:
             sources, targets = ends[wish.roles[0]], ends[wish.roles[-1]]
+            if wish.aggregate and len(sources) > 1:
+                into = [(frozenset(sources) - {t}, frozenset([t]), wish.lanes) for t in targets]
+                found.update(each for each in into if each[0])
+                continue
             for source in sources:
                 others = frozenset(targets) - {source}
                 groups = [others] if len(sources) == 1 else [frozenset([t]) for t in others]
-                found.update((source, group, wish.lanes) for group in groups if group)
+                found.update((frozenset([source]), g, wish.lanes) for g in groups if g)
             continue
         members = list(dict.fromkeys(end for role in wish.roles for end in ends[role]))
         pairs: set[tuple[str, str]] = set()
@@ -185,19 +211,44 @@ def expected(spec: SliceSpec, decision: Decision) -> Counter[tuple[str, frozense
                     pairs.update((end, other) for other in members)
                 case Shape.STAR:
                     pairs.update([(members[0], end), (end, members[0])])
-        found.update((a, frozenset([b]), wish.lanes) for a, b in pairs if a != b)
+                case Shape.EXPLICIT:
+                    pairs.update((end, members[b]) for a, b in wish.links if a == index)
+                case Shape.TORUS:
+                    # The members' places, as an odometer counts them.
+                    at = list(product(*map(range, wish.dims)))
+                    for d, side in enumerate(wish.dims):
+                        on = (*at[index][:d], (at[index][d] + 1) % side, *at[index][d + 1 :])
+                        pairs.add((end, members[at.index(on)]))
+        if wish.aggregate:
+            for target in {b for a, b in pairs if a != b}:
+                into_one = frozenset(a for a, b in pairs if b == target != a)
+                found[into_one, frozenset([target]), wish.lanes] += 1
+            continue
+        found.update((frozenset([a]), frozenset([b]), wish.lanes) for a, b in pairs if a != b)
     return found
 
 
 def circuit_faults(view: CellView, spec: SliceSpec, decision: Decision) -> Iterator[str]:
-    got = Counter((c.source, frozenset(c.targets), c.lanes) for c in decision.circuits)
+    got = Counter(
+        (frozenset(c.sources or (c.source,)), frozenset(c.targets), c.lanes)
+        for c in decision.circuits
+    )
     if got != expected(spec, decision):
         yield f"circuits {got} instead of {expected(spec, decision)}"
     ids = [circuit.id for circuit in decision.circuits]
     if ids != [f"{spec.name}/{n}" for n in range(len(ids))]:
         yield f"circuits are called {ids}"
     for circuit in decision.circuits:
-        yield from tree_faults(view, spec, circuit)
+        if circuit.sources:
+            yield from stream_faults(view, spec, circuit)
+        else:
+            yield from tree_faults(view, spec, circuit)
+    used = [unit for circuit in decision.circuits for unit in circuit.aggregators]
+    if len(set(used)) < len(used):
+        yield f"an aggregator is used twice: {used}"
+    listed = {unit for unit in decision.units if unit.startswith("aggregator/")}
+    if listed != set(used):
+        yield f"aggregators {listed} instead of {used}"
 
 
 def tree_faults(view: CellView, spec: SliceSpec, circuit: Circuit) -> Iterator[str]:
@@ -277,5 +328,5 @@ def unit_faults(decision: Decision, choices: Mapping[str, EngineChoice]) -> Iter
     if listed != wanted:
         yield f"units {listed} instead of {wanted}"
     kinds = {unit.partition("/")[0] for unit in decision.units}
-    if not kinds <= {"engine", "share", "host", "lane"}:
+    if not kinds <= {"engine", "share", "host", "lane", "aggregator"}:
         yield f"units of kinds {kinds}"

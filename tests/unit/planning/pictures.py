@@ -34,6 +34,8 @@ def picture(pool: Pool, of: Pool | None = None) -> dict[str, object]:
             stock.free_on,
             stock.free_off,
             {leaf: totals for leaf, totals in stock.leaves.items() if totals != [0, 0]},
+            stock.shelf.rungs,
+            sorted(stock.shelf.rungs) == stock.shelf.order,
             ladder(pool, stock.on),
             ladder(pool, stock.every),
             ladder(pool, stock.parts),

@@ -289,7 +289,7 @@ def test_tree_that_would_be_too_deep_is_fanned_out():
     assert len(tree.arcs) == 5
     assert wish.targets == tree.targets
     slow = request(flow("s", "t"), s=want(1, node="n0"), t=want(2), max_latency_ns=1)
-    assert refused(view, slow).reason is Reason.NO_CIRCUIT
+    assert refused(view, slow).reason is Reason.INFEASIBLE
 
 
 def test_bounds_hold_for_every_branch_of_a_tree():
@@ -318,7 +318,7 @@ def test_slice_without_a_free_way_is_refused_with_numbers():
 
 def test_slice_with_too_long_ways_is_refused_with_the_bound():
     answer = refused(line(3), request(ring("w"), w=want(3), max_hops=3))
-    assert answer.reason is Reason.NO_CIRCUIT
+    assert answer.reason is Reason.INFEASIBLE
     assert "crosses 4 links, at most 3 are allowed" in answer.sentence
 
 

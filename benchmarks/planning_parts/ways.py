@@ -1,0 +1,344 @@
+"""What does one circuit cost: to find the shortest free way, and to take its lanes?
+
+On a fat tree of 10,000 engines and on a torus of 23 x 23 x 23 switches with one lane a link, far
+pairs, 30 % of all lanes held. No search sees the same fabric twice: after each circuit an older one
+is given back, and what the pool folds in is not counted, nor is what the libraries take for it.
+Libraries search a graph of the switches that has just the links with a free lane; they find and take
+the same circuits, which all must be as long as the planner's.
+"""
+
+import gc
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import networkit
+import networkx as nx
+import rustworkx
+from harness import Report
+
+from flowos.documents.presets import preset
+from flowos.model.cell import Cell, Engine, Link, Node, Switch
+from flowos.model.placement import Circuit, Placement
+from flowos.model.slice import Constraints
+from flowos.model.units import lane_unit
+from flowos.model.view import CellView
+from flowos.planning.graph import Graph
+from flowos.planning.pool import Pool
+from flowos.planning.route import Routed, Wish, route
+from flowos.planning.ways import way
+
+SIDE: Final = 23
+BUSY: Final = 0.3
+GOAL_US: Final = 4.0
+FASTER: Final = 10.0  # than rustworkx and networkx
+HELD_CIRCUITS: Final = 8  # of those that are laid here, at a time
+
+
+def measure(report: Report, quick: bool) -> None:
+    """Add the figures of single circuits."""
+    turns = 150 if quick else 1_000
+    _on(report, "fat_tree", preset("fat-tree:10000"), other_leaf, turns)
+    _on(report, "torus", torus(SIDE), across, turns // 2)
+    _inside_one_switch(report)
+
+
+# --------------------------------------------------------------------------- cells and pairs
+
+
+def torus(side: int) -> Cell:
+    """Return a torus of three dimensions, one engine a switch, one lane a link and direction."""
+    cell = Cell()
+    places = list(product(range(side), repeat=3))
+    for x, y, z in places:
+        switch, node = f"s{x}-{y}-{z}", f"n{x}-{y}-{z}"
+        engine = Engine(node, "gpu0", "gpu")
+        cell.add(Switch(switch, latency_ns=100))
+        cell.add(Node(node))
+        cell.add(engine)
+        cell.add(Link(f"{node}.gpu0", f"{engine.id}:0", f"{switch}:0", 8, latency_ns=10))
+    for place in places:
+        for d in range(3):
+            other = (*place[:d], (place[d] + 1) % side, *place[d + 1 :])
+            a, b = (f"s{'-'.join(map(str, p))}" for p in (place, other))
+            cell.add(Link(f"{a}.{d}", f"{a}:{1 + d}", f"{b}:{4 + d}", 1, latency_ns=10))
+    return cell
+
+
+def other_leaf(cell: Cell, dice: Random) -> Iterator[tuple[str, str]]:
+    """Yield pairs of engines on different leaves, anywhere."""
+    engines = list(cell.engines)
+    rack = {name: cell.nodes[engine.node].rack for name, engine in cell.engines.items()}
+    while True:
+        a, b = dice.sample(engines, 2)
+        if rack[a] != rack[b]:
+            yield a, b
+
+
+def across(_: Cell, dice: Random) -> Iterator[tuple[str, str]]:
+    """Yield pairs of engines that are as far from each other as can be: 11 links each way."""
+    while True:
+        place = [dice.randrange(SIDE) for _ in range(3)]
+        other = [(at + dice.choice((-1, 1)) * (SIDE // 2)) % SIDE for at in place]
+        yield tuple(f"n{'-'.join(map(str, p))}/gpu0" for p in (place, other))  # type: ignore[misc]
+
+
+# --------------------------------------------------------------------------- the libraries
+
+
+class Turn(NamedTuple):
+    """One circuit that was found: between which switches, over how many, and what that changed.
+
+    Attributes:
+        full: (tail, head) of the links whose last free lane it took.
+        freed: The same of those that got one back from an older circuit.
+    """
+
+    source: int
+    target: int
+    links: int
+    full: list[tuple[int, int]]
+    freed: list[tuple[int, int]]
+
+
+class Library:
+    """A graph of the switches in another's library, with the links that have a free lane."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._parallel: dict[tuple[int, int], int] = {}
+        for arc in range(graph.trunk_arcs):
+            if graph.free[arc]:
+                self.join(graph.tails[arc], graph.heads[arc])
+
+    def join(self, a: int, b: int) -> None:
+        """Add a link that has got a free lane."""
+        count = self._parallel[a, b] = self._parallel.get((a, b), 0) + 1
+        if count == 1:
+            self.add(a, b)
+
+    def part(self, a: int, b: int) -> None:
+        """Remove a link whose last lane went."""
+        count = self._parallel[a, b] = self._parallel[a, b] - 1
+        if not count:
+            self.remove(a, b)
+
+    def replayed(self, log: Iterable[Turn]) -> list[float]:
+        """Find and take the same circuits; return the seconds of each."""
+        times: list[float] = []
+        for turn in log:
+            before = time.perf_counter()
+            nodes = self.find(turn.source, turn.target)
+            for a, b in turn.full:
+                self.part(a, b)
+            times.append(time.perf_counter() - before)
+            assert len(nodes) == turn.links + 1, f"{type(self).__name__}: of another length"
+            for a, b in turn.freed:
+                self.join(a, b)
+        return times
+
+    def add(self, a: int, b: int) -> None:
+        """Add an edge."""
+        raise NotImplementedError
+
+    def remove(self, a: int, b: int) -> None:
+        """Remove an edge."""
+        raise NotImplementedError
+
+    def find(self, a: int, b: int) -> Sequence[int]:
+        """Return the nodes of a shortest way."""
+        raise NotImplementedError
+
+
+class Networkx(Library):
+    """networkx, bidirectional breadth first."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph: Any = nx.DiGraph()
+        self.graph.add_nodes_from(range(len(graph.names)))
+        super().__init__(graph)
+
+    def add(self, a: int, b: int) -> None:
+        self.graph.add_edge(a, b)
+
+    def remove(self, a: int, b: int) -> None:
+        self.graph.remove_edge(a, b)
+
+    def find(self, a: int, b: int) -> Sequence[int]:
+        found: list[int] = nx.bidirectional_shortest_path(self.graph, a, b)
+        return found
+
+
+class Rustworkx(Library):
+    """rustworkx, Dijkstra up to the target: it has no search from both ends."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph: Any = rustworkx.PyDiGraph(multigraph=False)
+        self.graph.add_nodes_from(range(len(graph.names)))
+        super().__init__(graph)
+
+    def add(self, a: int, b: int) -> None:
+        self.graph.add_edge(a, b, None)
+
+    def remove(self, a: int, b: int) -> None:
+        self.graph.remove_edge(a, b)
+
+    def find(self, a: int, b: int) -> Sequence[int]:
+        found = rustworkx.dijkstra_shortest_paths(self.graph, a, target=b, default_weight=1.0)
+        return list(found[b])
+
+
+class Networkit(Library):
+    """networkit, breadth first from both ends, in C++."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph: Any = networkit.Graph(len(graph.names), directed=True)
+        super().__init__(graph)
+
+    def add(self, a: int, b: int) -> None:
+        self.graph.addEdge(a, b)
+
+    def remove(self, a: int, b: int) -> None:
+        self.graph.removeEdge(a, b)
+
+    def find(self, a: int, b: int) -> Sequence[int]:
+        search = networkit.distance.BidirectionalBFS(self.graph, a, b, True)
+        search.run()
+        return [a, *search.getPath(), b]
+
+
+LIBRARIES: Final[dict[str, Callable[[Graph], Library]]] = {
+    "rustworkx": Rustworkx,
+    "networkx": Networkx,
+    "networkit": Networkit,
+}
+
+
+# --------------------------------------------------------------------------- a fabric in use
+
+
+class Fabric:
+    """A cell with some of its trunk lanes held, and the circuits that come and go."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.view = CellView(cell=cell)
+        self.pool = Pool(self.view)
+        graph = self.graph = self.pool.graph
+        dice = Random(1)
+        held = [
+            lane_unit(graph.links[arc >> 1].name, graph.direction(arc), lane)
+            for arc in range(graph.trunk_arcs)
+            for lane in range(graph.lanes[arc])
+            if dice.random() < BUSY
+        ]
+        self._assume("default/others", held, ())
+        for engine in cell.engines:
+            graph.ports(engine)  # as after some time
+        self._laid: deque[tuple[str, Sequence[int]]] = deque()
+        self._count = 0
+
+    def _assume(self, name: str, units: Sequence[str], circuits: Sequence[Circuit]) -> None:
+        placement = Placement(0, name, held=dict.fromkeys(units, ()), circuits=tuple(circuits))
+        self.view.assume(name, placement)
+        self.pool.fold()
+
+    def hold(self, found: Routed, trunks: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Hold a circuit, and give back the oldest where there are enough.
+
+        Returns:
+            The arcs between switches that are full since, and those that no longer are.
+        """
+        free = self.graph.free
+        self._count += 1
+        name = f"default/c{self._count}"
+        self._assume(name, found.units, found.circuits)
+        self._laid.append((name, trunks))
+        full = [arc for arc in trunks if not free[arc]]
+        if len(self._laid) <= HELD_CIRCUITS:
+            return full, []
+        oldest, its = self._laid.popleft()
+        before = [arc for arc in its if not free[arc]]
+        self.view.retract(oldest)
+        self.pool.fold()
+        return full, [arc for arc in before if free[arc]]
+
+
+def _on(
+    report: Report,
+    name: str,
+    cell: Cell,
+    pairs: Callable[[Cell, Random], Iterator[tuple[str, str]]],
+    turns: int,
+) -> None:
+    fabric = Fabric(cell)
+    libraries = {library: make(fabric.graph) for library, make in LIBRARIES.items()}
+    gc.collect()
+    gc.disable()
+    times: list[float] = []
+    whole: list[float] = []
+    log = [*_planned(fabric, pairs(cell, Random(2)), turns, times, whole)]
+    median = statistics.median(times) * 1e6
+    report.add(f"circuit_{name}_us", median, "us", at_most=GOAL_US)
+    report.add(f"circuit_{name}_record_us", statistics.median(whole) * 1e6, "us")
+    for library, its in libraries.items():
+        theirs = statistics.median(its.replayed(log)) * 1e6
+        goal = None if library == "networkit" else FASTER
+        report.add(
+            f"circuit_{name}_{library}_us", theirs, "us", baseline=median, ratio_at_least=goal
+        )
+    gc.enable()
+
+
+def _planned(
+    fabric: Fabric,
+    ends: Iterator[tuple[str, str]],
+    turns: int,
+    times: list[float],
+    whole: list[float],
+) -> Iterator[Turn]:
+    """Lay circuits; note how long finding and taking took, and the same with all records."""
+    graph, no_bounds = fabric.graph, Constraints()
+    while len(times) < turns:
+        source, target = next(ends)
+        before = time.perf_counter()
+        mark = graph.mark()
+        arcs = way(graph, source, target, 1, no_bounds)
+        if isinstance(arcs, str):
+            continue
+        graph.take_way(arcs, 1)
+        times.append(time.perf_counter() - before)
+        graph.undo(mark)
+        before = time.perf_counter()
+        found = route(fabric.pool, [Wish(0, source, (target,), 1, "")], whole=(), name="c")
+        whole.append(time.perf_counter() - before)
+        assert isinstance(found, Routed), "it was there just now"
+        trunks = arcs[1:-1]
+        full, freed = fabric.hold(found, trunks)
+        yield Turn(
+            graph.tails[trunks[0]],
+            graph.heads[trunks[-1]],
+            len(trunks),
+            [(graph.tails[arc], graph.heads[arc]) for arc in full],
+            [(graph.tails[arc], graph.heads[arc]) for arc in freed],
+        )
+
+
+def _inside_one_switch(report: Report) -> None:
+    """The eight circuits of a ring in one switch, with their records."""
+    view = CellView(cell=preset("fat-tree:1000"))
+    pool = Pool(view)
+    engines = list(view.cell.engines)[:8]
+    wishes = [
+        Wish(n, source, (target,), 1, "")
+        for n, (source, target) in enumerate(zip(engines, [*engines[1:], engines[0]], strict=True))
+    ]
+    times = []
+    for _ in range(2_000):
+        before = time.perf_counter()
+        found = route(pool, wishes, whole=engines, name="ring")
+        times.append(time.perf_counter() - before)
+        assert isinstance(found, Routed)
+    report.add("ring8_in_a_switch_us", statistics.median(times) * 1e6, "us", at_most=12.0)

@@ -1,0 +1,82 @@
+"""Which circuits a shape comes to, and how many lanes its engines need for them."""
+
+import networkx as nx
+import pytest
+
+from flowos.model.cell import Link
+from flowos.model.slice import CircuitWish, Reason, Shape
+from flowos.planning.shapes import lanes_at_least, pairs_of
+from tests.unit.planning.cells import leaves, placed, refused, request, want
+from tests.unit.planning.laws import faults
+
+
+def torus(*dims, role="w"):
+    return CircuitWish(Shape.TORUS, (role,), dims=dims)
+
+
+def explicit(*links, role="w", lanes=1):
+    return CircuitWish(Shape.EXPLICIT, (role,), lanes, links=links)
+
+
+@pytest.mark.parametrize("dims", [(5,), (3, 4), (2, 2, 2), (1, 3), (2, 3, 4)])
+def test_torus_is_a_ring_along_each_side(dims):
+    pairs = list(pairs_of(torus(*dims), nx.number_of_nodes(nx.grid_graph(dims))))
+    found = nx.DiGraph(pairs)
+    # networkx names places by the reverse of its sides, and joins them both ways.
+    oracle = nx.grid_graph(dims[::-1], periodic=True)
+    number = {place: n for n, place in enumerate(sorted(oracle))}
+    edges = {
+        frozenset((number[a] if dims[1:] else a, number[b] if dims[1:] else b))
+        for a, b in oracle.edges
+        if a != b
+    }
+    assert {frozenset(pair) for pair in found.edges} == edges
+    rings = sum(side > 1 for side in dims)
+    assert all(found.out_degree(n) == found.in_degree(n) == rings for n in found)
+    assert lanes_at_least(torus(*dims), len(found)) == (rings, rings)
+
+
+def test_torus_of_one_side_is_a_ring():
+    ring = CircuitWish(Shape.RING, ("w",))
+    assert list(pairs_of(torus(4), 4)) == list(pairs_of(ring, 4))
+
+
+def test_explicit_pairs_are_joined_by_rank_and_no_others():
+    view = leaves(1, gpus_each=3, port_lanes=2)
+    spec = request(explicit((2, 0), (2, 1)), w=want(3))
+    decision = placed(view, spec)
+    assert [(c.source, c.targets) for c in decision.circuits] == [
+        ("n0/gpu2", ("n0/gpu0",)),
+        ("n0/gpu2", ("n0/gpu1",)),
+    ]
+    assert faults(view, spec, decision) == []
+
+
+def test_torus_over_leaves_is_laid_whole():
+    view = leaves(2, gpus_each=4, port_lanes=2, lanes=8)
+    spec = request(torus(2, 4), w=want(8))
+    decision = placed(view, spec)
+    assert len(decision.circuits) == 16
+    assert faults(view, spec, decision) == []
+
+
+def test_some_engine_needs_as_many_port_lanes_as_the_busiest_rank():
+    view = leaves(1, gpus_each=3, port_lanes=1)
+    wish = request(explicit((0, 1), (0, 2)), w=want(3))
+    assert refused(view, wish).reason is Reason.INFEASIBLE
+    # One engine with two lanes is enough: it gets the rank that needs them.
+    view.cell.add(Link("more", "n0/gpu2:1", "l0:more", 1, 100.0, 10))
+    assert placed(view, wish).engines["w"][0] == "n0/gpu2"
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        (torus(2, 2), "a torus of 2x2 has 4 ends, there are 3"),
+        (explicit((0, 3)), "circuits join rank 3, but w has the ranks 0 to 2"),
+    ],
+)
+def test_shape_that_does_not_fit_the_number_of_ends_can_never_be(wish, words):
+    answer = refused(leaves(1, gpus_each=4, port_lanes=4), request(wish, w=want(3)))
+    assert answer.reason is Reason.INFEASIBLE
+    assert words in answer.sentence
