@@ -210,7 +210,7 @@ def main() -> int:
     name = f"fgd_{mix}" + ("_every_node" if chosen.every_node else "")
     figures.plot(name, lambda axes: draw(axes, runs, theirs))
     if not chosen.quick:
-        figures.save(name)
+        figures.save(name, seeds=len(runs))
     return 0
 
 

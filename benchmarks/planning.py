@@ -8,7 +8,6 @@ the same run on the same cells.
 
 import argparse
 import importlib
-import importlib.util
 import sys
 import time
 from typing import Any, Final
@@ -16,11 +15,7 @@ from typing import Any, Final
 from harness import PICTURES, Report
 from planning_parts.gangs import ENGINES, GOALS_US
 
-PARTS: Final = tuple(  # one file of planning_parts each
-    name
-    for name in ("gangs", "ways", "trees", "tasks", "explain")
-    if importlib.util.find_spec(f"planning_parts.{name}")
-)
+PARTS: Final = ("gangs", "ways", "trees", "tasks", "explain")  # one file of planning_parts each
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def measured(figures: Figures, effort: Effort) -> Measured:
 def main() -> None:
     """Measure and print."""
     chosen = options(__doc__ or "")
-    slices, effort = 1000, Effort(generations=15, episodes=4, held_out=40)
+    slices, effort = 600, Effort(generations=12, episodes=3, held_out=30)
     if chosen.quick:
         slices, effort = 250, Effort(generations=4, episodes=2, held_out=10, shifted=4)
     report = Report(f"tuning on fic, {effort.held_out} held-out logs of {slices} slices")

@@ -278,8 +278,8 @@ def _ratios(cases: list[Case], answers: Answers) -> Iterator[float]:
 
 def _programs(report: Report, answers: Answers) -> None:
     jobs = [program(100, 8, seed, deep=deep) for seed in range(PROGRAMS) for deep in (True, False)]
-    took = statistics.median(seconds(job.plan) for job in jobs) * MILLIS
-    blind = statistics.median(seconds(job.blind_seconds) for job in jobs) * MILLIS
+    took = _median_of_best_ms([job.plan for job in jobs])
+    blind = _median_of_best_ms([job.blind_seconds for job in jobs])
     report.add("dag100_ms", took, "ms", baseline=blind, at_most=10.0)
     gains = [1 - job.plan().seconds / job.blind_seconds() for job in jobs]
     report.add("setup_gain", statistics.mean(gains), "", at_least=0.08)
@@ -291,6 +291,11 @@ def _programs(report: Report, answers: Answers) -> None:
             ratios.append(job.plan().seconds / known)
     if ratios:
         report.add("dag10_ratio", statistics.mean(ratios), "x", at_most=1.05)
+
+
+def _median_of_best_ms(calls: list[Callable[[], object]]) -> float:
+    """Return the median over cases, each the best of three: the rest is what else the core did."""
+    return statistics.median(min(seconds(call) for _ in range(3)) for call in calls) * MILLIS
 
 
 def _median_ms(call: Callable[[], object]) -> float:

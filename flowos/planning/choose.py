@@ -77,7 +77,7 @@ def choose(
         weights: How much each feature of a place counts.
         speeds: Engine model -> how much of the slice's work it does in a second, or for a joule.
     """
-    draft = Draft(pool, avoid, closed, weights, speeds)
+    draft = Draft(pool, avoid, closed, weights, speeds, joined)
     chosen: dict[str, Chosen] = {}
     order = demand.engines
     if len(order) > 1:
@@ -131,7 +131,7 @@ def _choose_role(
     draft: Draft, want: Want, near: Sequence[Chosen], spread: str, seed: int
 ) -> list[Pick] | None:
     stock = draft.pool.stock(want.wares)
-    for wake in (False, True):
+    for wake in (True,) if stock.free_off and _may_wake(draft, want, stock) else (False, True):
         if wake and not stock.free_off:
             return None
         draft.wake = wake
@@ -151,6 +151,15 @@ def _choose_role(
     return None
 
 
+def _may_wake(draft: Draft, want: Want, stock: Stock) -> bool:
+    """Whether an engine may be woken though powered ones would do, for what that saves."""
+    weights = draft.weights
+    saved = weights.load + weights.evict if want.bitstream else 0.0
+    if draft.speeds and stock.mixed:
+        saved += weights.speed
+    return weights.wake < saved
+
+
 def _packed(
     draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen], seed: int
 ) -> list[Pick] | None:
@@ -167,30 +176,28 @@ def _packed(
 # -- one node
 
 
-def _one_node(
-    draft: Draft, want: Want, stock: Stock, seed: int, *, joined: bool = False
-) -> list[Pick] | None:
+def _one_node(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
     """The node with the least score; among equals the one with the tightest host."""
-    ranked = _ranked(draft, want, stock, seed, joined=joined)
+    ranked = _ranked(draft, want, stock, seed)
     if not ranked:
         return None
     _, _, number, picked = _one_of(draft, ranked, seed)
     return [(number, picked)]
 
 
-def _ranked(
-    draft: Draft, want: Want, stock: Stock, seed: int, *, joined: bool = False
-) -> list[Scored]:
+def _ranked(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Scored]:
     """Return nodes with room for the whole role, the best first."""
-    scorer = Scorer(draft, want, stock, joined=joined)
     if want.bitstream:
         found = _loaded_nodes(draft, want, stock)
-    elif scorer.minds_fragments:
+    elif draft.minds_fragments():
         found = _ends(draft, want, stock, _FEW if seed else _ENDS)
-    elif draft.touched or draft.wake or scorer.speeds:
-        found = _climb(draft, want, stock, _FEW)
+    elif draft.speeds and stock.mixed:
+        found = _of_each_make(draft, want, stock)
+    elif draft.touched or draft.wake:
+        found = _climb(draft, want, stock, _FEW if seed or draft.wake else _ENDS)
     else:
         return _first_ones(draft, want, stock, _FEW if seed else 1)
+    scorer = Scorer(draft, want, stock)
     ranked: list[Scored] = []
     for number, mask in found:
         picked = _positions(draft, want, number, mask, want.count)
@@ -202,6 +209,12 @@ def _ranked(
 
 def _first_ones(draft: Draft, want: Want, stock: Stock, few: int) -> list[Scored]:
     """The ladder's order is the order of preference, where nothing was taken off it."""
+    if few == 1 and not (want.cpu_millis or want.memory_bytes or want.together == "switch"):
+        number = stock.on.first(want.count)
+        if number is None:
+            return []
+        mask = draft.pool.free[number].on & stock.mask(draft.site(number))
+        return [(0.0, 0, number, _positions(draft, want, number, mask, want.count))]
     climbing = _climb(draft, want, stock, few)
     found = list(islice(climbing, 1))
     if found and few > 1 and not (draft.pool.divided and not _is_afar(draft, found[0][0])):
@@ -250,6 +263,16 @@ def _climb(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
             found += 1
             if found >= few:
                 break
+
+
+def _of_each_make(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
+    """Yield nodes with room for the whole role, a few of those with the same engines."""
+    found: dict[tuple[int, ...], int] = {}
+    for number, mask in _climb(draft, want, stock, _LOOKED_AT_MAX):
+        makes = draft.site(number).makes
+        found[makes] = found.get(makes, 0) + 1
+        if found[makes] <= _FEW:
+            yield number, mask
 
 
 def _ends(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
@@ -334,9 +357,8 @@ def _loaded_nodes(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
 
 def _positions(draft: Draft, want: Want, number: int, mask: Mask, count: int) -> Mask:
     """Return `count` engines out of a mask: powered before off, loaded before empty, in order."""
-    site = draft.site(number)
     if want.together == "switch":
-        mask = _leaf_mask(site, mask, count) or mask
+        mask = _leaf_mask(draft.site(number), mask, count) or mask
     if mask.bit_count() == count:
         return mask
     free = draft.pool.free[number]
@@ -344,7 +366,10 @@ def _positions(draft: Draft, want: Want, number: int, mask: Mask, count: int) ->
     if want.bitstream:
         loaded = dict(free.loaded)
         warm = [loaded.get(want.bitstream, 0), loaded.get("", 0), -1]
-        tiers = [power & heat for power in tiers for heat in warm]
+        if draft.weights.wake < draft.weights.load:
+            tiers = [power & heat for heat in warm for power in tiers]
+        else:
+            tiers = [power & heat for power in tiers for heat in warm]
     picked = 0
     for tier in tiers:
         left = mask & tier & ~picked
@@ -731,7 +756,7 @@ def _hosts(
             continue
         if usable(number):
             # Its engines are in use, by this very plan.
-            yield entry(number, min(draft.pool.free[number].calm, 1), cpu)
+            yield entry(number, min(draft.pool.free[number].calm, 2), cpu)
     hosts = draft.pool.hosts
     found = 0
     if not minds:
@@ -743,7 +768,7 @@ def _hosts(
                     return
         return
     last = 0
-    for calm, number in hosts.ends(0, host.cpu_millis, max(few, 3 * _FEW), fits):
+    for calm, number in hosts.ends(0, host.cpu_millis, max(few, _FEW), fits):
         if calm != last and found >= few and not last:
             return  # enough nodes have no engines to strand
         last = calm

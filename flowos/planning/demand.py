@@ -129,6 +129,12 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
     }
     for role, host in spec.hosts.items():
         counts.setdefault(role, max(host.count, 1))
+    for wish in spec.circuits:
+        if wish.shape in (Shape.TORUS, Shape.EXPLICIT) and wish.roles[0] in spec.engines:
+            # Whichever choice is taken must have the ranks that the shape names.
+            role = wish.roles[0]
+            for choice in spec.engines[role].choices:
+                lanes_at_least(wish, sizes.get(role) or choice.count)
     lanes = _lanes_at_each(spec.circuits, counts, _kin_of(spec))
     engines = tuple(
         tuple(_want(pool, spec, role, choice, sizes, lanes) for choice in wish.choices)

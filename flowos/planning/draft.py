@@ -28,11 +28,12 @@ class Draft:
         weights: How much each feature of a place counts.
         speeds: Engine model -> how much of the slice's work it does in a second, or for a joule;
             models that are not named count as the fastest.
+        joined: Roles that circuits join.
     """
 
     __slots__ = (
-        "closed", "devices", "hosts", "loads", "parts", "pool", "speeds", "taken", "touched",
-        "wake", "weights",
+        "closed", "devices", "hosts", "joined", "loads", "parts", "pool", "speeds", "taken",
+        "touched", "wake", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -42,10 +43,12 @@ class Draft:
         closed: Iterable[int] = (),
         weights: Weights = DEFAULT,
         speeds: Mapping[str, float] = NO_SPEEDS,
+        joined: Collection[str] = (),
     ) -> None:
         self.pool = pool
         self.weights = weights
         self.speeds = speeds
+        self.joined = joined
         self.taken: dict[int, Mask] = {}
         self.parts: dict[tuple[int, int], int] = {}
         self.loads: dict[tuple[int, int], str] = {}
@@ -76,7 +79,7 @@ class Draft:
 
     def copy(self) -> "Draft":
         """Return a draft that can be thrown away."""
-        other = Draft(self.pool, weights=self.weights, speeds=self.speeds)
+        other = Draft(self.pool, (), (), self.weights, self.speeds, self.joined)
         other.taken, other.parts, other.hosts = (
             self.taken.copy(),
             self.parts.copy(),

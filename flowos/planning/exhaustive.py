@@ -478,6 +478,7 @@ class _Search:
 
         def grow(line: list[Ports]) -> Iterator[tuple[str, ...]]:
             if len(line) == len(labels):
+                self.step()  # they are all held at once below: of 32 engines too many for any memory
                 taken = {label: iter(group) for label, group in kinds.items()}
                 yield tuple(next(taken[label]) for label in line)
                 return

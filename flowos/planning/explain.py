@@ -122,21 +122,21 @@ def _out_of_service(pool: Pool, sort: str) -> dict[int, Mask]:
 
 def _ported(pool: Pool, site: Site, mask: Mask) -> Mask:
     """Return the engines that have a free lane, one way or the other, over what is in service."""
-    view = pool.view
+    cell, taken, spoken, shut = pool.view.cell, pool.view.lanes_taken, pool.spoken, pool.shut
     found = 0
     for position, engine in enumerate(site.engines):
         if not mask >> position & 1:
             continue
-        for name in view.cell.links_at.get(engine, ()):
-            link = view.cell.links[name]
-            other = link.b_thing if link.a_thing == engine else link.a_thing
-            if pool.shut and (f"link/{name}" in pool.shut or f"switch/{other}" in pool.shut):
-                continue
-            taken = [
-                view.lanes_taken.get((name, way), 0) | pool.spoken.get((name, way), 0)
-                for way in ("fwd", "rev")
-            ]
-            if min(bits.bit_count() for bits in taken) < link.lanes:
+        for name in cell.links_at.get(engine, ()):
+            link = cell.links[name]
+            if shut:
+                other = link.b_thing if link.a_thing == engine else link.a_thing
+                if f"link/{name}" in shut or f"switch/{other}" in shut:
+                    continue
+            ahead, back = (name, "fwd"), (name, "rev")
+            if (taken.get(ahead, 0) | spoken.get(ahead, 0)).bit_count() < link.lanes or (
+                taken.get(back, 0) | spoken.get(back, 0)
+            ).bit_count() < link.lanes:
                 found |= 1 << position
                 break
     return found

@@ -11,7 +11,7 @@ engines to a piece that fits once; here what that piece can take when it comes a
 which sees CPU run out before it has. And the usual pieces are counted here, not given.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, NamedTuple
 
 from flowos.model.cell import WHOLE_MILLIS
@@ -61,7 +61,7 @@ class Usual:
         counts: How often each piece is there now.
     """
 
-    __slots__ = ("_churn", "_memo", "_of_node", "_usual", "counts")
+    __slots__ = ("_changes", "_churn", "_memo", "_of_node", "_usual", "counts")
 
     def __init__(self) -> None:
         self.counts: dict[Piece, int] = {}
@@ -69,6 +69,7 @@ class Usual:
         self._usual: dict[str, list[tuple[Piece, int]]] = {}
         self._churn = 0
         self._memo: dict[Room, float] = {}
+        self._changes: dict[Hashable, float] = {}
 
     def note(self, number: int, pieces: tuple[Piece, ...]) -> None:
         """Take in what is on a node now, in place of what was there."""
@@ -96,6 +97,7 @@ class Usual:
             return
         self._churn = 0
         self._memo.clear()
+        self._changes.clear()
         self._usual = {}
         enough = _COVERED * total
         for piece, count in sorted(self.counts.items(), key=lambda e: (-e[1], e[0]))[:_KINDS_MAX]:
@@ -107,6 +109,15 @@ class Usual:
     def known(self) -> bool:
         """Whether anything is there to learn from."""
         return bool(self._usual)
+
+    def recall(self, key: Hashable, work_out: Callable[[], float]) -> float:
+        """Return what follows from the usual pieces alone, worked out once until they change."""
+        value = self._changes.get(key)
+        if value is None:
+            if len(self._changes) > _MEMO_MAX:
+                self._changes.clear()
+            value = self._changes[key] = work_out()
+        return value
 
     def stranded(self, room: Room) -> float:
         """Return how many engines' worth of a node's room the usual pieces cannot take.

@@ -150,25 +150,14 @@ class Graph:
             if link.b_thing == end:
                 yield Port(even + 1, even, self.heads[even + 1], link.a_thing)
 
-    def arc(self, link: str, direction: str) -> int | None:
-        """Return the number of a link's arc, or None where neither a search nor a port asked."""
-        even = self._arc_of.get(link)
-        return None if even is None else even + (direction != FWD)
-
-    def known(self, link: str, direction: str) -> int:
-        """Return the number of an arc that is between switches, or that `ports` has told of."""
-        return self._arc_of[link] + (direction != FWD)
-
-    def direction(self, arc: int) -> str:
-        """Return "fwd" or "rev"."""
-        return REV if arc & 1 else FWD
-
     def card(self, arc: int, lanes: Lanes) -> Arc:
         """Return the record that says: these lanes of this arc. The same for the same."""
         cards = self.cards[arc]
         found = cards.get(lanes)
         if found is None:
-            numbers = tuple(n for n in range(lanes.bit_length()) if lanes >> n & 1)
+            most = lanes.bit_length()
+            single = not lanes & lanes - 1
+            numbers = (most - 1,) if single else tuple([n for n in range(most) if lanes >> n & 1])
             direction = REV if arc & 1 else FWD
             found = cards[lanes] = Arc(self.links[arc >> 1].name, direction, numbers)
         return found
@@ -374,7 +363,11 @@ class Graph:
     def _put(self, arc: int, free: Lanes) -> None:
         before = self.free[arc]
         self.free[arc] = free
-        if self._levels is not None and arc < self.trunk_arcs:
+        if (
+            self._levels is not None
+            and arc < self.trunk_arcs
+            and before.bit_count().bit_length() != free.bit_count().bit_length()
+        ):
             self._levels.changed(arc, before, free)
 
     def _free_now(self, arc: int) -> Lanes:

@@ -70,7 +70,9 @@ class Landmarks:
         """Return `bound` to one switch, as a function of the other: quicker for many."""
         rows = self._rows
         last = rows[goal]
-        return lambda here: max([a - b if a > b else b - a for a, b in zip(rows[here], last)])  # noqa: B905
+        return lambda here: max(
+            [a - b if a > b else b - a for a, b in zip(rows[here], last, strict=True)]
+        )
 
     def nearest(self, goal: int, others: Iterable[int]) -> tuple[int, int]:
         """Return the least `bound` from any of several switches to one, and the first such one."""

@@ -272,6 +272,7 @@ def rank_order(
     hops: Callable[[str, str], int],
     traffic: Mapping[tuple[int, int], int] | None = None,
     seed: int = 0,
+    shakes: int | None = None,
 ) -> Sequence[int]:
     """Return which engine gets which rank so that the circuits of a shape cross few switches.
 
@@ -281,9 +282,11 @@ def rank_order(
     Args:
         shape: How the engines of one role are joined.
         leaves: The leaf switch of each engine, in the order they have now.
-        hops: Links between two leaves, symmetric, 0 for the same; asked once for each two.
+        hops: Links between two leaves, symmetric, 0 for the same; asked once for each two, and
+            not at all where that makes no difference.
         traffic: For circuits that no shape tells, bytes (or lanes) from rank to rank.
         seed: As in `place_tasks`; only with traffic.
+        shakes: The same.
 
     Returns:
         Rank -> position in `leaves`.
@@ -296,12 +299,14 @@ def rank_order(
     for position, leaf in enumerate(leaves):
         members.setdefault(leaf, []).append(position)
     names = list(members)
+    if traffic is None and shape is Shape.RING and len(names) <= _SAME_ROUND:
+        return [position for positions in members.values() for position in positions]
     apart = [[0] * len(names) for _ in names]
     for a, one in enumerate(names):
         for b in range(a):
             apart[a][b] = apart[b][a] = hops(one, names[b])
     if traffic is not None:
-        return _by_traffic(traffic, leaves, names, apart, seed)
+        return _by_traffic(traffic, leaves, names, apart, seed, shakes)
     if shape is Shape.STAR:
         sizes = [len(members[name]) for name in names]
         totals = [sum(d * s for d, s in zip(row, sizes, strict=True)) for row in apart]
@@ -316,12 +321,13 @@ def _by_traffic(
     names: Sequence[str],
     apart: Matrix,
     seed: int,
+    shakes: int | None,
 ) -> Sequence[int]:
     number = {name: n for n, name in enumerate(names)}
     of = [number[leaf] for leaf in leaves]
     rows = [[row[leaf] for leaf in of] for row in apart]
     distance = [rows[leaf] for leaf in of]
-    found = place_tasks(traffic, distance, seed)
+    found = place_tasks(traffic, distance, seed, shakes)
     unchanged = range(len(leaves))
     better = hop_bytes(traffic, distance, found) < hop_bytes(traffic, distance, unchanged)
     return found if better else unchanged
@@ -334,8 +340,6 @@ def _tour(apart: Matrix) -> list[int]:
     """
     count = len(apart)
     tour = list(range(count))
-    if count <= _SAME_ROUND:
-        return tour
     better = True
     while better:
         better = False

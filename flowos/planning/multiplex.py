@@ -18,7 +18,7 @@ from flowos.model.placement import Unplaceable
 from flowos.model.slice import Reason
 from flowos.planning.turns import Plan, Program, by_rank, improved, inserted, listed
 
-_STICKS: Final = (1.0, 3.0, 0.5)  # loads that another bitstream must be worth; each is tried
+_STICKS: Final = (2.0, 1.0, 0.5)  # loads that another bitstream must be worth, the best first
 _TRIES_MAX: Final = 1600  # of 10 tasks: 15 ms, and within 5 % of the optimum
 _TRIES_EACH: Final = 100  # fewer are better spent on one start
 _TRIED: Final = 500_000  # tries times tasks squared beyond that: 3 ms of 100 tasks
@@ -200,10 +200,11 @@ def multiplex(
     count = len(tasks)
     if tries is None:
         tries = max(1, min(_TRIES_MAX, _TRIED // (count * count)))
-    found = filter(None, [inserted(program), *(listed(program, stick) for stick in _STICKS)])
-    starts = sorted(found, key=lambda plan: plan.seconds)
-    # Where there are tries enough, what each way of listing found is improved on its own.
-    del starts[1 if tries < _TRIES_EACH * len(starts) else len(starts) :]
+    # Where there are tries enough, what each way of listing finds is improved on its own.
+    many = tries >= _TRIES_EACH * (1 + len(_STICKS))
+    sticks = _STICKS if many else _STICKS[:1]
+    found = filter(None, [inserted(program), *(listed(program, stick) for stick in sticks)])
+    starts = sorted(found, key=lambda plan: plan.seconds)[: None if many else 1]
     best = min(
         (
             improved(program, plan, bound, seed + turn, tries // len(starts), alone=False)

@@ -16,10 +16,24 @@ from flowos.model.slice import Constraints
 from flowos.planning.graph import NO_SWITCH, Graph
 from flowos.planning.ways import direct
 
-_ROUNDS: Final = 24  # most that agree at all do within ten
-_PATIENCE: Final = 8  # rounds without a lane less in dispute
+_ROUNDS: Final = 60  # most that agree at all do within ten
+_PATIENCE: Final = 20  # rounds without a lane less in dispute
 _PRESENT: Final = 1.0  # what a lane too many costs now, in links
-_PAST: Final = 0.5  # what a dispute adds for good
+_PAST: Final = 0.2  # what a dispute adds for good
+STEPS_MAX: Final = 40_000  # for one plan: 60 ms. All that agree in small cells need a tenth of it.
+
+
+class Effort:
+    """How much a plan may still negotiate; all its tries draw on one.
+
+    Attributes:
+        steps: Switches that may still be looked at; each costs 1 to 2 us.
+    """
+
+    __slots__ = ("steps",)
+
+    def __init__(self, steps: int = STEPS_MAX) -> None:
+        self.steps = steps
 
 
 class Net(NamedTuple):
@@ -30,19 +44,22 @@ class Net(NamedTuple):
     lanes: int
 
 
-def negotiate(graph: Graph, nets: Sequence[Net], bounds: Constraints) -> list[list[int]] | None:
+def negotiate(
+    graph: Graph, nets: Sequence[Net], bounds: Constraints, effort: Effort | None = None
+) -> list[list[int]] | None:
     """Return arcs for every net so that no arc is given more lanes away than are free.
 
     Args:
         graph: What is free for all of them together.
         nets: In any order; the answer is in the same.
         bounds: On each way's links and latency.
+        effort: What is left of it, and is used up here.
 
     Returns:
         None where no agreement was reached, which is no proof that there is none. Ways may be
         longer than the shortest: that is the price of the agreement.
     """
-    bargain = _Bargain(graph, bounds)
+    bargain = _Bargain(graph, bounds, effort or Effort())
     ways: list[list[int]] = []
     for net in nets:
         way = bargain.way(net)
@@ -77,8 +94,9 @@ def negotiate(graph: Graph, nets: Sequence[Net], bounds: Constraints) -> list[li
 class _Bargain:
     """Who wants how much of each arc, and what that has cost so far."""
 
-    def __init__(self, graph: Graph, bounds: Constraints) -> None:
+    def __init__(self, graph: Graph, bounds: Constraints, effort: Effort) -> None:
         self._graph = graph
+        self._effort = effort
         self._bounds = bounds
         self._wanted: Counter[int] = Counter()
         self._past: Counter[int] = Counter()
@@ -113,7 +131,10 @@ class _Bargain:
         return past * (1.0 + _PRESENT * self._turn * over) if over > 0 else past
 
     def way(self, net: Net) -> list[int] | None:
-        """Return the cheapest way within the bounds, whoever else wants its lanes."""
+        """Return the cheapest way within the bounds, whoever else wants its lanes.
+
+        None where there is none, or the effort is spent.
+        """
         graph, lanes = self._graph, net.lanes
         goals = self._at(net.target, lanes, leaving=False)
         starts = self._at(net.source, lanes, leaving=True) if goals else {}
@@ -140,8 +161,9 @@ class _Bargain:
             came.append((-1, arc))
             price = self.cost(arc, lanes)
             heappush(heap, (price, 1, price, graph.ns[arc], NO_SWITCH, len(came) - 1, arc))
-        while heap:
+        while heap and self._effort.steps > 0:
             _, hops, cost, ns, here, entry, arc = heappop(heap)
+            self._effort.steps -= 1 + len(graph.near[here]) if here != NO_SWITCH else 1
             if here == NO_SWITCH:
                 return _unwound(came, entry)
             key = (here, hops if narrow else 0)

@@ -6,14 +6,16 @@ from typing import Final, NamedTuple
 
 from flowos.model.errors import SpecError
 from flowos.model.placement import Decision, Unplaceable, attached_to
-from flowos.model.slice import Reason, SliceSpec
+from flowos.model.slice import CircuitWish, Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
 from flowos.planning.affinity import weighed
 from flowos.planning.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
 from flowos.planning.demand import Demand, Want, demand_of
 from flowos.planning.exact import Verdict, assign
 from flowos.planning.exhaustive import Found
+from flowos.planning.negotiate import Effort
 from flowos.planning.pool import NOWHERE, Mask, Pool, Site
+from flowos.planning.ranks import ranked
 from flowos.planning.reason import last_word
 from flowos.planning.refuse import (
     never_engines,
@@ -88,6 +90,7 @@ def plan(
     answer: Unplaceable | None = None
     first: tuple[Selection, _Ends, Blocked] | None = None
     closed: set[int] = set()
+    effort = Effort()
     for _ in range(_SETS_MAX if joined else 1):
         selection = _select(
             pool, demand, spec.constraints.spread, joined, seed, avoid, closed, weights
@@ -95,9 +98,11 @@ def plan(
         if isinstance(selection, Unplaceable):
             answer = answer or selection
             break
-        ends = _ends(pool, demand, selection)
+        ends = _ends(pool, demand, selection, spec.circuits)
         wishes = wishes_of(spec.circuits, ends.circuits) if joined else []
-        routed = _route(pool, spec, selection, ends, wishes, name=name, seed=seed, avoid=avoid)
+        routed = _route(
+            pool, spec, selection, ends, wishes, name=name, seed=seed, avoid=avoid, effort=effort
+        )
         if isinstance(routed, Routed):
             return _decision(pool, demand, selection, ends, routed)
         if answer is None:
@@ -106,7 +111,9 @@ def plan(
         closed |= _used(pool, selection, routed.wish, ends)
     assert answer is not None, "at least one set was tried"
     if first is not None:
-        reseated = _reseat(pool, demand, spec, *first, name=name, seed=seed, avoid=avoid)
+        reseated = _reseat(
+            pool, demand, spec, *first, name=name, seed=seed, avoid=avoid, effort=effort
+        )
         if reseated is not None:
             return reseated
 
@@ -210,7 +217,9 @@ def _hosted(draft: Draft, want: Want, number: int, mask: Mask) -> bool:
 # -- circuits
 
 
-def _ends(pool: Pool, demand: Demand, selection: Selection) -> _Ends:
+def _ends(
+    pool: Pool, demand: Demand, selection: Selection, circuits: Sequence[CircuitWish]
+) -> _Ends:
     engines: dict[str, tuple[str, ...]] = {}
     for wants in demand.engines:  # in the user's order
         role = wants[0].role
@@ -225,7 +234,9 @@ def _ends(pool: Pool, demand: Demand, selection: Selection) -> _Ends:
                 names.extend(site.engines)
             else:
                 names.extend(name for n, name in enumerate(site.engines) if mask >> n & 1)
-        engines[role] = tuple(names)
+        # Sorted by leaf: on one leaf, where most gangs are, no order is better than another.
+        apart = len(picks) > 1 and _rank(pool, *picks[0])[0] != _rank(pool, *picks[-1])[0]
+        engines[role] = ranked(pool, circuits, role, names) if apart else tuple(names)
     return _Ends(engines, {**selection.hosts, **engines})
 
 
@@ -246,6 +257,7 @@ def _route(
     name: str,
     seed: int,
     avoid: Collection[str],
+    effort: Effort,
 ) -> Routed | Blocked:
     if not wishes:
         return Routed((), ())
@@ -256,8 +268,9 @@ def _route(
         for engine in engines
     }
     return route(
-        pool, wishes, whole=whole, name=name, bounds=spec.constraints, seed=seed, avoid=avoid
-    )
+        pool, wishes, whole=whole, name=name, bounds=spec.constraints, seed=seed, avoid=avoid,
+        effort=effort,
+    )  # fmt: skip
 
 
 def _reseat(
@@ -271,16 +284,28 @@ def _reseat(
     name: str,
     seed: int,
     avoid: Collection[str],
+    effort: Effort,
 ) -> Decision | None:
     """Try the same engines in other ranks, and a few others in their places."""
 
     def lay(engines: Mapping[str, tuple[str, ...]]) -> Routed | Blocked:
         seats = _Ends(dict(engines), {**selection.hosts, **engines})
         wishes = wishes_of(spec.circuits, seats.circuits)
-        return _route(pool, spec, selection, seats, wishes, name=name, seed=seed, avoid=avoid)
+        return _route(
+            pool, spec, selection, seats, wishes, name=name, seed=seed, avoid=avoid, effort=effort
+        )
 
     wants = {role: chosen.want for role, chosen in selection.engines.items()}
-    found = reseat(pool, wants, ends.engines, blocked, lay, avoid=avoid, seed=seed)
+    wishes = wishes_of(spec.circuits, ends.circuits)
+    joined = sum(max(len(wish.targets), len(wish.sources)) for wish in wishes)
+    hosts = [
+        (pool.numbers[node], host.cpu_millis, host.memory_bytes)
+        for host in demand.hosts
+        for node in selection.hosts[host.role]
+    ]
+    found = reseat(
+        pool, wants, ends.engines, blocked, lay, joined=joined, hosts=hosts, avoid=avoid, seed=seed
+    )
     if found is None:
         return None
     seats = _Ends(dict(found.engines), {**selection.hosts, **found.engines})

@@ -17,6 +17,7 @@ from flowos.planning.stock import (
     AFAR,
     CLOSED,
     NOWHERE,
+    PLACE,
     Free,
     Ladder,
     Make,
@@ -43,6 +44,7 @@ _MEMO_MAX: Final = 20_000  # a stream of requests that differ each time ends her
 _STOCK_ENTRIES_MAX: Final = 1_000_000  # about 40 MB of sorted keys over all stocks
 
 Direction: TypeAlias = str  # "fwd" or "rev"
+_OF_NODES: Final = frozenset(("engine", "share", "host", "node"))  # kinds of units
 _HOST: Final = slice(3, 7)  # of `Free`: all that is not of engines alone
 
 
@@ -68,7 +70,6 @@ class Pool:
         pod_of: Leaf -> its pod; "" = it is in none.
         pods: Pod -> its leaves.
         leaf_engines: At least as many as the engines on any leaf.
-        hosts: Nodes by `Free.calm`, for host resources alone.
         cpu_millis: Free CPU of the whole cell.
         memory_bytes: Free memory of the whole cell.
         loaded: Bitstream reference -> node number -> which engines have it.
@@ -148,6 +149,26 @@ class Pool:
             return None
         return site, site.engines.index(engine)
 
+    @property
+    def hosts(self) -> Ladder:
+        """Nodes by `Free.calm`, for host resources alone; brought up to date when asked for."""
+        for number in self._unhosted:
+            place = self._tags[number] & PLACE
+            was = self._hosted.pop(number, None)
+            if was is not None:
+                self._hosts.take(was.calm, was, place)
+            free = self.free[number]
+            if free.cpu_millis >= 0:
+                self._hosts.put(free.calm, free, place)
+                self._hosted[number] = free
+        self._unhosted.clear()
+        return self._hosts
+
+    def _restart_hosts(self) -> None:
+        self._hosts = Ladder()
+        self._hosted: dict[int, Free] = {}
+        self._unhosted = {site.number for site in self.sites if site is not None}
+
     def kinds(self, site: Site) -> tuple[tuple[str, Mask], ...]:
         """Return the kinds of a node's engines, and which are of each."""
         found = self._kinds.get(site.makes)
@@ -208,9 +229,10 @@ class Pool:
         self._units.clear()  # the set stays the view's listener
         numbers: set[int] = set()
         for unit in units:
-            kind, place, *_ = unit.split("/", 2)
-            if kind in ("engine", "share", "host", "node"):
-                number = self.numbers.get(place)
+            words = unit.split("/", 2)
+            kind = words[0]
+            if kind in _OF_NODES:
+                number = self.numbers.get(words[1])
                 if number is not None:
                     numbers.add(number)
             else:
@@ -218,7 +240,7 @@ class Pool:
                 if self._graph is not None:
                     self._graph.changed(unit)
         self._uncounted |= numbers
-        for number in numbers:
+        for number in sorted(numbers):  # which turn each gets must not hang on the sets' order
             site, before = self.sites[number], self.free[number]
             assert site is not None, "numbers names living sites only"
             after = self._read(site)
@@ -244,48 +266,35 @@ class Pool:
                     del self.spoken[key]
 
     def _replace(self, site: Site, before: Free, after: Free) -> None:
+        number = site.number
+        tag = latest = self._tags[number]
         if after.on & ~before.on:
-            self._remove(site, before)
             self.turn += 1
-            afar = self._tags[site.number] >= AFAR
-            self._tags[site.number] = tag_of(site.number, self.turn, afar=afar)
-            self._insert(site, after)
-            return
-        if before[_HOST] != after[_HOST]:
-            self._remove(site, before)
-            self._insert(site, after)
-            return
-        # Most claims are of engines alone, and leave the node's place among hosts as it is.
-        self.free[site.number] = after
-        tag = self._tags[site.number]
-        for stock in self._stocks.values():
-            stock.replace(site, before, after, tag)
+            latest = self._tags[number] = tag_of(number, self.turn, afar=tag >= AFAR)
+        self._move(site, before, after, tag, latest)
 
-    def _remove(self, site: Site, free: Free) -> None:
-        tag = self._tags[site.number]
+    def _move(self, site: Site, before: Free, after: Free, tag: int, latest: int) -> None:
+        number = site.number
+        self.free[number] = after
         for stock in self._stocks.values():
-            stock.take(site, free, tag)
-        if free.cpu_millis >= 0:
-            self.hosts.take(free.calm, free, tag)
-            self.cpu_millis -= free.cpu_millis
-            self.memory_bytes -= free.memory_bytes
-        for reference, _ in free.loaded:
-            there = self.loaded[reference]
-            del there[site.number]
-            if not there:
-                del self.loaded[reference]
-
-    def _insert(self, site: Site, free: Free) -> None:
-        self.free[site.number] = free
-        tag = self._tags[site.number]
-        for stock in self._stocks.values():
-            stock.put(site, free, tag)
-        if free.cpu_millis >= 0:
-            self.hosts.put(free.calm, free, tag)
-            self.cpu_millis += free.cpu_millis
-            self.memory_bytes += free.memory_bytes
-        for reference, mask in free.loaded:
-            self.loaded.setdefault(reference, {})[site.number] = mask
+            stock.replace(site, before, after, tag, latest)
+        if before[_HOST] == after[_HOST]:
+            return  # most claims are of engines alone
+        self._unhosted.add(number)
+        if before.cpu_millis >= 0:
+            self.cpu_millis -= before.cpu_millis
+            self.memory_bytes -= before.memory_bytes
+        if after.cpu_millis >= 0:
+            self.cpu_millis += after.cpu_millis
+            self.memory_bytes += after.memory_bytes
+        if before.loaded != after.loaded:
+            for reference, _ in before.loaded:
+                there = self.loaded[reference]
+                del there[number]
+                if not there:
+                    del self.loaded[reference]
+            for reference, mask in after.loaded:
+                self.loaded.setdefault(reference, {})[number] = mask
 
     # -- reading the view
 
@@ -313,7 +322,7 @@ class Pool:
         self.leaf_engines = 0
         self._on_leaf: dict[str, int] = {}
         self.pods: dict[str, list[str]] = {}
-        self.hosts = Ladder()
+        self._restart_hosts()
         self.cpu_millis = self.memory_bytes = 0
         self.loaded: dict[str, dict[int, Mask]] = {}
         self._stocks: dict[Wares, Stock] = {}
@@ -367,23 +376,22 @@ class Pool:
             if self.divided and place % parts != part
         )
         self.leaves_afar = afar if by_leaf else frozenset()
-        self.hosts = Ladder()
+        self._restart_hosts()
         self._stocks.clear()
-        for site, free in zip(self.sites, self.free, strict=True):
+        for site in self.sites:
             if site is None:
                 continue
             key = site.leaves[0][0] if by_leaf and site.leaves else site.name
             turn = turn_of(self._tags[site.number])
-            tag = self._tags[site.number] = tag_of(site.number, turn, afar=key in afar)
-            if free.cpu_millis >= 0:
-                self.hosts.put(free.calm, free, tag)
+            self._tags[site.number] = tag_of(site.number, turn, afar=key in afar)
 
     def _survey(self, name: str) -> None:
         """See anew what there is at a node: it came, changed or went."""
         number = self.numbers.get(name)
         old = None if number is None else self.sites[number]
         if old is not None:
-            self._remove(old, self.free[old.number])
+            tag = self._tags[old.number]
+            self._move(old, self.free[old.number], CLOSED, tag, tag)
             for stock in self._stocks.values():
                 stock.dismiss(old)
             for make in old.makes:
@@ -420,7 +428,8 @@ class Pool:
                 self.leaf_engines = max(self.leaf_engines, here)
         for stock in self._stocks.values():
             stock.admit(site, node)
-        self._insert(site, self._read(site))
+        tag = self._tags[number]
+        self._move(site, CLOSED, self._read(site), tag, tag)
 
     def _site(self, number: int, node: Node) -> Site:
         cell = self.view.cell
@@ -506,27 +515,35 @@ class Pool:
         on = off = 0
         parts: list[tuple[int, int]] = []
         bit = 1
+        plain = not (wanted or shares)
         for position, unit in enumerate(site.units):
-            if wanted and wanted.get(unit):
+            names = holders.get(unit)
+            if names is None and plain:
+                on |= bit
+            elif wanted and wanted.get(unit):
                 pass
-            elif unit in holders:
+            elif names is not None:
                 # A plan of ours that wakes the engine stands beside the one that keeps it off.
-                names = holders[unit]
                 if names[0].startswith(OFF) and site.engines[position] not in shares:
                     off |= bit * all(name.startswith(OFF) for name in names)
-            elif not shares or site.engines[position] not in shares:
+            elif site.engines[position] not in shares:
                 on |= bit
             elif self.makes[site.makes[position]].shareable:
                 rest = WHOLE_MILLIS - sum(shares[site.engines[position]].values())
                 if rest > 0:
                     parts.append((position, rest))
             bit <<= 1
-        cpu_millis, memory_bytes = view.free_host(site.name)
+        if site.name in view.hosts:
+            cpu_millis, memory_bytes = view.free_host(site.name)
+        else:
+            node = view.cell.nodes[site.name]
+            cpu_millis, memory_bytes = node.cpu_millis, node.memory_bytes
         if wanted and wanted.get(f"host/{site.name}"):
             cpu_millis = memory_bytes = -1
         calm = 0
         if site.engines:
-            calm = 2 if (on | off).bit_count() == len(site.engines) else 1
+            whole = (on | off).bit_count()
+            calm = 3 if whole == len(site.engines) else 2 if whole else 1
         loaded = self._loaded(site) if site.loads else ()
         return Free(on, off, tuple(parts), cpu_millis, memory_bytes, calm, loaded)
 

@@ -158,8 +158,13 @@ def _takes_enough(draft: Draft, demand: Demand) -> bool:
     fewest = {wants[0].role: min(want.count for want in wants) for wants in demand.engines}
     for host in demand.hosts:
         devices = host.devices(fewest)
-        sites = (site for site in draft.pool.sites if site is not None and site.linked)
-        if devices and host.count > sum(draft.attaches(s.number, devices) for s in sites):
+        takers = (
+            draft.attaches(site.number, devices)
+            for site in draft.pool.sites
+            if site is not None and site.linked and host.at in ("", site.name)
+            if draft.host(site.number)[0] >= 0  # in service
+        )
+        if devices and host.count > sum(takers):
             return False
     return True
 

@@ -18,12 +18,13 @@ from flowos.planning.draft import Draft
 from flowos.planning.pool import NOWHERE, Pool, Site
 from flowos.planning.route import Blocked, Routed, Wish
 
-_CIRCUITS_MAX: Final = 512  # laid over all tries in a small cell: some 50 ms
-_SMALL: Final = 256  # engines; in a larger cell other sets of engines were tried before
+_ENDS_MAX: Final = 512  # that circuits are laid to, over all tries in a small cell: some 50 ms
+_SMALL: Final = 64  # engines; in a larger cell other sets of engines were tried before
 _NEIGHBOURS: Final = 6  # changes looked at before the best of them is made; 12 found fewer
 _NODES_MAX: Final = 64  # whose free engines are looked at
 
 Engines: TypeAlias = Mapping[str, tuple[str, ...]]  # role -> engine ids in rank order
+OnHost: TypeAlias = tuple[int, int, int]  # node number, CPU thousandths, bytes of memory
 Lay: TypeAlias = Callable[[Engines], Routed | Blocked]
 
 
@@ -41,12 +42,14 @@ def reseat(
     blocked: Blocked,
     lay: Lay,
     *,
+    joined: int,
+    hosts: Collection[OnHost] = (),
     avoid: Collection[str] = (),
     seed: int = 0,
 ) -> Reseated | None:
     """Return engines whose circuits can be laid, or None where a few dozen changes found none.
 
-    The larger the cell and the more circuits, the fewer changes are tried; in the end none.
+    The larger the cell and the more its circuits join, the fewer changes are tried; in the end none.
 
     Args:
         pool: Folded by the caller.
@@ -54,12 +57,13 @@ def reseat(
         engines: Those that were chosen.
         blocked: Which of their circuits found no way.
         lay: Lays all circuits of some engines.
+        joined: How many ends they join, each counted as often as a circuit comes to it.
+        hosts: What roles without engines have on nodes, which stays where it is.
         avoid: Units not to use.
         seed: Varies what is tried.
     """
-    share = 1 + len(pool.view.cell.engines) // _SMALL
-    tries = _CIRCUITS_MAX // (blocked.wanted * share)
-    seats = _Seats(pool, wants, avoid)
+    tries = _ENDS_MAX // (joined * (1 + len(pool.view.cell.engines) // _SMALL))
+    seats = _Seats(pool, wants, hosts, avoid)
     seen = {_key(engines)}
     turn = 0
     while tries > 0:
@@ -90,9 +94,16 @@ def _key(engines: Engines) -> tuple[tuple[str, ...], ...]:
 class _Seats:
     """Who could sit where: what a role's engines may be exchanged for."""
 
-    def __init__(self, pool: Pool, wants: Mapping[str, Want], avoid: Collection[str]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        wants: Mapping[str, Want],
+        hosts: Collection[OnHost],
+        avoid: Collection[str],
+    ) -> None:
         self.pool = pool
         self.wants = wants
+        self.hosts = hosts
         self.avoid = avoid
 
     def changes(self, engines: Engines, wish: Wish, seed: int, turn: int) -> Iterator[Engines]:
@@ -130,6 +141,8 @@ class _Seats:
         want = self.wants[role]
         draft = Draft(self.pool, self.avoid)
         draft.wake = True
+        for number, cpu_millis, memory_bytes in self.hosts:
+            draft.take(number, 0, cpu_millis, memory_bytes)
         stock = self.pool.stock(want.wares)
         here: dict[int, None] = {}
         for name, ids in engines.items():

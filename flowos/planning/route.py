@@ -15,7 +15,7 @@ from flowos.model.units import lane_unit
 from flowos.planning.chance import scramble, shuffled
 from flowos.planning.circuits import circuit_of
 from flowos.planning.graph import NO_SWITCH
-from flowos.planning.negotiate import Net, negotiate
+from flowos.planning.negotiate import Effort, Net, negotiate
 from flowos.planning.pool import Pool
 from flowos.planning.shapes import pairs_of
 from flowos.planning.trees import Grown, Mergers, gathered, multicast
@@ -124,6 +124,7 @@ def route(
     bounds: Constraints | None = None,
     seed: int = 0,
     avoid: Collection[str] = (),
+    effort: Effort | None = None,
 ) -> Routed | Blocked:
     """Find lanes for all circuits, or say which could not be had.
 
@@ -135,10 +136,11 @@ def route(
         bounds: On every circuit's links and latency.
         seed: Varies the orders that are tried after the first.
         avoid: Units not to use: lanes, links, switches.
+        effort: How much circuits that are in each other's way may negotiate.
     """
     graph = pool.graph
     graph.tidy()
-    router = Router(pool, whole, name, bounds or Constraints(), seed, avoid)
+    router = Router(pool, whole, name, bounds or Constraints(), seed, avoid, effort)
     mark = graph.mark()
     try:
         graph.leave(avoid)
@@ -175,7 +177,9 @@ class Router:
         bounds: Constraints,
         seed: int,
         avoid: Collection[str] = (),
+        effort: Effort | None = None,
     ) -> None:
+        self.effort = effort
         self.pool = pool
         self.graph = pool.graph
         self.whole = whole
@@ -364,7 +368,7 @@ class Router:
         if any(wish.is_tree for wish in wishes):
             return None
         nets = [Net(wish.source, wish.targets[0], wish.lanes) for wish in wishes]
-        ways = negotiate(self.graph, nets, self.bounds)
+        ways = negotiate(self.graph, nets, self.bounds, self.effort)
         if ways is None:
             return None
         self.claims = []

@@ -24,21 +24,13 @@ class Scorer:
         draft: What is taken already, and the weights.
         want: The role.
         stock: Its wares.
-        joined: Whether circuits join the role, so that lanes off its leaf matter.
     """
 
-    def __init__(
-        self,
-        draft: Draft,
-        want: Want,
-        stock: Stock,
-        *,
-        joined: bool = False,
-    ) -> None:
+    def __init__(self, draft: Draft, want: Want, stock: Stock) -> None:
         self.draft = draft
         self.want = want
         self.stock = stock
-        self.joined = joined
+        self.joined = want.role in draft.joined  # so that lanes off its leaf matter
         self.speeds = draft.speeds if draft.weights.speed and stock.mixed else NO_SPEEDS
         self.minds_fragments = draft.minds_fragments()
         self._taken_up: dict[str, float] = {}
@@ -209,6 +201,21 @@ def stranded_by(
         cpu_millis: Taken of the host.
         memory_bytes: The same.
     """
+
+    def work_out() -> float:
+        return _stranded_by(draft, number, picked, millis, cpu_millis, memory_bytes)
+
+    if number in draft.touched:
+        return work_out()
+    # Plans come to the same nodes again and again, and many nodes are alike.
+    free, makes = draft.pool.free[number], draft.site(number).makes
+    key = (free[:5], makes, picked, millis, cpu_millis, memory_bytes)
+    return draft.pool.usual().recall(key, work_out)
+
+
+def _stranded_by(
+    draft: Draft, number: int, picked: Mask, millis: int, cpu_millis: int, memory_bytes: int
+) -> float:
     pool = draft.pool
     usual = pool.usual()
     site = draft.site(number)

@@ -13,6 +13,7 @@ _NUMBER_MASK: Final = (1 << _NUMBER_BITS) - 1
 _TURN_BITS: Final = 40  # before which engines of it were last given back
 _CPU_SHIFT: Final = _NUMBER_BITS + _TURN_BITS
 AFAR: Final = 1 << _CPU_SHIFT + 40  # in a node's tag: it is some other scheduler's to begin with
+PLACE: Final = AFAR | _NUMBER_MASK  # of a tag: all but the turn
 
 Mask: TypeAlias = int  # bit n = the node's engine n
 
@@ -72,8 +73,8 @@ class Free(NamedTuple):
         parts: (position, thousandths left) of engines that are partly held.
         cpu_millis: -1 while the node's host resources cannot be held.
         memory_bytes: The same.
-        calm: For work without engines, lowest first: 0 = the node has none to strand, 1 = some
-            are in use already, 2 = all are free.
+        calm: For work without engines, lowest first: 0 = the node has none to strand, 1 = none is
+            free whole, 2 = some are, 3 = all are.
         loaded: Bitstream reference -> which engines have it; "" = which are empty.
     """
 
@@ -132,6 +133,13 @@ class Ladder:
         if not bucket:
             del self.rungs[rung]
             self.order.remove(rung)
+
+    def first(self, least: int) -> int | None:
+        """Return the node on the lowest rung from one upwards; None = all rungs are lower."""
+        if self.afar:
+            return next((number for _, number in self.climb(least)), None)
+        rung = bisect_left(self.order, least)
+        return None if rung == len(self.order) else self.rungs[self.order[rung]][0] & _NUMBER_MASK
 
     def climb(
         self, least: int, cpu_millis: int = 0, *, home_first: bool = True
@@ -307,57 +315,59 @@ class Stock:
 
     def put(self, site: Site, free: Free, tag: int) -> None:
         """Add what is free on a node."""
-        self.replace(site, CLOSED, free, tag)
+        self.replace(site, CLOSED, free, tag, tag)
 
-    def take(self, site: Site, free: Free, tag: int) -> None:
-        """Remove what was put with the same words."""
-        self.replace(site, free, CLOSED, tag)
-
-    def replace(self, site: Site, before: Free, after: Free, tag: int) -> None:
-        """Put what is free on a node now in place of what was put before."""
+    def replace(self, site: Site, before: Free, after: Free, tag: int, latest: int) -> None:
+        """Put what is free on a node now, with its latest tag, in place of what was put before."""
         mask = self.mask(site)
         if not mask:
             return
         on, off = before.on & mask, before.off & mask
         new_on, new_off = after.on & mask, after.off & mask
-        moved = on != new_on or off != new_off or before.cpu_millis != after.cpu_millis
-        if moved and (on | off | new_on | new_off):
-            powered, asleep = on.bit_count(), off.bit_count()
-            new_powered, new_asleep = new_on.bit_count(), new_off.bit_count()
+        elsewhere = before.cpu_millis != after.cpu_millis or tag != latest
+        if on != new_on or off != new_off or elsewhere:
+            powered, new_powered = on.bit_count(), new_on.bit_count()
             self.free_on += new_powered - powered
-            self.free_off += new_asleep - asleep
             if powered:
                 self.on.take(powered, before, tag)
             if new_powered:
-                self.on.put(new_powered, after, tag)
-            if asleep:
-                self.every.take(powered + asleep, before, tag)
-            if new_asleep:
-                self.every.put(new_powered + new_asleep, after, tag)
-            for leaf, ports in site.leaves:
-                more = (new_on & ports).bit_count() - (on & ports).bit_count()
-                either = more + (new_off & ports).bit_count() - (off & ports).bit_count()
-                if not (more or either):
-                    continue
-                totals = self.leaves.get(leaf)
-                if totals is None:
-                    totals = self.leaves[leaf] = [0, 0]
-                powered = totals[0]
-                totals[0] += more
-                totals[1] += either
-                if more and leaf != NOWHERE:
-                    self.shelf.move(leaf, powered, powered + more)
-                pod = self._pod_of[leaf]
-                totals = self.pods.get(pod)
-                if totals is None:
-                    totals = self.pods[pod] = [0, 0]
-                totals[0] += more
-                totals[1] += either
-        if before.parts != after.parts or before.cpu_millis != after.cpu_millis:
+                self.on.put(new_powered, after, latest)
+            if off or new_off:
+                asleep, new_asleep = off.bit_count(), new_off.bit_count()
+                self.free_off += new_asleep - asleep
+                if asleep:
+                    self.every.take(powered + asleep, before, tag)
+                if new_asleep:
+                    self.every.put(new_powered + new_asleep, after, latest)
+            if on != new_on or off != new_off:
+                for leaf, ports in site.leaves:
+                    more = (new_on & ports).bit_count() - (on & ports).bit_count()
+                    if off or new_off:
+                        woken = (new_off & ports).bit_count() - (off & ports).bit_count()
+                        self._count(leaf, more, more + woken)
+                    elif more:
+                        self._count(leaf, more, more)
+        if before.parts != after.parts or (elsewhere and after.parts):
             for rest in {rest for position, rest in before.parts if mask >> position & 1}:
                 self.parts.take(rest, before, tag)
             for rest in {rest for position, rest in after.parts if mask >> position & 1}:
-                self.parts.put(rest, after, tag)
+                self.parts.put(rest, after, latest)
+
+    def _count(self, leaf: str, powered: int, either: int) -> None:
+        totals = self.leaves.get(leaf)
+        if totals is None:
+            totals = self.leaves[leaf] = [0, 0]
+        was = totals[0]
+        totals[0] = was + powered
+        totals[1] += either
+        if powered and leaf != NOWHERE:
+            self.shelf.move(leaf, was, was + powered)
+        pod = self._pod_of[leaf]
+        totals = self.pods.get(pod)
+        if totals is None:
+            totals = self.pods[pod] = [0, 0]
+        totals[0] += powered
+        totals[1] += either
 
 
 def _mask_of(makes: tuple[int, ...], wanted: Container[int]) -> Mask:

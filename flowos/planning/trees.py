@@ -14,31 +14,14 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from flowos.model.slice import Constraints
 from flowos.model.units import aggregator_unit
 from flowos.model.view import CellView
+from flowos.planning.exchange import Branch, Flip, Merges, Shape, Up, exchanged, rebranched
 from flowos.planning.graph import NO_SWITCH, Graph
+from flowos.planning.grid import Grid
+from flowos.planning.landmarks import Landmarks
+from flowos.planning.levels import Levels
 from flowos.planning.ways import Ends, beside, direct, lanes_wanted, way
 
 _HUBS: Final = 4  # switches that could merge, and are tried one by one where growth meets none
-
-Flip: TypeAlias = Literal[0, 1]  # arc ^ flip: the stream's arc, where the tree grows along an arc
-Merges: TypeAlias = Callable[[int], bool]  # whether a switch can make streams one
-Up: TypeAlias = dict[int, tuple[int, int]]  # switch -> (the one nearer the root, stream's arc)
-
-
-class Branch(NamedTuple):
-    """What one end adds to a tree.
-
-    Attributes:
-        arcs: In the direction of the stream: from the tree to a target, or from a source to it.
-        start: The switch of the tree that it starts at; `NO_SWITCH` = the root.
-        hops: Links between the root and the end, over the tree.
-        ns: Latency between them.
-    """
-
-    end: str
-    arcs: tuple[int, ...]
-    start: int
-    hops: int
-    ns: int
 
 
 class Grown(NamedTuple):
@@ -95,6 +78,9 @@ def multicast(
     1980; then one pass of key-path exchanges, as Verhoeven, Severens and Aarts, "Local search for
     Steiner trees in graphs", 1996.
     """
+    grown = _crowned(graph, source, targets, lanes, 0, None)
+    if grown is not None and _keeps(grown.branches, bounds):
+        return grown
     missed = ""
     for measure in _MEASURES:
         growth = _Growth(graph, source, lanes, 0, None, measure)
@@ -139,6 +125,9 @@ def gathered(
             found = known[switch] = mergers.unit(graph.names[switch]) is not None
         return found
 
+    grown = _crowned(graph, target, sources, lanes, 1, merges)
+    if grown is not None and _keeps(grown.branches, bounds):
+        return grown
     far = False  # whether there was a tree, but none within the bounds
     for single in (True, False):
         for measure in _MEASURES:
@@ -174,6 +163,45 @@ def _said(bounds: Constraints) -> str:
     if bounds.max_latency_ns:
         parts.append(f"{bounds.max_latency_ns} ns")
     return " and ".join(parts)
+
+
+def _crowned(
+    graph: Graph,
+    root: str,
+    ends: Sequence[str],
+    lanes: int,
+    flip: Flip,
+    merges: Merges | None,
+) -> Grown | None:
+    """Return a smallest tree on a leaf-spine or fat tree, where one turns around once."""
+    levels = graph.levels
+    at_root = beside(graph, root, lanes, leaving=not flip)
+    if levels is None or len(at_root) != 1:
+        return None
+    ((top, port),) = at_root.items()
+    ports: dict[str, tuple[int, int]] = {}
+    for end in ends:
+        at_end = beside(graph, end, lanes, leaving=bool(flip))
+        if len(at_end) != 1 or len(graph.ports(end)) != 1:
+            return None
+        ((ports[end]),) = at_end.items()
+    others = list(dict.fromkeys(leaf for leaf, _ in ports.values() if leaf != top))
+    ways = levels.common(top, others, lanes, back=flip) if others else []
+    if ways is None:
+        return None
+    # Away from the root, with the port there.
+    away = {leaf: (port, *(way_[::-1] if flip else way_)) for leaf, way_ in zip(others, ways)}  # noqa: B905
+    away[top] = (port,)
+    up: Up = {}
+    near_root = graph.heads if flip else graph.tails
+    for arcs in away.values():
+        up.update({near_root[arc ^ 1]: (near_root[arc], arc) for arc in arcs})
+    shape = Shape(up, Counter(leaf for leaf, _ in ports.values()))
+    if merges is not None and not all(merges(s) for s in up if shape.streams(s) > 1):
+        return None
+    its = {end: arc for end, (_, arc) in ports.items()}
+    branches = rebranched(graph, shape, ends, its, flip)
+    return Grown(tuple(branches), _merging(branches, flip))
 
 
 def _hubs(graph: Graph, target: str, lanes: int, merges: Merges) -> Iterable[int]:
@@ -329,7 +357,7 @@ class _Growth:
     def _aim_from(self, starts: Sequence[int], goals: Ends) -> _Aim:
         if not starts:
             return _Aim(inf, NO_SWITCH)
-        if self.measure == "few":
+        if self.measure == "few" and self.graph.levels is None:
             metric = self.graph.metric
             return _Aim(*min([metric.nearest(goal, starts) for goal in goals]))
         to = _zero if self.measure == "quick" else graph_to(self.graph, goals)
@@ -382,7 +410,6 @@ class _Growth:
             return straight
         near, free, flip, lanes = self.graph.near, self.graph.free, self.flip, self.lanes
         to = graph_to(self.graph, goals)
-        tree = self.tree
         depth: dict[int, float] = {}
         came: dict[int, tuple[int, int]] = {}
         stacks: dict[float, list[int]] = {}
@@ -402,8 +429,9 @@ class _Growth:
                 done.add(here)
                 far = depth[here] + 1
                 for other, out in near[here]:
-                    if other in done or other in tree or free[out ^ flip].bit_count() < lanes:
+                    if other in done or free[out ^ flip].bit_count() < lanes:
                         continue
+                    # Never of the tree: what is free was free when it grew, so no way there is shorter.
                     if far < depth.get(other, inf):
                         depth[other] = far
                         came[other] = (here, out ^ flip)
@@ -432,7 +460,7 @@ class _Growth:
     def _hunt_quick(self, goals: Ends) -> _Found | None:
         """Do the same by nanoseconds, which no bound is known of."""
         near, free, flip, lanes = self.graph.near, self.graph.free, self.flip, self.lanes
-        ns, tree = self.graph.ns, self.tree
+        ns = self.graph.ns
         best = self._offers(goals)
         came: dict[int, tuple[int, int]] = {}
         heap = [(cost, switch) for switch, cost in best.items()]
@@ -452,7 +480,7 @@ class _Growth:
                 reached = end if reached is None else min(reached, end)
             for other, out in near[here]:
                 arc = out ^ flip
-                if other in done or other in tree or free[arc].bit_count() < lanes:
+                if other in done or free[arc].bit_count() < lanes:
                     continue
                 total = cost + ns[arc]
                 if total < best.get(other, inf):
@@ -519,17 +547,13 @@ class _Growth:
         """Return what has grown, made smaller where that can be, or None where it breaks a bound."""
         if self.trunk:
             self._stem()
-        plain = Grown(tuple(self.branches), self._merging(self.branches))
-        if self.measure == "few" and self.parts:
-            smaller = _exchanged(self.graph, self.branches, self.lanes, self.flip, self.merges)
+        plain = Grown(tuple(self.branches), _merging(self.branches, self.flip))
+        # In a fabric of levels growth has the fewest links, or next to.
+        if self.measure == "few" and self.parts and self.graph.levels is None:
+            smaller = exchanged(self.graph, self.branches, self.lanes, self.flip, self.merges)
             if smaller is not None and _keeps(smaller, bounds):
-                return Grown(tuple(smaller), self._merging(smaller))
+                return Grown(tuple(smaller), _merging(smaller, self.flip))
         return plain if _keeps(plain.branches, bounds) else None
-
-    def _merging(self, branches: Sequence[Branch]) -> tuple[int, ...]:
-        if not self.flip:
-            return ()
-        return tuple(dict.fromkeys(branch.start for branch in branches if branch.start >= 0))
 
     def _stem(self) -> None:
         """Make the way to a hub a part of the first branch that starts where it is last used."""
@@ -545,6 +569,13 @@ class _Growth:
         self.branches.insert(0, first._replace(arcs=(*first.arcs, *stem), start=NO_SWITCH))
 
 
+def _merging(branches: Sequence[Branch], flip: Flip) -> tuple[int, ...]:
+    """Return the switches at which branches start, where that is to merge."""
+    if not flip:
+        return ()
+    return tuple(dict.fromkeys(branch.start for branch in branches if branch.start >= 0))
+
+
 def _keeps(branches: Iterable[Branch], bounds: Constraints) -> bool:
     return all(
         (not bounds.max_hops or branch.hops <= bounds.max_hops)
@@ -553,207 +584,19 @@ def _keeps(branches: Iterable[Branch], bounds: Constraints) -> bool:
     )
 
 
+def _metric_at(graph: Graph, goal: int) -> Grid | Landmarks | Levels:
+    """Return what knows best how far a switch is."""
+    levels = graph.levels
+    return graph.metric if levels is None or levels.pod[goal] < 0 else levels
+
+
 def _zero(_: int) -> int:
     return 0
 
 
 def graph_to(graph: Graph, goals: Collection[int]) -> Callable[[int], int]:
     """Return the bound to the nearest of some switches as a function of another."""
-    towards = [graph.metric.to(goal) for goal in goals]
+    towards = [_metric_at(graph, goal).to(goal) for goal in goals]
     if len(towards) == 1:
         return towards[0]
     return lambda switch: min([to(switch) for to in towards])
-
-
-# -- making a tree smaller
-
-
-class _Shape:
-    """A tree of switches whose parts can be hung elsewhere.
-
-    Attributes:
-        up: Switch -> the next one towards the root (`NO_SWITCH` = the root), and the stream's arc.
-        held: Switches where ends hang.
-    """
-
-    def __init__(self, up: Up, held: Mapping[int, int]) -> None:
-        self.up = up
-        self.held = held
-        self.below: dict[int, list[int]] = {switch: [] for switch in up}
-        for switch, (above, _) in up.items():
-            if above >= 0:
-                self.below[above].append(switch)
-
-    def is_key(self, switch: int) -> bool:
-        """Whether ends, several branches or the root are at a switch: it cannot go alone."""
-        return (
-            switch in self.held or len(self.below[switch]) != 1 or self.up[switch][0] == NO_SWITCH
-        )
-
-    def key_path(self, switch: int) -> list[int]:
-        """Return the switches that go with the way up from a key switch, itself first."""
-        path = [switch]
-        above = self.up[switch][0]
-        while not self.is_key(above):
-            path.append(above)
-            above = self.up[above][0]
-        return path
-
-    def subtree(self, switch: int) -> list[int]:
-        """Return a switch and all below it."""
-        found = [switch]
-        for here in found:
-            found.extend(self.below[here])
-        return found
-
-    def streams(self, switch: int) -> int:
-        """Return how many streams come together at a switch, or part there."""
-        return len(self.below[switch]) + self.held.get(switch, 0)
-
-
-def _exchanged(
-    graph: Graph,
-    branches: Sequence[Branch],
-    lanes: int,
-    flip: Flip,
-    merges: Merges | None,
-) -> list[Branch] | None:
-    """Return the tree with each key path replaced where another has fewer links; None = none has.
-
-    A key path is what joins two switches that must stay: without it the tree is in two parts, and
-    any free way between these will do. The part that the root is not in may come to hang by
-    another of its switches.
-    """
-    shape, ports = _shaped(graph, branches, flip)
-    before = shape.up
-    order = [s for s, (above, _) in shape.up.items() if above != NO_SWITCH and shape.is_key(s)]
-    order.sort(key=lambda s: -len(shape.key_path(s)))
-    for switch in order:
-        if switch not in shape.up or not shape.is_key(switch) or shape.up[switch][0] < 0:
-            continue
-        path = shape.key_path(switch)
-        if len(path) == 1:
-            continue
-        up = _rehung(graph, shape, path, lanes, flip)
-        if up is None:
-            continue
-        new = _Shape(up, shape.held)
-        if merges is None or all(merges(s) for s in up if new.streams(s) > 1):
-            shape = new
-    if shape.up is before:
-        return None
-    return _rebranched(graph, shape, branches, ports, flip)
-
-
-def _shaped(graph: Graph, branches: Sequence[Branch], flip: Flip) -> tuple[_Shape, dict[str, int]]:
-    """Return a tree by its switches, and the arc of each end's port."""
-    up: Up = {}
-    held: Counter[int] = Counter()
-    ports: dict[str, int] = {}
-    near_root = graph.heads if flip else graph.tails
-    for branch in branches:
-        arcs = branch.arcs[::-1] if flip else branch.arcs  # away from the root
-        ports[branch.end] = arcs[-1]
-        for arc in arcs[:-1]:
-            up[near_root[arc ^ 1]] = (near_root[arc], arc)
-        held[near_root[arcs[-1]]] += 1
-    return _Shape(up, held), ports
-
-
-def _rehung(graph: Graph, shape: _Shape, path: Sequence[int], lanes: int, flip: Flip) -> Up | None:
-    """Return the tree with a key path replaced by one of fewer links, or None."""
-    switch = path[0]
-    part = shape.subtree(switch)
-    gone = {*part, *path}
-    rest = [s for s in shape.up if s not in gone]
-    best, hook = graph.metric.gap(part, rest)
-    if best >= len(path):
-        return None
-    arcs = _joined(graph, rest, hook, gone.difference(path[1:]), len(path) - 1, lanes, flip)
-    if arcs is None:
-        return None
-    up = {s: above for s, above in shape.up.items() if s not in path[1:]}
-    here = hook
-    while here != switch:  # what was its way up leads down now
-        above, arc = shape.up[here]
-        if graph.free[arc ^ 1].bit_count() < lanes:
-            return None
-        up[above] = (here, arc ^ 1)
-        here = above
-    near_root = graph.heads if flip else graph.tails
-    for arc in arcs:
-        up[near_root[arc ^ 1]] = (near_root[arc], arc)
-    return up
-
-
-def _joined(
-    graph: Graph,
-    rest: Iterable[int],
-    hook: int,
-    closed: Collection[int],
-    longest: int,
-    lanes: int,
-    flip: Flip,
-) -> list[int] | None:
-    """Return the stream's arcs from a part of a tree to a switch, few enough, or None."""
-    near, free = graph.near, graph.free
-    to = graph.metric.to(hook)
-    stacks: list[list[int]] = [[] for _ in range(longest + 1)]
-    depth: dict[int, int] = {}
-    came: dict[int, tuple[int, int]] = {}
-    for switch in rest:
-        depth[switch] = 0
-        if to(switch) <= longest:
-            stacks[to(switch)].append(switch)
-    done: set[int] = set()
-    for stack in stacks:
-        while stack:
-            here = stack.pop()
-            if here == hook:
-                arcs: list[int] = []
-                while here in came:
-                    here, arc = came[here]
-                    arcs.append(arc)
-                return arcs[::-1]
-            if here in done:
-                continue
-            done.add(here)
-            far = depth[here] + 1
-            for other, out in near[here]:
-                arc = out ^ flip
-                if far >= depth.get(other, longest + 1) or free[arc].bit_count() < lanes:
-                    continue
-                if other in closed and other != hook:
-                    continue
-                total = far + to(other)
-                if total <= longest:
-                    depth[other] = far
-                    came[other] = (here, arc)
-                    stacks[total].append(other)
-    return None
-
-
-def _rebranched(
-    graph: Graph, shape: _Shape, branches: Sequence[Branch], ports: Mapping[str, int], flip: Flip
-) -> list[Branch]:
-    """Return a tree branch by branch again, the ends in their order."""
-    at = graph.tails if not flip else graph.heads
-    seen: dict[int, tuple[int, int]] = {NO_SWITCH: (0, 0)}
-    found: list[Branch] = []
-    for branch in branches:
-        port = ports[branch.end]
-        arcs = [port]
-        crossed: list[tuple[int, int]] = []
-        here = at[port]
-        while here not in seen:
-            above, arc = shape.up[here]
-            crossed.append((here, arc))
-            arcs.append(arc)
-            here = above
-        hops, ns = seen[here]
-        for switch, arc in reversed(crossed):
-            hops, ns = hops + 1, ns + graph.ns[arc]
-            seen[switch] = (hops, ns)
-        away = tuple(arcs) if flip else tuple(reversed(arcs))
-        found.append(Branch(branch.end, away, here, hops + 1, ns + graph.ns[port]))
-    return found

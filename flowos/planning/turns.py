@@ -12,6 +12,7 @@ from flowos.planning.chance import scramble
 
 _HEAT: Final = 1.5  # how much worse a try may at first be, in shares of a task
 _OTHERS: Final = 4  # of so many tries one moves any task, the others one that all wait for
+_LOST: Final = 0.25  # of what a seat's bitstream is worth, when another is loaded over it
 _NEARLY: Final = 1e-9  # seconds lost in adding up
 
 
@@ -92,7 +93,7 @@ def inserted(program: Program, *, blind: bool = False) -> Plan:
 
     Source: Topcuoglu et al., TPDS 2002 (HEFT); the gap must hold the loads before and after.
     """
-    run, load, inputs = program.run, program.load, program.inputs
+    run, load = program.run, program.load
     count = len(program.ranks)
     turns: list[list[_Turn]] = [[] for _ in program.free]
     starts, ends, seats = [0.0] * count, [0.0] * count, [0] * count
@@ -101,12 +102,9 @@ def inserted(program: Program, *, blind: bool = False) -> Plan:
     for task in by_rank(program):
         wanted = program.bitstream[task]
         best = (float("inf"), 0, 0, 0)
+        remote, near = _arrival(program.inputs[task], ends, seats)
         for seat in program.seats[task]:
-            ready = 0.0
-            for source, delay in inputs[task]:
-                there = ends[source] if seats[source] == seat else ends[source] + delay
-                if there > ready:
-                    ready = there
+            ready = near.get(seat, remote)
             length = run[task][seat]
             if ready + length >= best[0]:
                 continue
@@ -185,65 +183,59 @@ def listed(program: Program, stick: float, *, alone: bool = False) -> Plan | Non
     Returns:
         None if `alone` and there are too few seats.
     """
-    run, load, inputs, ranks = program.run, program.load, program.inputs, program.ranks
+    run, load, ranks = program.run, program.load, program.ranks
     count = len(ranks)
     free, loaded = list(program.free), list(program.loaded)
     ends, seats, order = [0.0] * count, [-1] * count, [0] * 0
-    waiting = [len(sources) for sources in inputs]
-    # The tasks whose producers have turns, by the seats and the bitstream they want.
-    ready: dict[tuple[Sequence[int], int], list[tuple[float, int]]] = {}
+    waiting = [len(sources) for sources in program.inputs]
+    arrivals: dict[int, _Arrival] = {}
+    # The tasks whose producers have turns, by the bitstream they want and their kind, which is
+    # the first of its seats; the most urgent first.
+    ready: dict[tuple[int, int], list[tuple[float, int]]] = {}
+    open_seats = {own[0]: list(own) for own in program.seats}
 
     def offer(task: int) -> None:
-        key = (program.seats[task], program.bitstream[task])
+        arrivals[task] = _arrival(program.inputs[task], ends, seats)
+        key = (program.seats[task][0], program.bitstream[task])
         heappush(ready.setdefault(key, []), (-ranks[task], task))
 
     for task in range(count):
         if not waiting[task]:
             offer(task)
-    taken: set[int] = set()
     while ready:
-        groups = {key[0] for key in ready}
-        open_seats = {seat for group in groups for seat in group if seat not in taken}
-        if not open_seats:
+        choices = [seat for kind in {kind for kind, _ in ready} for seat in open_seats[kind]]
+        if not choices:
             return None
-        here = min(open_seats, key=free.__getitem__)
+        here = min(choices, key=free.__getitem__)
         now, has = free[here], loaded[here]
         best_key, best_worth = None, -float("inf")
         for key, heap in ready.items():
-            if here not in key[0]:
+            if here not in open_seats[key[0]]:
                 continue
             wanted, (rank, task) = key[1], heap[0]
             worth = -rank
             if wanted and wanted != has:
                 worth -= stick * load[wanted]
-            arrived = max(
-                (ends[s] + (0.0 if seats[s] == here else d) for s, d in inputs[task]), default=0.0
-            )
+            remote, near = arrivals[task]
+            arrived = near.get(here, remote)
             if arrived > now:
                 worth -= arrived - now
             if worth > best_worth:
                 best_key, best_worth = key, worth
         assert best_key is not None, "some task wants the seat"
-        heap = ready[best_key]
-        task = heappop(heap)[1]
-        if not heap:
+        task = heappop(ready[best_key])[1]
+        if not ready[best_key]:
             del ready[best_key]
-        wanted = best_key[1]
+        kind, wanted = best_key
+        remote, near = arrivals[task]
         best = (float("inf"), float("inf"), here)
-        for seat in best_key[0]:
-            if seat in taken:
-                continue
-            start = free[seat]
-            cost = 0.0
+        for seat in open_seats[kind]:
+            start, cost = free[seat], 0.0
             if wanted and wanted != loaded[seat]:
                 start += load[wanted]
-                cost = stick * load[wanted] * 0.25
-            for source, delay in inputs[task]:
-                there = ends[source] if seats[source] == seat else ends[source] + delay
-                if there > start:
-                    start = there
-            end = start + run[task][seat]
-            if (end + cost, end, seat) < best:
+                cost = _LOST * stick * load[wanted]
+            end = max(start, near.get(seat, remote)) + run[task][seat]
+            if end + cost <= best[0] and (end + cost, end, seat) < best:
                 best = (end + cost, end, seat)
         _, end, seat = best
         free[seat] = ends[task] = end
@@ -251,12 +243,33 @@ def listed(program: Program, stick: float, *, alone: bool = False) -> Plan | Non
         loaded[seat] = wanted or loaded[seat]
         order.append(task)
         if alone:
-            taken.add(seat)
+            open_seats[kind].remove(seat)
         for target, _ in program.outputs[task]:
             waiting[target] -= 1
             if not waiting[target]:
                 offer(target)
     return Plan(order, seats, finish(program, order, seats, ends)) if len(order) == count else None
+
+
+class _Arrival(NamedTuple):
+    """When a task's inputs are there: on most seats, and on those where some come from."""
+
+    remote: float
+    near: dict[int, float]
+
+
+_AT_ONCE: Final = _Arrival(0.0, {})
+
+
+def _arrival(
+    inputs: Sequence[tuple[int, float]], ends: Sequence[float], seats: Sequence[int]
+) -> _Arrival:
+    if not inputs:
+        return _AT_ONCE
+    near: dict[int, float] = {}
+    for here in {seats[source] for source, _ in inputs}:
+        near[here] = max([ends[s] if seats[s] == here else ends[s] + delay for s, delay in inputs])
+    return _Arrival(max([ends[source] + delay for source, delay in inputs]), near)
 
 
 # -- improvement

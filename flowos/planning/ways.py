@@ -176,7 +176,8 @@ def _between_leaves(
         return None
     ((out, _, a, _),) = outs
     ((_, into, b, _),) = ends
-    if a < 0 or b < 0 or not levels.turns_once(a, b):
+    pod = levels.pod
+    if a < 0 or b < 0 or a == b or pod[a] < 0 or pod[b] < 0:  # as `turns_once`
         return None
     if free[out].bit_count() < lanes or free[into].bit_count() < lanes:
         return None

@@ -13,7 +13,7 @@ from flowos.model import keys
 from flowos.model.cell import WHOLE_MILLIS, Bitstream, Cell, Engine
 from flowos.model.errors import UnknownName
 from flowos.model.life import phase_in, reason_of, served
-from flowos.model.placement import Circuit, Placement
+from flowos.model.placement import Circuit, Placement, attached_to
 from flowos.model.protocols import CellStore
 from flowos.model.slice import EngineRole, Phase, Slice, SliceSpec
 from flowos.model.transaction import Change, Conflicted, Seen, Transaction, Versioned
@@ -221,7 +221,11 @@ def _engines(view: CellView, spec: SliceSpec, placement: Placement | None) -> li
 
 def _hosts(spec: SliceSpec, placement: Placement | None) -> list[Shown]:
     found: list[Shown] = []
-    for role, nodes in placement.hosts.items() if placement else ():
+    if placement is None:
+        return found
+    ends = {node for nodes in placement.hosts.values() for node in nodes}
+    devices = attached_to(ends, placement.circuits)
+    for role, nodes in placement.hosts.items():
         wish = spec.hosts.get(role)
         found += [
             {
@@ -229,6 +233,7 @@ def _hosts(spec: SliceSpec, placement: Placement | None) -> list[Shown]:
                 "role": role,
                 "cpu_millis": wish.cpu_millis if wish else 0,
                 "memory_bytes": wish.memory_bytes if wish else 0,
+                "devices": sorted(devices.get(node, ())),
             }
             for node in nodes
         ]

@@ -9,7 +9,7 @@ are checked. Then all faults stop, and the cell must come to rest.
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -530,14 +530,21 @@ def _cell(dice: random.Random, budget_watts: int | None) -> Cell:
     return cell
 
 
+_CIRCUITS: Final[Mapping[str, Callable[[tuple[str, ...]], tuple[CircuitWish, ...]]]] = {
+    "": lambda _: (),
+    "ring": lambda roles: (CircuitWish(Shape.RING, roles),),
+    "sum": lambda roles: (CircuitWish(Shape.FLOW, roles, aggregate="sum"),),
+}
+
+
 def _spec(dice: random.Random, name: str, *, ends: bool = False) -> SliceSpec:
     """Return a request for something that the cell can hold."""
-    gpus, share, fpgas, cpus, ring = dice.choice(
+    gpus, share, fpgas, cpus, joined = dice.choice(
         (
-            (1, 1000, 0, 0, False), (2, 1000, 0, 0, True), (4, 1000, 0, 0, False),
-            (6, 1000, 0, 0, True), (1, 500, 0, 4000, False), (1, 300, 0, 0, False),
-            (0, 1000, 1, 0, False), (2, 1000, 1, 0, True), (0, 1000, 2, 8000, True),
-            (0, 1000, 0, 20000, False),
+            (1, 1000, 0, 0, ""), (2, 1000, 0, 0, "ring"), (4, 1000, 0, 0, ""),
+            (6, 1000, 0, 0, "ring"), (1, 500, 0, 4000, ""), (1, 300, 0, 0, ""),
+            (0, 1000, 1, 0, ""), (2, 1000, 1, 0, "ring"), (0, 1000, 2, 8000, "ring"),
+            (0, 1000, 0, 20000, ""), (3, 1000, 1, 0, "sum"),
         )
     )  # fmt: skip
     engines = {}
@@ -551,7 +558,7 @@ def _spec(dice: random.Random, name: str, *, ends: bool = False) -> SliceSpec:
         name=name,
         engines=engines,
         hosts={"driver": HostRole(cpu_millis=cpus, count=1)} if cpus else {},
-        circuits=(CircuitWish(Shape.RING, tuple(engines)),) if ring else (),
+        circuits=_CIRCUITS[joined](tuple(engines)),
         priority=dice.randrange(3),
         run=Run(for_seconds=run_for),
     )

@@ -120,10 +120,11 @@ def truth(view: CellView, spec: SliceSpec) -> Reason | None:
     if not possible(empty_world(view.cell), spec):
         return Reason.INFEASIBLE
     bare = replace(spec, circuits=())
-    if spec.circuits and possible(now, bare):
+    full = crowded(now, spec)
+    if spec.circuits and not full and possible(now, bare):
         return Reason.NO_CIRCUIT
     if possible(now, bare, in_total=True):
-        has_switches = bool(view.cell.switches)
+        has_switches = bool(view.cell.switches) and not full
         return Reason.FRAGMENTED_ACROSS_SWITCHES if has_switches else Reason.WAITING_FOR_ENGINES
     others = {
         role: wish
@@ -135,6 +136,27 @@ def truth(view: CellView, spec: SliceSpec) -> Reason | None:
     if len(others) < len(spec.engines) and possible(now, rest, in_total=True):
         return Reason.WAITING_FOR_BITSTREAM
     return Reason.WAITING_FOR_ENGINES
+
+
+def crowded(world: World, spec: SliceSpec) -> bool:
+    """Whether too few nodes with a port take as many more engines as a host role attaches to each."""
+    for role, host in spec.hosts.items():
+        peers = {
+            other
+            for wish in spec.circuits
+            if wish.shape is Shape.FLOW and role in wish.roles and role not in spec.engines
+            for other in wish.roles
+            if other in spec.engines
+        }
+        engines = sum(min(c.count for c in spec.engines[peer].choices) for peer in peers)
+        takers = [
+            node
+            for node in world.hosts
+            if world.cell.links_at.get(node) and world.devices.get(node, engines) >= engines
+        ]
+        if engines and len(takers) < max(host.count, 1):
+            return True
+    return False
 
 
 def possible(world: World, spec: SliceSpec, *, in_total: bool = False) -> bool:
@@ -169,7 +191,7 @@ def looks(world: World, end: str) -> tuple[object, ...]:
         direct = end if other not in cell.switches else ""
         left = tuple(world.lanes[name, way] for way in ways)
         links.append((other, *left, link.latency_ns, direct, name if direct else ""))
-    return tuple(sorted(links))
+    return (world.devices.get(end, -1), *sorted(links))
 
 
 # -- engines and hosts

@@ -263,6 +263,15 @@ def test_every_decision_is_valid(view, spec, seed):
             assert left == sorted(left, reverse=True), found
 
 
+def test_engines_that_change_places_leave_hosts_what_is_theirs():
+    """Found by chance: engines went to a node whose CPU another role of the slice had taken."""
+    drawn = 507149
+    view, spec = some_view(drawn, drawn % 6 + 1, 4), some_spec(drawn * 7 + 1, drawn % 3 + 1)
+    found = plan(Pool(view), spec, seed=drawn % 3)
+    assert isinstance(found, Decision)
+    assert faults(view, spec, found) == []
+
+
 @given(view=VIEWS, spec=SPECS, seed=st.integers(0, 3))
 def test_same_arguments_give_the_same_plan(view, spec, seed):
     kept = Pool(view)

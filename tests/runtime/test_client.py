@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -14,10 +15,11 @@ from flowos.model.errors import (
     NeverPlaceable,
     NotInTime,
     OutcomeUnknown,
+    SpecError,
     StoreUnreachable,
     UnknownName,
 )
-from flowos.model.slice import Slice
+from flowos.model.slice import CircuitWish, Shape, Slice
 from flowos.model.transaction import Delete, Put, Transaction
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
@@ -144,6 +146,18 @@ def test_a_name_that_is_taken_is_said_and_nothing_of_the_submission_is_there(cli
     with pytest.raises(DuplicateName, match="default/a"):
         client.submit([wanted("b", gpus=1), wanted("a", gpus=1)])
     assert sorted(slices(counted)) == ["default/a"]
+
+
+def test_a_check_refuses_what_a_submission_refuses_and_writes_nothing(client, counted):
+    client.check([wanted("a", gpus=1)])
+    assert slices(counted) == {}
+    client.submit([wanted("a", gpus=1)])
+    with pytest.raises(DuplicateName):
+        client.check([wanted("a", gpus=1)])
+    absurd = replace(wanted("b", gpus=2), circuits=(CircuitWish(Shape.RING, ("w",), -1),))
+    for ask in (client.check, client.submit):
+        with pytest.raises(SpecError, match="-1 lanes"):
+            ask([absurd])
 
 
 @pytest.mark.parametrize(("fate", "there"), [(Fate.LANDED, True), (Fate.DROPPED, False)])

@@ -10,7 +10,7 @@ from flowos.model.slice import Phase, Slice
 from flowos.runtime.client import CellClient
 from flowos.runtime.loading import load_cell_into
 from flowos.simulation.jobs import Job
-from flowos.simulation.replay import fill_up, fill_up_jobs, replay
+from flowos.simulation.replay import fill_up, fill_up_alone, fill_up_jobs, replay
 from flowos.simulation.stage import VirtualClock
 from flowos.verify.history import verify_history
 from flowos_schedulers.batch import Batch
@@ -101,6 +101,20 @@ def test_a_fill_up_places_what_fits_and_counts_the_rest(store):
     assert result.placed + sum(result.reasons.values()) == result.jobs
     assert result.allocated == pytest.approx(16 / 16)
     assert verify_history(store).violations == ()
+
+
+def test_a_fill_up_without_a_store_comes_to_the_same(store):
+    jobs = [
+        job(f"j{n}", engines=1, share=1000 - 130 * (n % 5), cpu=500 * (n % 4)) for n in range(9)
+    ]
+    through = fill_up(
+        CellClient(store, VirtualClock()), Batch(), jobs, load=1.3, seed=3, progress=lambda *_: None
+    )
+    alone = fill_up_alone(preset("fic-small"), Batch(), jobs, load=1.3, seed=3)
+    assert (alone.placed, alone.allocated, alone.allocated_at, alone.reasons) == (
+        through.placed, through.allocated, through.allocated_at, through.reasons,
+    )  # fmt: skip
+    assert 0 < alone.placed < alone.jobs
 
 
 def test_a_fill_up_leaves_what_it_placed_in_place(store):

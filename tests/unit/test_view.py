@@ -13,7 +13,16 @@ from flowos.model.view import CellView
 
 @pytest.mark.parametrize(
     ("unit", "amounts"),
-    [("lane/bad", ()), ("lane/l/fwd/x", ()), ("share/n/g", ()), ("host/n0", (1,)), ("x", ())],
+    [
+        ("lane/bad", ()),
+        ("lane/l/fwd/x", ()),
+        ("share/n/g", ()),
+        ("host/n0", (1,)),
+        ("x", ()),
+        ("host/n0", (1, 2, 3, 4)),
+        ("share/n/g", (1, 2)),
+        ("engine/n/g", (1, 2, 3)),
+    ],
 )
 def test_a_placement_with_a_malformed_unit_is_set_aside(unit, amounts):
     view = CellView()
@@ -118,3 +127,20 @@ def test_listeners_are_told_once_that_an_inventory_has_been_listed():
     view.inventory_listeners.append(lambda family, name: told.append((family, name)))
     view.load([Versioned(key, value, 3, 4) for key, value in LISTED])
     assert told == [("", "")]
+
+
+def test_devices_are_counted_where_a_host_unit_says_them():
+    view = CellView()
+    view.cell.add(Node("h0", 1000, 1000, devices_max=4))
+    view.cell.add(Node("h1", 1000, 1000))
+    view.assume("t/a", Placement(1, "a", held={"host/h0": (500, 0, 3), "host/h1": (1, 1)}))
+    view.assume("t/b", Placement(2, "b", held={"host/h0": (100, 0)}))
+    assert (view.free_host("h0"), view.free_devices("h0")) == ((400, 1000), 1)
+    assert view.free_devices("h1") is None
+    assert view.host_has("h0", (400, 1000, 1))
+    assert not view.host_has("h0", (400, 1000, 2))
+    assert not view.host_has("h0", (401, 1000))
+    assert view.host_has("h1", (999, 999, 70))
+    view.retract("t/a")
+    assert view.free_devices("h0") == 4
+    assert view.devices == {}

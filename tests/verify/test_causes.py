@@ -12,6 +12,7 @@ from flowos.verify import causes
 from flowos.verify.history import Listed, verify_history, verify_now
 from flowos.verify.laws import Violation
 from flowos_store.memory import MemoryStore
+from tests.verify.mistakes import PLANTED, T, order_of
 from tests.verify.scene import (
     PAIR,
     PURSE,
@@ -25,7 +26,7 @@ from tests.verify.scene import (
     whole,
 )
 from tests.verify.test_incremental import HISTORIES, VALUES
-from tests.verify.test_planted import ONE_OF_EACH_LAW, PLANTED, T, held_of, order_of, seen_in
+from tests.verify.test_planted import ONE_OF_EACH_LAW, held_of, seen_in
 
 
 def planted(wrong, scene):

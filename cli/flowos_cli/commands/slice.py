@@ -493,6 +493,7 @@ _HOSTS: Final = (
     Column("role", lambda h: h["role"]),
     Column("cpu", lambda h: f"{h['cpu_millis'] / 1000:g}", right=True),
     Column("memory", lambda h: render.amount(h["memory_bytes"]), right=True),
+    Column("devices", lambda h: str(len(h["devices"])) if h["devices"] else "-", right=True),
 )
 _DATA: Final = (
     Column("at", lambda d: d["at"]),

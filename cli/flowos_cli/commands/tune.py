@@ -158,7 +158,7 @@ def tune(
     target = _writable(out)
     workload = _workload(file_or_preset(cell_source), jobs_file, synthetic, load, slices)
     settings = Settings(power_on_seconds=rules.wake_seconds, idle_off_seconds=idle_off)
-    effort = Effort(seed, generations, episodes, held_out)
+    effort = Effort(seed, generations, episodes, held_out=held_out)
     say(f"{workload.about}; Ctrl-C ends the search")
     with Trials(workload, settings, processes=processes) as trials, _progress() as tell:
         tuned = search(

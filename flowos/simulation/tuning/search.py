@@ -25,6 +25,7 @@ FLOOR: Final = 2.0**-6
 BOUNDS: Final = (math.log2(FLOOR), 10.0)
 FIRST_STEP: Final = 1.5  # most candidates of the first generation are within a factor of 3 or so
 LARGE_FACTOR: Final = 16.0  # a weight that does nothing at 0 and at so much more does nothing
+FINALISTS: Final = 8  # of the last four generations
 DIGITS: Final = 3  # of a weight: finer differences are noise, and people read the file
 SEEDS_APART: Final = 1_000_000  # logs of one run; two runs with unlike seeds share none
 
@@ -39,6 +40,7 @@ class Effort:
         seed: Of the logs and of the evolution.
         generations: Of candidates.
         episodes: Logs each candidate of a generation is tried on, the same for all of it.
+        finals: Logs on which the last generations' best and means are compared.
         held_out: Logs to judge by.
         shifted: Logs of each shifted workload; 0 = none are looked at.
     """
@@ -46,6 +48,7 @@ class Effort:
     seed: int = 1
     generations: int = 15
     episodes: int = 3
+    finals: int = 10
     held_out: int = 20
     shifted: int = 8
 
@@ -131,7 +134,7 @@ def tune(
         search.evolve()
     except _Interrupted:
         pass
-    weights = search.found()
+    weights = search.found()  # a second Ctrl-C is for good
     verdict = search.judged("", effort.held_out, weights, max_worse)
     shifts = trials.workload.shifts() if effort.shifted else {}
     if weights == default:
@@ -166,6 +169,7 @@ class _Search:
         self._progress = progress
         self._free: list[str] = list(Weights._fields)
         self._evolution: Evolution | None = None
+        self._finalists: list[Weights] = []  # of each generation, the best and the mean
         self._played = 0
         self._expected = 0
         self.inert: tuple[str, ...] = ()
@@ -222,28 +226,40 @@ class _Search:
             if self.history:
                 said += f", J {self.history[-1].best:.3f}"
             with self._interruptible():
-                played = self._play(
-                    [Trial(w, seed) for w in (self._default, *candidates) for seed in seeds], said
-                )
-            objective = Objective.of(played[:count], self._importance)
-            costs = [
-                fmean(objective.cost(metrics) for metrics in played[first : first + count])
-                for first in range(count, len(played), count)
-            ]
+                costs = self._costs([self._default, *candidates], seeds, said)
             evolution.tell(costs)
             self.history.append(Generation(min(costs), fmean(costs)))
+            best = candidates[costs.index(min(costs))]
+            self._finalists += [best, self._weights(evolution.mean)]
 
     def found(self) -> Weights:
-        """Return the candidate: where the search stands now, for any one point may be luck."""
-        evolution = self._evolution
-        if evolution is None or not evolution.generation:
+        """Return the candidate: the best of the finalists and the default, on logs of their own.
+
+        What did best in a generation was lucky as well, and the search may have drifted.
+        """
+        effort = self._effort
+        if not self._finalists:
             return self._default
-        return self._weights(evolution.mean)
+        rivals = list(dict.fromkeys([self._default, *self._finalists[-FINALISTS:]]))
+        count = effort.finals
+        seeds = self._seeds(count, after=(1 + effort.generations) * effort.episodes)
+        costs = self._costs([self._default, *rivals], seeds, "finals")
+        return rivals[costs.index(min(costs))]
+
+    def _costs(self, tried: Sequence[Weights], seeds: Sequence[int], said: str) -> list[float]:
+        """Return the mean J of each but the first, whose mean J is 1."""
+        played = self._play([Trial(weights, seed) for weights in tried for seed in seeds], said)
+        count = len(seeds)
+        objective = Objective.of(played[:count], self._importance)
+        return [
+            fmean(objective.cost(metrics) for metrics in played[first : first + count])
+            for first in range(count, len(played), count)
+        ]
 
     def nothing(self) -> str:
         """Say why the candidate is the default itself."""
         if self.history:
-            return "the search came back to it"
+            return "nothing better was found"
         if not self._effort.generations:
             return "no generation was played"
         if self.interrupted:

@@ -28,6 +28,12 @@ def test_a_row_is_a_node_with_its_engines():
     assert found.tenants == {"default": Tenant("default")}
 
 
+def test_a_row_says_how_many_devices_its_node_takes():
+    header = "node_id,engine_type,engines,devices\n"
+    found = load_cell("x.csv", text=header + "h0,cpu,0,4\nh1,cpu,0,\n")
+    assert [node.devices_max for node in found.nodes.values()] == [4, 0]
+
+
 def test_an_unknown_model_has_no_memory_and_draws_nothing():
     found = load_cell("x.csv", text=HEADER + "n0,gpu,G2,1,,,,,\n").engines["n0/gpu0"]
     assert (found.model, found.memory_bytes, found.watts) == ("G2", 0, Watts())
@@ -72,6 +78,7 @@ def test_one_group_needs_no_spine():
         # Braces would be a pattern once the cell is exported.
         (HEADER + "n0,gpu,T4,1,1,1,,r{0},\n", 2, 'rack "r{0}" is not possible'),
         (HEADER + 'n0,gpu,"T4,1,1,1,,,\n', 2, "is not CSV"),
+        ("node_id,engine_type,engines,devices\nh0,cpu,0,-1\n", 2, 'devices is "-1"'),
         (HEADER, 0, "has no nodes"),
         ("", 1, "has no column node_id"),
     ],

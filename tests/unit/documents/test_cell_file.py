@@ -59,6 +59,14 @@ nodes: [{name: "n{0..15}", template: gpu-node}, {name: big, template: gpu-node, 
     assert found.domains == {"room": Domain("room", 20_000)}
 
 
+def test_a_node_says_how_many_devices_it_takes_and_so_does_its_export():
+    found = cell("nodes: [{name: h0, devices: 4}, {name: h1}]\n")
+    assert [node.devices_max for node in found.nodes.values()] == [4, 0]
+    assert '{"name": "h0", "devices": 4}' in cell_json(found)
+    assert load_cell("x.json", text=cell_json(found)) == found
+    assert ".devices: -1 is out of range" in str(refused("nodes: [{name: h0, devices: -1}]\n"))
+
+
 def test_ranges_give_every_combination_and_keep_leading_zeros():
     found = cell('nodes: [{name: "r{0..1}-n{08..10}"}]')
     assert list(found.nodes) == ["r0-n08", "r0-n09", "r0-n10", "r1-n08", "r1-n09", "r1-n10"]

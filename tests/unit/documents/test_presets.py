@@ -78,6 +78,7 @@ def test_expether_pools_devices_apart_from_its_hosts():
     assert hosts == ["h0", "h1"]
     assert all(cell.nodes[engine.node].cpu_millis == 0 for engine in cell.engines.values())
     assert {engine.model for engine in cell.engines.values() if engine.kind == "gpu"} == {"P100"}
+    assert {node.devices_max for node in cell.nodes.values() if node.cpu_millis} == {4}
 
 
 RIVALS = ("fic", "rack-pool", "memory-pool", "boxes")

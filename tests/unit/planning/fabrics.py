@@ -74,8 +74,10 @@ def leaf_and_spine(
             for spine in middle:
                 for _ in range(1 + (twice and dice.random() < 0.5)):
                     fabric.join(below, spine)
-            for _ in range(2):
-                fabric.engine(below)
+            # The second may have its other port on a leaf that is there already.
+            others = [name for name in fabric.cell.switches if name.startswith("l")]
+            fabric.engine(below)
+            fabric.engine(*dict.fromkeys((below, dice.choice([below, *others]))))
         for spine, its in zip(middle, above, strict=True):
             for core in its:
                 fabric.join(spine, core)
@@ -87,7 +89,8 @@ def irregular(dice: Random, switches: int, links: int, *, even: bool, lanes: int
     fabric = Fabric(dice, even=even, lanes=lanes)
     names = [fabric.switch(f"s{n}") for n in range(switches)]
     for _ in range(links):
-        fabric.join(*dice.sample(names, 2), lanes=dice.randint(1, lanes))
+        a, b = dice.sample(names, 2)
+        fabric.join(a, b, dice.randint(1, lanes))
     for name in names:
         fabric.engine(name, *dice.sample(names, dice.choice([0, 0, 0, 1])))
     a, b = fabric.engine(names[0]), fabric.engine(names[1])

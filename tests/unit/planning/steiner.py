@@ -17,9 +17,9 @@ def fewest_links(ways: Mapping[str, Sequence[str]], root: str, terminals: Sequen
     """
     wanted = [t for t in dict.fromkeys(terminals) if t != root]
     into: dict[str, list[str]] = {switch: [] for switch in ways}
-    for switch, others in ways.items():
-        for other in others:
-            into[other].append(switch)
+    for switch, onward in ways.items():
+        for after in onward:
+            into[after].append(switch)
     # By set of terminals, as bits: what a tree to them costs from each switch.
     cost: list[dict[str, float]] = [{} for _ in range(1 << len(wanted))]
     for group in range(1, 1 << len(wanted)):
@@ -28,10 +28,10 @@ def fewest_links(ways: Mapping[str, Sequence[str]], root: str, terminals: Sequen
             part = group - 1 & group
             while part > group ^ part:
                 one, other = cost[part], cost[group ^ part]
-                for switch, links in one.items():
-                    total = links + other.get(switch, inf)
-                    if total < table.get(switch, inf):
-                        table[switch] = total
+                for here, links in one.items():
+                    total = links + other.get(here, inf)
+                    if total < table.get(here, inf):
+                        table[here] = total
                 part = part - 1 & group
         else:
             table[wanted[group.bit_length() - 1]] = 0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from flowos.model.cell import Link, Node, Switch
+from flowos.model.cell import Link, Node, Switch, Thing
 from flowos.model.placement import Decision, Placement
 from flowos.model.slice import CircuitWish, HostRole, Reason, Shape
 from flowos.planning.place import plan
@@ -20,7 +20,7 @@ DRIVER = {"driver": HostRole(1000, GIB, 1)}
 
 def pooled(*limits, devices=8):
     """Hosts with these limits, and devices in boxes of their own, all on one switch."""
-    things = [Switch("sw", latency_ns=100)]
+    things: list[Thing] = [Switch("sw", latency_ns=100)]
     for number, most in enumerate(limits):
         name = f"h{number}"
         things.append(Node(name, 16_000, 64 * GIB, devices_max=most))
@@ -83,6 +83,15 @@ def test_another_host_is_taken_where_the_tightest_is_full():
     assert placed(view, attach(2, "b")).hosts["driver"] == ("h1",)
     assert placed(view, attach(2, "c")).hosts["driver"] == ("h1",)
     assert refused(view, attach(1, "d")).reason is Reason.WAITING_FOR_ENGINES
+
+
+def test_room_at_another_host_is_no_help_to_who_names_one():
+    view = pooled(2, 4)
+    here = replace(attach(2), hosts={"driver": HostRole(1000, GIB, 1, at="h0")})
+    assert placed(view, here).hosts["driver"] == ("h0",)
+    answer = refused(view, replace(here, name="again"))
+    assert answer.reason is Reason.WAITING_FOR_ENGINES
+    assert "h0 takes 0 more of its 2" in answer.sentence
 
 
 @pytest.mark.parametrize("limits", [(2,), (2, 3)])

@@ -4,9 +4,10 @@ import pytest
 
 from flowos.model.placement import Placement
 from flowos.model.slice import HostRole
-from flowos.planning.explain import why_not
+from flowos.planning.explain import funnel, why_not
 from flowos.planning.pool import Pool
 from tests.unit.planning.cells import (
+    BITSTREAM,
     GIB,
     fpgas,
     gpus,
@@ -99,3 +100,43 @@ def test_role_that_the_engine_comes_nearest_to_is_told():
     hold(view, "engine/n0/fpga0", by="a/b")
     spec = request(w=want(1), f=want(1, "fpga"))
     assert why_not(Pool(view), spec, "n0/fpga0") == "n0/fpga0 is held by a/b"
+
+
+# -- the funnel
+
+
+def test_funnel_goes_in_the_order_people_ask():
+    view = leaves(3, gpus_each=4, cpu=8, memory=8)
+    view.assume("~quarantine/node/n2", Placement(0, "q", held={"node/n2": ()}))
+    view.assume("~drain/e", Placement(0, "d", wanted=("engine/n1/gpu3",)))
+    power_off(view, "n0/gpu0")
+    hold(view, "engine/n0/gpu1")
+    hold(view, "lane/n0-gpu2/fwd/0", "lane/n0-gpu2/rev/0", by="other/lanes")
+    hold_part(view, "host/n1", 7500, 0)
+    spec = request(ring("w"), w=want(2), together="node", hosts={"w": HostRole(1000)})
+    assert funnel(Pool(view), spec) == (
+        ("kind gpu", 12),
+        ("1 port lanes", 12),
+        ("powered or can be woken", 8),
+        ("not drained", 7),
+        ("free", 6),
+        ("with 1 CPU beside it", 3),
+        ("with a free port", 2),
+        ("together on one node", 2),
+    )
+
+
+def test_funnel_is_of_the_role_that_is_scarcest():
+    view = view_of(BITSTREAM, node("n0", *gpus("n0", 4), *fpgas("n0", 2)))
+    hold(view, "engine/n0/fpga0", "engine/n0/gpu0")
+    spec = request(g=want(2), f=want(2, "fpga", bitstream="sum"))
+    assert funnel(Pool(view), spec)[-1] == ("free", 1)
+    assert funnel(Pool(view), spec, role="g")[-1] == ("free", 3)
+    assert funnel(Pool(view), request(hosts={"d": HostRole(1000, GIB, 1)})) == ()
+
+
+def test_engines_that_lie_in_places_large_enough_are_together():
+    view = leaves(2, gpus_each=2, nodes_each=2)
+    hold(view, "engine/n0/gpu0", "engine/n1/gpu0")
+    spec = request(w=want(3), together="switch")
+    assert funnel(Pool(view), spec)[-2:] == (("free", 6), ("together on one switch", 4))

@@ -1,5 +1,7 @@
 """Which engines and hosts a request gets."""
 
+from random import Random
+
 import pytest
 
 from flowos.model.cell import Engine
@@ -148,6 +150,42 @@ def test_host_to_avoid_holds_nothing_more():
     spec = request(hosts={"d": HostRole(1000, GIB, 1)})
     assert placed(view, spec).hosts == {"d": ("n0",)}
     assert placed(view, spec, avoid={"host/n0"}).hosts == {"d": ("n1",)}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("joined", [False, True], ids=["alone", "in rings"])
+def test_first_come_gangs_whose_sum_fits_are_all_placed(seed, joined):
+    dice = Random(seed)
+    sizes, left = [], 40 * 8
+    while left:
+        sizes.append(min(dice.randint(1, 8), left))
+        left -= sizes[-1]
+    view = leaves(10, nodes_each=4, gpus_each=8, spines=8, lanes=4)
+    pool = Pool(view)
+    for turn, size in enumerate(sizes):
+        spec = request(*([ring("w")] if joined else []), w=want(size))
+        decision = plan(pool, spec, slice_name=f"s{turn}")
+        assert isinstance(decision, Decision), (turn, size, decision)
+        view.assume(f"a/{turn}", Placement(1, f"a{turn}", held=decision.units))
+    pool.fold()
+    assert not any(free.on for free in pool.free)
+
+
+def test_leaves_of_more_than_64_engines_are_filled_to_the_last():
+    view = leaves(2, nodes_each=1, gpus_each=100)
+    hold(view, *(f"engine/n0/gpu{n}" for n in range(3, 97)))
+    assert nodes_of(placed(view, request(w=want(6), together="switch"))) == {"n0"}
+    both = placed(view, request(w=want(106)))
+    assert len(both.engines["w"]) == 106
+    assert refused(view, request(w=want(107))).sentence
+
+
+def test_gang_over_leaves_of_no_pod_takes_the_largest_first_and_the_rest_where_it_fits():
+    view = leaves(4, nodes_each=1, gpus_each=4)
+    hold(view, "engine/n0/gpu0", "engine/n1/gpu0", "engine/n1/gpu1", "engine/n2/gpu0")
+    # Four of n3, and of those with three the first; what is left fits n1 best.
+    assert nodes_of(placed(view, request(w=want(6)))) == {"n3", "n1"}
+    assert nodes_of(placed(view, request(w=want(9)))) == {"n3", "n0", "n1"}
 
 
 # -- power
@@ -315,6 +353,19 @@ def test_work_without_engines_strands_no_engines():
         order += decision.hosts["d"]
         view.assume(f"a/{turn}", Placement(1, f"a{turn}", held=decision.units))
     assert order == ["plain", "plain", "busy", "idle"]
+
+
+def test_work_without_engines_goes_first_where_fewest_whole_engines_are_free():
+    view = view_of(*(node(name, *gpus(name, 2), cpu=8) for name in ("all", "some", "none")))
+    hold(view, "engine/some/gpu0", "engine/none/gpu0", "engine/none/gpu1")
+    pool = Pool(view)
+    order: list[str] = []
+    for turn in range(3):
+        decision = plan(pool, request(hosts={"d": HostRole(8000, 0, 1)}))
+        assert isinstance(decision, Decision)
+        order += decision.hosts["d"]
+        view.assume(f"a/{turn}", Placement(1, f"a{turn}", held=decision.units))
+    assert order == ["none", "some", "all"]
 
 
 def test_several_hosts_are_several_nodes():

@@ -6,7 +6,8 @@ from flowos.model.cell import Engine, Link, Switch
 from flowos.model.codec import encode
 from flowos.model.placement import Placement
 from flowos.model.transaction import Change
-from flowos.planning.pool import NOWHERE, Pool
+from flowos.planning.pool import CLOSED, NOWHERE, Ladder, Pool
+from flowos.planning.stock import Shelf, tag_of
 from tests.unit.planning.cells import (
     BITSTREAM,
     fpgas,
@@ -191,3 +192,54 @@ def test_switches_links_and_lanes_out_of_service_are_known_at_once_and_later():
     view.retract("~drain/s0")
     early.fold()
     assert (early.shut, early.spoken) == (set(), {})
+
+
+# -- how free nodes and leaves are sorted
+
+
+def numbers(count: int, ladder: Ladder, cpu: dict[int, int]) -> Ladder:
+    for number in range(count):
+        ladder.put(2, CLOSED._replace(cpu_millis=cpu[number]), tag_of(number, 0))
+    return ladder
+
+
+def test_ends_of_a_rung_are_those_with_least_and_with_most_cpu():
+    ladder = numbers(6, Ladder(), {n: 1000 * n for n in range(6)})
+    found = [number for _, number in ladder.ends(1, 1000, 2, lambda _: True)]
+    assert found == [1, 2, 5, 4]
+    assert [n for _, n in ladder.ends(1, 0, 1, lambda number: number not in (0, 5))] == [1, 4]
+    assert [n for _, n in ladder.ends(1, 0, 9, lambda _: True)] == list(range(6))
+    assert not list(ladder.ends(3, 0, 2, lambda _: True))
+
+
+def test_ends_are_taken_of_what_is_home_and_of_what_is_afar():
+    ladder = Ladder()
+    for number in range(6):
+        free = CLOSED._replace(cpu_millis=1000 * number)
+        ladder.put(2, free, tag_of(number, 0, afar=number % 2 == 1))
+    assert [n for _, n in ladder.ends(1, 0, 1, lambda _: True)] == [0, 4, 1, 5]
+
+
+def test_engines_given_back_last_are_taken_last():
+    view = view_of(*(node(f"n{n}", *gpus(f"n{n}", 1)) for n in range(3)))
+    pool = Pool(view)
+    (make,) = {make for site in pool.sites if site for make in site.makes}
+    stock = pool.stock(frozenset({(make, ())}))
+    hold(view, "engine/n0/gpu0")
+    pool.fold()
+    view.retract("other/held")
+    pool.fold()
+    assert [number for _, number in stock.on.climb(1)] == [1, 2, 0]
+    assert [pool.freed_at(n) for n in range(3)] == [1, 0, 0]
+    assert kept_is_fresh(pool)
+
+
+def test_shelf_keeps_leaves_by_how_many_engines_they_have_free():
+    shelf = Shelf()
+    for leaf, free in (("l1", 2), ("l0", 2), ("l2", 70), ("l3", 1)):
+        shelf.move(leaf, 0, free)
+    shelf.move("l3", 1, 0)
+    shelf.move("l2", 70, 69)
+    assert list(shelf.climb(1)) == [(2, "l0"), (2, "l1"), (69, "l2")]
+    assert list(shelf.climb(3)) == [(69, "l2")]
+    assert list(shelf.descend()) == [(69, "l2"), (2, "l0"), (2, "l1")]

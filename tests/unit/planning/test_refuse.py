@@ -1,5 +1,7 @@
 """Why a request cannot be placed, told so that people and programs can act on it."""
 
+import pytest
+
 from flowos.model.cell import Switch
 from flowos.model.slice import EngineChoice, EngineRole, HostRole, Reason
 from tests.unit.planning.cells import (
@@ -12,8 +14,10 @@ from tests.unit.planning.cells import (
     hold_part,
     leaves,
     node,
+    ports,
     refused,
     request,
+    ring,
     view_of,
     want,
 )
@@ -81,6 +85,33 @@ def test_unknown_bitstream_unknown_role_and_unreadable_condition_can_never_be():
         answer = refused(view, spec)
         assert answer.reason is Reason.INFEASIBLE
         assert word in answer.sentence
+
+
+def test_circuits_that_not_even_the_empty_cell_has_lanes_for_can_never_be():
+    view = leaves(2, gpus_each=1, port_lanes=2)
+    hold(view, "lane/l0-s0/fwd/0")
+    assert refused(view, request(ring("w"), w=want(2))).reason is Reason.NO_CIRCUIT
+    answer = refused(view, request(ring("w", lanes=2), w=want(2)))
+    assert answer.reason is Reason.INFEASIBLE
+    assert "even if it were empty" in answer.sentence
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (request(w=want(0)), "asks for 0 engines"),
+        (request(w=want(-3)), "asks for -3 engines"),
+        (request(w=want(1, share=-5)), "-5 thousandths"),
+        (request(w=want(2, share=500)), "shares of 2 engines"),
+        (request(w=want(1), hosts={"w": HostRole(-1)}), "less than nothing"),
+        (request(hosts={"d": HostRole(1000, -GIB, 1)}), "less than nothing"),
+        (request(ring("w", lanes=0), w=want(2)), "a circuit of 0 lanes"),
+    ],
+)
+def test_amounts_that_cannot_be_meant_are_refused(spec, words):
+    answer = refused(two_nodes(), spec)
+    assert answer.reason is Reason.INFEASIBLE
+    assert words in answer.sentence
 
 
 # -- not now
@@ -168,3 +199,28 @@ def test_role_that_another_role_left_nothing_for_is_counted_without_it():
     answer = refused(view, request(a=want(4), b=want(3)))
     assert answer.reason is Reason.WAITING_FOR_ENGINES
     assert "3 gpu wanted, 2 are free" in answer.sentence
+
+
+def test_engines_that_are_free_without_free_port_lanes_wait_for_circuits():
+    # The one that is held has the ports; without circuits there is one more that would do.
+    view = view_of(Switch("sw"), node("n0", *gpus("n0", 3)), ports(gpus("n0", 2), "sw", lanes=1))
+    hold(view, "engine/n0/gpu0")
+    answer = refused(view, request(ring("w"), w=want(2)))
+    assert answer.reason is Reason.NO_CIRCUIT
+    assert ("1 port lanes", 2) in answer.funnel
+
+
+def test_roles_that_compete_for_the_last_engines_wait_for_engines():
+    view = two_nodes()
+    hold(view, "engine/n0/gpu0", "engine/n0/gpu1", "engine/n0/gpu2")
+    answer = refused(view, request(a=want(3), b=want(3), together="node"))
+    assert answer.reason is Reason.WAITING_FOR_ENGINES
+
+
+def test_other_roles_that_are_short_too_wait_for_engines_and_not_for_a_bitstream():
+    view = view_of(BITSTREAM, node("n0", *fpgas("n0", 1), *gpus("n0", 1)))
+    hold(view, "engine/n0/fpga0", by="a/fpga")
+    spec = request(g=want(1), f=want(1, "fpga", bitstream="sum"))
+    assert refused(view, spec).reason is Reason.WAITING_FOR_BITSTREAM
+    hold(view, "engine/n0/gpu0", by="a/gpu")
+    assert refused(view, spec).reason is Reason.WAITING_FOR_ENGINES

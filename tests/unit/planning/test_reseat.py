@@ -27,7 +27,7 @@ def tried(
 
     blocked = lay(engines)
     assert isinstance(blocked, Blocked), "the test begins with what cannot be joined"
-    return reseat(pool, wants, engines, blocked, lay, avoid=avoid)
+    return reseat(pool, wants, engines, blocked, lay, joined=blocked.wanted, avoid=avoid)
 
 
 def hub_cell() -> CellView:

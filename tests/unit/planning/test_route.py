@@ -3,8 +3,10 @@
 import pytest
 
 from flowos.model.cell import Link, Switch, Thing
-from flowos.model.placement import Placement
+from flowos.model.codec import encode
+from flowos.model.placement import Arc, Circuit, Placement
 from flowos.model.slice import CircuitWish, HostRole, Reason, Shape
+from flowos.planning.circuits import circuit_of
 from flowos.planning.pool import Pool
 from flowos.planning.route import Blocked, Routed, Wish, route
 from tests.unit.planning.cells import (
@@ -259,6 +261,77 @@ def test_unlucky_order_is_mended_by_letting_the_failed_one_go_first():
     done = route(pool, [first, second], whole={"n0/gpu0", "n1/gpu0", "n2/gpu0"}, name="t")
     assert isinstance(done, Routed)
     assert [circuit.path[1:-1] for circuit in done.circuits] == [("a", "d", "c"), ("b", "c")]
+
+
+def test_one_that_finds_no_way_even_alone_is_the_reason():
+    # The second fails first, since the first took its lane; but the third can never be laid.
+    view = line(3)
+    hold(view, "lane/w1-w2/fwd/0")
+    wishes = [
+        Wish(0, "n0/gpu0", ("n1/gpu0",), 1, ""),
+        Wish(1, "n0/gpu0", ("n1/gpu0",), 1, ""),
+        Wish(2, "n0/gpu0", ("n2/gpu0",), 1, ""),
+    ]
+    blocked = route(Pool(view), wishes, whole=(), name="t")
+    assert isinstance(blocked, Blocked)
+    assert blocked.wish == wishes[2]
+    assert blocked.why == "no way with a free lane on each link from n0/gpu0 to n2/gpu0"
+
+
+@pytest.mark.parametrize("link", ["s0-c0", "c0-s1", "l0-s0", "s1-l1"])
+def test_core_with_too_few_lanes_on_one_of_its_trunks_is_passed_by(link):
+    # Two pods of a leaf and a spine, two cores; three of four lanes are wanted.
+    things: list[Thing] = [Switch(f"{s}{n}", tier=t) for t, s in enumerate("lsc") for n in (0, 1)]
+    for n in (0, 1):
+        things += [*node(f"n{n}", *gpus(f"n{n}", 1)), *ports(gpus(f"n{n}", 1), f"l{n}", lanes=4)]
+    pairs = ["l0-s0", "s1-l1", "s0-c0", "s0-c1", "c0-s1", "c1-s1"]
+    view = view_of(things, [trunk(*pair.split("-"), lanes=4) for pair in pairs])
+    hold(view, f"lane/{link}/fwd/0", f"lane/{link}/fwd/2", "lane/s0-c1/fwd/1")
+    done = route(Pool(view), [Wish(0, "n0/gpu0", ("n1/gpu0",), 3, "")], whole=(), name="t")
+    if "c0" in link:
+        assert isinstance(done, Routed)
+        assert done.circuits[0].path[3] == "c1"
+    else:
+        assert isinstance(done, Blocked)
+
+
+def test_parallel_plans_turn_around_at_different_spines():
+    view = leaves(2, gpus_each=1, spines=8)
+    wish = Wish(0, "n0/gpu0", ("n1/gpu0",), 1, "")
+    pool = Pool(view)
+    over = set()
+    for seed in range(1, 30):
+        done = route(pool, [wish], whole=(), name="t", seed=seed)
+        assert isinstance(done, Routed)
+        over.add(done.circuits[0].path[2])
+    assert len(over) > 4
+
+
+def test_record_that_is_made_quickly_is_like_any_other():
+    arc = Arc("k", "fwd", (0,))
+    words = ("t/0", "a", ("b", "c"), ("a", "s", "b", "c"), (arc,), 2, 30, "sum", ("a",), ("x",))
+    quick, slow = circuit_of(*words), Circuit(*words)
+    assert quick == slow
+    assert encode(quick) == encode(slow)
+    assert circuit_of(*words[:7]) == Circuit(*words[:7])
+
+
+def test_graph_forgets_the_ports_of_engines_where_it_knows_very_many(monkeypatch):
+    view = leaves(2, gpus_each=4, spines=2)
+    pool = Pool(view)
+    wish = Wish(0, "n0/gpu0", ("n1/gpu0",), 1, "")
+    first = route(pool, [wish], whole=(), name="t")
+    for engine in view.cell.engines:
+        pool.graph.ports(engine)
+    monkeypatch.setattr("flowos.planning.graph._REMEMBERED_MAX", 4)
+    assert route(pool, [wish], whole=(), name="t") == first
+    assert set(pool.graph.known_ports) == {"n0/gpu0", "n1/gpu0"}
+    other = Wish(0, "n1/gpu3", ("n0/gpu2",), 1, "")
+    expected = route(Pool(view), [other], whole=(), name="t")
+    assert route(pool, [other], whole=(), name="t") == expected
+    hold(view, "lane/n0-gpu0/fwd/0")
+    pool.fold()
+    assert isinstance(route(pool, [wish], whole=(), name="t"), Blocked)
 
 
 # -- trees

@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from flowos.model.cell import Link
-from flowos.model.slice import CircuitWish, Reason, Shape
+from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, Reason, Shape
 from flowos.planning.shapes import lanes_at_least, pairs_of
 from tests.unit.planning.cells import leaves, placed, refused, request, want
 from tests.unit.planning.laws import faults
@@ -80,3 +80,11 @@ def test_shape_that_does_not_fit_the_number_of_ends_can_never_be(wish, words):
     answer = refused(leaves(1, gpus_each=4, port_lanes=4), request(wish, w=want(3)))
     assert answer.reason is Reason.INFEASIBLE
     assert words in answer.sentence
+
+
+def test_every_choice_must_have_the_ranks_of_the_shape():
+    view = leaves(1, gpus_each=4, port_lanes=4)
+    either = EngineRole((EngineChoice("gpu", count=1), EngineChoice("gpu", count=4)))
+    answer = refused(view, request(torus(1), w=either))
+    assert answer.reason is Reason.INFEASIBLE
+    assert "a torus of 1 has 1 ends, there are 4" in answer.sentence

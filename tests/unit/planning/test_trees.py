@@ -2,13 +2,14 @@
 
 import pytest
 
-from flowos.model.cell import Link, Switch
+from flowos.model.cell import Link, Switch, Thing
 from flowos.model.placement import Circuit
 from flowos.model.slice import CircuitWish, Constraints, Reason, Shape
 from flowos.model.view import CellView
+from flowos.planning.exchange import Branch
 from flowos.planning.pool import Pool
 from flowos.planning.route import Blocked, Routed, Wish, route
-from flowos.planning.trees import Branch, Grown, multicast
+from flowos.planning.trees import Grown, multicast
 from tests.unit.planning.cells import (
     flow,
     gpus,
@@ -34,35 +35,35 @@ def fabric(
     Those of `able` have one aggregator for sums.
     """
     switches = dict.fromkeys("".join(trunks))
-    things = []
+    things: list[Thing] = []
     for name in switches:
-        merges = {"aggregators": 1, "functions": ("sum",)} if name in able else {}
-        things += [Switch(name, latency_ns=100, **merges)]
+        functions = ("sum",) if name in able else ()
+        things.append(Switch(name, aggregators=len(functions), functions=functions, latency_ns=100))
         engines = gpus(f"n{name}", each)
         things += [*node(f"n{name}", *engines), *ports(engines, name, lanes=port_lanes)]
     return view_of(things, [trunk(*ends, lanes=lanes) for ends in trunks])
 
 
-def gather(view: CellView, *sources: str, to: str, **bounds: int) -> Routed | Blocked:
+def gather(view: CellView, *sources: str, to: str, max_hops: int = 0) -> Routed | Blocked:
     """A tree from a GPU of each of these nodes to one, summed on the way."""
     ends = tuple(f"n{name}/gpu0" for name in sources)
     wish = Wish(0, ends[0], (f"n{to}/gpu0",), 1, "sum", ends)
     whole = {*ends, *wish.targets}
-    return route(Pool(view), [wish], whole=whole, name="t", bounds=Constraints(**bounds))
+    return route(Pool(view), [wish], whole=whole, name="t", bounds=Constraints(max_hops))
 
 
-def summed(view: CellView, *sources: str, to: str, **bounds: int) -> Circuit:
+def summed(view: CellView, *sources: str, to: str, max_hops: int = 0) -> Circuit:
     """The tree, which must be one."""
-    routed = gather(view, *sources, to=to, **bounds)
+    routed = gather(view, *sources, to=to, max_hops=max_hops)
     assert isinstance(routed, Routed), routed
     (circuit,) = routed.circuits
-    assert list(stream_faults(view, request(**bounds), circuit)) == []
+    assert list(stream_faults(view, request(max_hops=max_hops), circuit)) == []
     assert [u for u in routed.units if u.startswith("aggregator/")] == [*circuit.aggregators]
     return circuit
 
 
-def turned(view: CellView, *sources: str, to: str, **bounds: int) -> str:
-    blocked = gather(view, *sources, to=to, **bounds)
+def turned(view: CellView, *sources: str, to: str, max_hops: int = 0) -> str:
+    blocked = gather(view, *sources, to=to, max_hops=max_hops)
     assert isinstance(blocked, Blocked), blocked
     return blocked.why
 
@@ -87,7 +88,7 @@ def links(view: CellView, source: str, *targets: str, bounds: Constraints | None
 def test_a_key_path_is_exchanged_for_a_shorter_one(monkeypatch):
     # Growth comes to x over a, and only then to y over m: x hangs as well at m.
     assert links(cross(), "s", "x", "y") == 3 + 3
-    monkeypatch.setattr("flowos.planning.trees._exchanged", lambda *_: None)
+    monkeypatch.setattr("flowos.planning.trees.exchanged", lambda *_: None)
     assert links(cross(), "s", "x", "y") == 4 + 3
 
 
@@ -231,10 +232,10 @@ def test_an_aggregator_that_is_to_be_avoided_is_left_alone():
 def test_two_trees_of_a_slice_take_an_aggregator_each():
     view = fabric("mt", "mu", "mx", "my", able="m", lanes=2, port_lanes=2)
     view.cell.add(Switch("m", aggregators=2, functions=("sum",)))
-    roles = {name: want(1, node=f"n{name}") for name in "txy"}
-    both = CircuitWish(Shape.ALL, ("t", "x", "y"), aggregate="sum")
-    decision = placed(view, request(both, **roles))
-    assert faults(view, request(both, **roles), decision) == []
+    each = CircuitWish(Shape.ALL, ("t", "x", "y"), aggregate="sum")
+    spec = request(each, t=want(1, node="nt"), x=want(1, node="nx"), y=want(1, node="ny"))
+    decision = placed(view, spec)
+    assert faults(view, spec, decision) == []
     assert sorted(u for u in decision.units if u.startswith("aggregator/")) == [
         "aggregator/m/0",
         "aggregator/m/1",
