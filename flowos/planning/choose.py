@@ -196,7 +196,7 @@ def _ranked(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Scored]:
     elif draft.touched or draft.wake:
         found = _climb(draft, want, stock, _FEW if seed or draft.wake else _ENDS)
     else:
-        return _first_ones(draft, want, stock, _FEW if seed else 1)
+        return _first_ones(draft, want, stock, _FEW if seed else 1, seed)
     scorer = Scorer(draft, want, stock)
     ranked: list[Scored] = []
     for number, mask in found:
@@ -207,12 +207,15 @@ def _ranked(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Scored]:
     return ranked
 
 
-def _first_ones(draft: Draft, want: Want, stock: Stock, few: int) -> list[Scored]:
+def _first_ones(draft: Draft, want: Want, stock: Stock, few: int, seed: int) -> list[Scored]:
     """The ladder's order is the order of preference, where nothing was taken off it."""
-    if few == 1 and not (want.cpu_millis or want.memory_bytes or want.together == "switch"):
+    if not (want.cpu_millis or want.memory_bytes or want.together == "switch"):
+        # Every node on the ladder will do: only the one that chance takes is looked at.
         number = stock.on.first(want.count)
         if number is None:
             return []
+        if few > 1 and not (draft.pool.divided and not _is_afar(draft, number)):
+            number = one_of([n for _, n in islice(stock.on.climb(want.count), few)], seed)
         mask = draft.pool.free[number].on & stock.mask(draft.site(number))
         return [(0.0, 0, number, _positions(draft, want, number, mask, want.count))]
     climbing = _climb(draft, want, stock, few)
