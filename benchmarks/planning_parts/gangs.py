@@ -197,7 +197,8 @@ def medians_us(cells: Sequence[Filled], spec: SliceSpec, *, plans: int, rounds: 
         return lambda: cell.turn_us(spec, plans // rounds)
 
     for cell in cells:
-        cell.turn_us(spec, WARM_UP)
+        # Until gangs have been on all nodes that were free: their ports are then known.
+        cell.turn_us(spec, WARM_UP + len(cell.view.cell.nodes) // 3)
     return interleaved([round_on(cell) for cell in cells], rounds)
 
 

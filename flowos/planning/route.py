@@ -27,6 +27,9 @@ _TURNS: Final = 64  # places from which a choice among ways that are alike can b
 Claim: TypeAlias = tuple[int, int]  # an arc, and the bitmap of lanes that are taken of it
 
 
+_new: Final = tuple.__new__  # a named tuple's own constructor costs twice as much
+
+
 class Wish(NamedTuple):
     """One circuit that is wanted, with its number in the slice.
 
@@ -109,7 +112,7 @@ def wishes_of(circuits: Iterable[CircuitWish], ends: Mapping[str, Sequence[str]]
         elif len(members) > 1:
             lanes, aggregate = wish.lanes, wish.aggregate
             found += [
-                Wish(number, members[a], (members[b],), lanes, aggregate)
+                _new(Wish, (number, members[a], (members[b],), lanes, aggregate, ()))
                 for number, (a, b) in enumerate(pairs_of(wish, len(members)), len(found))
             ]
     return found
