@@ -249,8 +249,9 @@ def _foretold_drawn(item: Item) -> list[str]:
         lines.append(f"  + engine  {engine['id']}{share}  {engine['role']}{note}")
     lines += [f"  + host    {host['node']}  {host['role']}" for host in item["hosts"]]
     for circuit in item["circuits"]:
-        ends = f"{circuit['from']} -> {render.cut(circuit['to'])}"
-        lines.append(f"  + circuit {ends}  {circuit['hops']} hops, {circuit['lanes']} lanes")
+        ends = f"{render.cut(circuit['sources'])} -> {render.cut(circuit['to'])}"
+        wide = "" if circuit["lanes"] == 1 else f", {circuit['lanes']} lanes"
+        lines.append(f"  + circuit {ends}  {circuit['hops']} hops{wide}")
     lines.append(f"  = circuits of others, untouched: {item['circuits_untouched']}")
     if item["lanes_claimed"]:
         lines.append(f"  lanes between switches: {item['lanes_claimed']} more are taken")
