@@ -22,6 +22,7 @@ _LOOKED_AT_MAX: Final = (
     1024  # nodes looked at for what is loaded; loading costs seconds, not a cell
 )
 _LOADED_MAX: Final = 32  # of them compared, where it is and where nothing is
+_NONE: Final = (0, 0)  # free engines of a leaf that has none of a stock
 _TOGETHER: Final = {"here": -1, "node": 0, "switch": 1}  # the narrowest choose first
 
 # What it costs, the free CPU there, the node and which of its engines.
@@ -397,6 +398,8 @@ def _near(draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]) -> lis
                     leaves[leaf] = None
     scorer = Scorer(draft, want, stock)
     for leaf in leaves:
+        if _left_on(draft, stock, leaf) < want.count:
+            continue
         rooms: list[Scored] = []
         for number, ports in _ports_on(draft, leaf):
             mask, limit = draft.room(number, want, stock, ports)
@@ -412,6 +415,19 @@ def _near(draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]) -> lis
             if picks is not None:
                 return picks
     return None
+
+
+def _left_on(draft: Draft, stock: Stock, leaf: str) -> int:
+    """Return how many of a leaf's free engines are left at most: hosts may allow fewer."""
+    left = stock.leaves.get(leaf, _NONE)[draft.wake]
+    if left and draft.taken:
+        for number, ports in _ports_on(draft, leaf):
+            taken = draft.taken.get(number, 0) & ports
+            if taken:
+                free = draft.pool.free[number]
+                there = free.on | free.off if draft.wake else free.on
+                left -= (taken & there & stock.mask(draft.site(number))).bit_count()
+    return left
 
 
 def _ports_on(draft: Draft, leaf: str) -> Iterator[Pick]:
@@ -477,6 +493,8 @@ def _one_leaf(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] |
         first = scramble(seed) % len(first_few)
         first_few = [*first_few[first:], *first_few[:first]]
     for leaf in chain(first_few, fitting):
+        if draft.taken and _left_on(draft, stock, leaf) < want.count:
+            continue
         picks = _within(draft, want, stock, _ports_on(draft, leaf), want.count)
         if picks is not None:
             return picks
