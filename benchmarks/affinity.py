@@ -30,9 +30,9 @@ from flowos.model.placement import Decision
 from flowos.model.rules import PlannerRules
 from flowos.model.slice import Constraints, Data, EngineChoice, EngineRole, SliceSpec, Work
 from flowos.model.view import CellView
-from flowos.planning.affinity import costs_of
+from flowos.planning.affinity.weighed import costs_of
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 
 TRACES: Final = Path(__file__).resolve().parent.parent.parent / "shared" / "traces"
 DISK: Final = "NVMe Micron 9200 MAX 6.4TB"

@@ -25,7 +25,7 @@ from flowos.documents.presets import file_or_preset
 from flowos.model.cell import Cell
 from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import HostRole, SliceSpec
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
 from flowos.simulation.jobs import read_jobs
 from flowos.simulation.replay import accelerators, fill_up_alone, fill_up_jobs
 from flowos_schedulers.batch import Batch

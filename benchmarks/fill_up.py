@@ -20,8 +20,8 @@ from flowos.model.cell import WHOLE_MILLIS, Cell
 from flowos.model.placement import Placement, Unplaceable
 from flowos.model.slice import Run
 from flowos.model.view import CellView
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.loading import load_cell_into

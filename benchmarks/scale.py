@@ -46,7 +46,7 @@ def put_one_by_one(store: EtcdStore, cell: Cell) -> float:
 def get_in_step(endpoint: str, answers: Any) -> None:  # a queue
     """Be a scheduler process until its view is complete and its planner's index is built."""
     from flowos.model.view import CellView
-    from flowos.planning.pool import Pool
+    from flowos.planning.engines.pool import Pool
 
     before = time.perf_counter()
     store = EtcdStore([endpoint])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from harness import PICTURES, Report, options
 
 from flowos.documents.presets import file_or_preset
-from flowos.planning.weights import DEFAULT, Weights
+from flowos.planning.engines.weights import DEFAULT, Weights
 from flowos.simulation.tuning.gate import Verdict, judge
 from flowos.simulation.tuning.search import Effort, Tuned, tune
 from flowos.simulation.tuning.trials import Trial, Trials

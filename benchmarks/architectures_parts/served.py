@@ -16,8 +16,8 @@ from architectures_parts.workload import Request, ring_of
 from flowos.model.cell import Cell
 from flowos.model.placement import Circuit, Decision, Placement
 from flowos.model.view import CellView
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 
 WAITING: Final = 64  # slices looked at, the oldest first
 

@@ -11,7 +11,7 @@ from commit_parts.raw import ROOT, UNLIMITED
 
 from flowos.model.transaction import Changes, WatchMessage
 from flowos.model.view import CellView
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
 from flowos.runtime.scheduling import SCHEDULER_FOLLOWS
 from flowos_store.wire import etcdrpc, rpc
 

@@ -17,10 +17,10 @@ from flowos.model.cell import Bitstream, Cell, Engine, Link, Node, Switch
 from flowos.model.placement import Placement, Unplaceable
 from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, Reason, Shape, SliceSpec
 from flowos.model.view import CellView
-from flowos.planning.explain import funnel
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
-from flowos.planning.unblock import unblock
+from flowos.planning.reasons.explain import funnel
+from flowos.planning.reasons.unblock import unblock
 
 NODES: Final = 1_000
 NODES_A_LEAF: Final = 4

@@ -25,8 +25,8 @@ from flowos.documents.presets import preset
 from flowos.model.placement import Decision, Placement
 from flowos.model.slice import CircuitWish, Constraints, EngineChoice, EngineRole, Shape, SliceSpec
 from flowos.model.view import CellView
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from flowos.runtime.processes import GARBAGE_CHECK_EVERY
 from planning_parts.rivals import Arrays, Naive
 

@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 
 from harness import Report, seconds
 
-from flowos.planning.mapping import Matrix, hop_bytes, place_tasks
-from flowos.planning.multiplex import Costs, Flow, Schedule, Seat, Task, multiplex, numbered
-from flowos.planning.turns import inserted
+from flowos.planning.tasks.mapping import Matrix, hop_bytes, place_tasks
+from flowos.planning.tasks.multiplex import Costs, Flow, Schedule, Seat, Task, multiplex, numbered
+from flowos.planning.tasks.turns import inserted
 
 RECORDED: Final = Path("benchmarks/results/tasks_exact.json")
 SOLVER_SECONDS: Final = 10.0

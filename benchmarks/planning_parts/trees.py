@@ -23,8 +23,8 @@ from flowos.model.cell import Cell
 from flowos.model.placement import Circuit, Placement
 from flowos.model.units import lane_unit
 from flowos.model.view import CellView
-from flowos.planning.pool import Pool
-from flowos.planning.route import Routed, Wish, route
+from flowos.planning.circuits.route import Routed, Wish, route
+from flowos.planning.engines.pool import Pool
 from planning_parts.ways import torus
 
 SIDE: Final = 11

@@ -29,10 +29,10 @@ from flowos.model.placement import Circuit, Placement
 from flowos.model.slice import Constraints
 from flowos.model.units import lane_unit
 from flowos.model.view import CellView
-from flowos.planning.graph import Graph
-from flowos.planning.pool import Pool
-from flowos.planning.route import Routed, Wish, route
-from flowos.planning.ways import Arcs, way
+from flowos.planning.circuits.graph import Graph
+from flowos.planning.circuits.route import Routed, Wish, route
+from flowos.planning.circuits.ways import Arcs, way
+from flowos.planning.engines.pool import Pool
 
 SIDE: Final = 23
 BUSY: Final = 0.3

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.errors import SpecError
 from flowos.model.slice import CircuitWish, EngineChoice, HostRole, Shape, SliceSpec, misasked
-from flowos.planning.pool import Make, Pool, Wares
-from flowos.planning.shapes import lanes_at_least
+from flowos.planning.circuits.shapes import lanes_at_least
+from flowos.planning.engines.pool import Make, Pool, Wares
 from flowos.planning.where import Condition, parse_where
 
 Funnel = tuple[tuple[str, int], ...]

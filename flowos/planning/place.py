@@ -8,24 +8,24 @@ from flowos.model.errors import SpecError
 from flowos.model.placement import Decision, Unplaceable, attached_to
 from flowos.model.slice import CircuitWish, Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
-from flowos.planning.affinity import weighed
-from flowos.planning.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
+from flowos.planning.affinity.weighed import weighed
+from flowos.planning.circuits.negotiate import Effort
+from flowos.planning.circuits.route import Blocked, Routed, Wish, claimed, route, wishes_of
 from flowos.planning.demand import Demand, Want, demand_of
-from flowos.planning.exact import Verdict, assign
-from flowos.planning.exhaustive import Found
-from flowos.planning.negotiate import Effort
-from flowos.planning.pool import NOWHERE, Mask, Pool, Site
-from flowos.planning.ranks import ranked
-from flowos.planning.reason import last_word
-from flowos.planning.refuse import (
+from flowos.planning.engines.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
+from flowos.planning.engines.pool import NOWHERE, Mask, Pool, Site
+from flowos.planning.engines.weights import Weights, weights_of
+from flowos.planning.reasons.last_word import last_word
+from flowos.planning.reasons.refuse import (
     never_engines,
     refuse_circuits,
     refuse_engines,
     refuse_hosts,
 )
-from flowos.planning.reseat import reseat
-from flowos.planning.route import Blocked, Routed, Wish, claimed, route, wishes_of
-from flowos.planning.weights import Weights, weights_of
+from flowos.planning.search.exact import Verdict, assign
+from flowos.planning.search.exhaustive import Found
+from flowos.planning.search.reseat import reseat
+from flowos.planning.tasks.ranks import ranked
 
 _SETS_MAX: Final = 4  # engine sets tried for the sake of circuits
 _CHOICES_MAX: Final = 16  # combinations of roles' choices tried exactly

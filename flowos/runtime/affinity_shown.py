@@ -2,9 +2,9 @@
 
 from flowos.model.placement import Decision, Placement
 from flowos.model.view import CellView
-from flowos.planning.affinity_told import Account, described
+from flowos.planning.affinity.told import Account, described
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from flowos.runtime.shown import placement_of
 
 _NOTHING = Placement(uid=0, attempt="")

@@ -40,7 +40,7 @@ from flowos.model.transaction import (
     WatchMessage,
 )
 from flowos.model.view import CellView, Entry
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.protocol.release import CANCELLED, GIVEN_BACK, release

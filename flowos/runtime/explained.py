@@ -9,11 +9,11 @@ from flowos.model.rules import NO_RULES
 from flowos.model.slice import Phase, Reason, SliceSpec
 from flowos.model.units import subject_of
 from flowos.model.view import CellView
-from flowos.planning.defrag import Defrag, defrag
-from flowos.planning.explain import funnel, why_not
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
-from flowos.planning.unblock import EACH_MAX, Item, cheapest_first, unblock
+from flowos.planning.reasons.defrag import Defrag, defrag
+from flowos.planning.reasons.explain import funnel, why_not
+from flowos.planning.reasons.unblock import EACH_MAX, Item, cheapest_first, unblock
 from flowos.protocol.commit import spend
 from flowos.protocol.grants import limit_of
 from flowos.runtime.affinity_shown import accounts_of

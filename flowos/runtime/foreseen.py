@@ -11,12 +11,12 @@ from flowos.model.placement import Decision, Placement, Unplaceable
 from flowos.model.slice import Reason, SliceSpec
 from flowos.model.units import lane_unit
 from flowos.model.view import CellView
-from flowos.planning.capacity import Capacity, Count, capacity
-from flowos.planning.defrag import Defrag, defrag
-from flowos.planning.difference import difference
-from flowos.planning.explain import funnel
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
+from flowos.planning.reasons.capacity import Capacity, Count, capacity
+from flowos.planning.reasons.defrag import Defrag, defrag
+from flowos.planning.reasons.difference import difference
+from flowos.planning.reasons.explain import funnel
 from flowos.protocol.commit import busy_watts
 from flowos.runtime.explained import short_of
 from flowos.runtime.shown import API_VERSION, Shown, circuit_shown

@@ -20,7 +20,7 @@ from flowos.model.slice import Reason, Slice, SliceSpec, Waiting
 from flowos.model.transaction import Committed, Conflicted, Seen
 from flowos.model.units import is_divisible, kind_of, subject_of
 from flowos.model.view import Applied, CellView
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view

@@ -16,7 +16,7 @@ from flowos.model.placement import Unplaceable
 from flowos.model.slice import Slice, SliceSpec
 from flowos.model.transaction import Conflicted
 from flowos.model.view import Applied, CellView
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Fence, Proposal
 from flowos.runtime import mirror

@@ -21,7 +21,7 @@ from flowos.model.placement import Placement, Unplaceable
 from flowos.model.slice import Run, Slice, SliceSpec
 from flowos.model.units import kind_of
 from flowos.model.view import CellView
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
 from flowos.protocol.proposal import Draft, Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.client import CellClient

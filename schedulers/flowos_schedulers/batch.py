@@ -2,8 +2,8 @@
 
 from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import SliceSpec
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 
 
 class Batch:

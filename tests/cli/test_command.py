@@ -62,7 +62,7 @@ def test_slice_ls_imports_no_loop_no_planner_and_no_screen(still):
         "rich",
         "yaml",
         "flowos.runtime.client",
-        "flowos.planning.pool",
+        "flowos.planning.engines.pool",
         "flowos.verify",
     }
 

@@ -6,7 +6,7 @@ import pytest
 
 from flowos.model.codec import decode
 from flowos.model.rules import PlannerRules
-from flowos.planning.weights import DEFAULT
+from flowos.planning.engines.weights import DEFAULT
 
 pytestmark = pytest.mark.etcd
 

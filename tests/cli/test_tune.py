@@ -10,7 +10,7 @@ import time
 import pytest
 
 from flowos.documents.planner_file import load_planner
-from flowos.planning.weights import DEFAULT, Weights
+from flowos.planning.engines.weights import DEFAULT, Weights
 from flowos.simulation.tuning.episode import Metrics
 from flowos_cli.main import run
 

@@ -24,8 +24,8 @@ from flowos.model.slice import (
 )
 from flowos.model.units import engine_unit, host_unit, lane_unit, share_unit
 from flowos.model.view import CellView
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from tests.property.gang_solver import placeable
 from tests.unit.planning.laws import faults
 

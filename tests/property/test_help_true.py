@@ -12,11 +12,11 @@ from flowos.model.placement import Decision, Placement
 from flowos.model.slice import EngineChoice, EngineRole, Slice, SliceSpec
 from flowos.model.units import engine_unit, share_unit
 from flowos.model.view import CellView, Entry
-from flowos.planning.defrag import defrag
-from flowos.planning.explain import funnel, why_not
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
-from flowos.planning.unblock import unblock
+from flowos.planning.reasons.defrag import defrag
+from flowos.planning.reasons.explain import funnel, why_not
+from flowos.planning.reasons.unblock import unblock
 from tests.property.brute_force import meets, possible, truth, world_now
 from tests.property.small_cells import small_request, small_view
 from tests.unit.planning.laws import faults

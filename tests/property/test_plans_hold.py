@@ -21,9 +21,9 @@ from flowos.model.slice import (
 )
 from flowos.model.units import engine_unit, host_unit, lane_unit, share_unit
 from flowos.model.view import CellView
-from flowos.planning.explain import why_not
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
+from flowos.planning.reasons.explain import why_not
 from tests.unit.planning.laws import available, faults, leaves_of, meets
 from tests.unit.planning.pictures import kept_is_fresh
 

@@ -7,8 +7,8 @@ import os
 from collections import Counter
 
 from flowos.model.placement import Decision
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from tests.property.brute_force import truth
 from tests.property.small_cells import small_request, small_view
 from tests.unit.planning.laws import faults

@@ -12,9 +12,9 @@ from flowos.model.cell import Switch, Thing
 from flowos.model.placement import Circuit, Placement
 from flowos.model.slice import Constraints, SliceSpec
 from flowos.model.view import CellView
-from flowos.planning.pool import Pool
-from flowos.planning.route import Routed, Wish, route
-from flowos.planning.trees import Grown, multicast
+from flowos.planning.circuits.route import Routed, Wish, route
+from flowos.planning.circuits.trees import Grown, multicast
+from flowos.planning.engines.pool import Pool
 from flowos.runtime.tree_shown import depth, tree_shown
 from tests.unit.planning.cells import gpus, hold, node, ports, request, trunk, view_of
 from tests.unit.planning.laws import tree_faults

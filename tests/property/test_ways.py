@@ -16,11 +16,11 @@ from flowos.model.placement import Circuit, Placement
 from flowos.model.slice import Constraints
 from flowos.model.units import lane_unit
 from flowos.model.view import CellView
-from flowos.planning.graph import Graph
-from flowos.planning.grid import Grid
-from flowos.planning.pool import Pool
-from flowos.planning.route import Blocked, Routed, Wish, route
-from flowos.planning.ways import latency_of, way
+from flowos.planning.circuits.graph import Graph
+from flowos.planning.circuits.grid import Grid
+from flowos.planning.circuits.route import Blocked, Routed, Wish, route
+from flowos.planning.circuits.ways import latency_of, way
+from flowos.planning.engines.pool import Pool
 from tests.unit.planning.fabrics import (
     Fabric,
     between,

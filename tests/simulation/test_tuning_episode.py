@@ -8,8 +8,8 @@ from flowos.model.codec import encode
 from flowos.model.placement import Observed, Placement
 from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, Shape, SliceSpec
 from flowos.model.transaction import Change
+from flowos.planning.engines.weights import DEFAULT
 from flowos.planning.place import plan
-from flowos.planning.weights import DEFAULT
 from flowos.simulation.tuning import episode as episodes
 from flowos.simulation.tuning.episode import Episode, Settings
 from flowos.simulation.tuning.workload import Arrival, Figures, Synthetic

@@ -12,7 +12,7 @@ import pytest
 
 from flowos.documents.presets import file_or_preset
 from flowos.model.errors import SpecError
-from flowos.planning.weights import DEFAULT, Weights
+from flowos.planning.engines.weights import DEFAULT, Weights
 from flowos.simulation.tuning.adapter import TuningEnvironment
 from flowos.simulation.tuning.episode import Metrics
 from flowos.simulation.tuning.gate import IMPORTANCE
@@ -236,7 +236,7 @@ def test_the_example_of_the_document_runs():
 def test_an_episode_does_not_hang_on_the_order_of_sets():
     program = """if True:
         from flowos.documents.presets import preset
-        from flowos.planning.weights import DEFAULT
+        from flowos.planning.engines.weights import DEFAULT
         from flowos.simulation.tuning.trials import Trial, Trials
         from flowos.simulation.tuning.workload import Figures, Synthetic
 

@@ -46,7 +46,7 @@ def apply(source: str, where: Where) -> int:
     from flowos.model import keys
     from flowos.model.codec import encode
     from flowos.model.transaction import Committed, Put, Seen, Transaction
-    from flowos.planning.weights import Weights
+    from flowos.planning.engines.weights import Weights
 
     rules = load_planner(source, weights=Weights._fields)
     store = where.store()
@@ -89,7 +89,7 @@ def show(out: Output, where: Where) -> int:
     from flowos.model import keys
     from flowos.model.codec import decode
     from flowos.model.rules import NO_RULES, PlannerRules
-    from flowos.planning.weights import weights_of
+    from flowos.planning.engines.weights import weights_of
 
     store = where.store()
     try:
@@ -121,7 +121,7 @@ _PLANNERS: Final = Listing(
 
 
 def _details(item: Item) -> list[str]:
-    from flowos.planning.weights import DEFAULT
+    from flowos.planning.engines.weights import DEFAULT
 
     colour, width = render.has_colour(), render.terminal_width()
     lines = render.pairs(

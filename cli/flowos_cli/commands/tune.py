@@ -145,7 +145,7 @@ def tune(
     from flowos.documents.planner_file import load_planner, planner_document
     from flowos.documents.presets import file_or_preset
     from flowos.model.rules import NO_RULES
-    from flowos.planning.weights import Weights, weights_of
+    from flowos.planning.engines.weights import Weights, weights_of
     from flowos.simulation.tuning import report
     from flowos.simulation.tuning.episode import Settings
     from flowos.simulation.tuning.gate import importance_of

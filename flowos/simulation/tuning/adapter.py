@@ -2,7 +2,7 @@
 
 from typing import Any, TypeAlias
 
-from flowos.planning.weights import DEFAULT, Weights
+from flowos.planning.engines.weights import DEFAULT, Weights
 from flowos.simulation.tuning.episode import Episode, Metrics, Settings
 from flowos.simulation.tuning.gate import IMPORTANCE, Objective
 from flowos.simulation.tuning.search import decoded, encoded

@@ -20,9 +20,9 @@ from flowos.model.slice import Reason, Run, SliceSpec
 from flowos.model.transaction import Change
 from flowos.model.units import engine_unit, kind_of, subject_of
 from flowos.model.view import CellView
+from flowos.planning.engines.pool import Pool
+from flowos.planning.engines.weights import DEFAULT, Weights
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
-from flowos.planning.weights import DEFAULT, Weights
 from flowos.runtime.power import IdleEngines
 from flowos.simulation.tuning.workload import Arrival
 

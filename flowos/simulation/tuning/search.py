@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Final, NamedTuple
 
 from flowos.model.errors import SpecError
-from flowos.planning.weights import DEFAULT, Weights
+from flowos.planning.engines.weights import DEFAULT, Weights
 from flowos.simulation.tuning.episode import Metrics
 from flowos.simulation.tuning.evolution import Evolution
 from flowos.simulation.tuning.gate import (

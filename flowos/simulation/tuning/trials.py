@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from flowos.planning.weights import Weights
+from flowos.planning.engines.weights import Weights
 from flowos.simulation.tuning.episode import Episode, Metrics, Settings
 from flowos.simulation.tuning.workload import Workload
 

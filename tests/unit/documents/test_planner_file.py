@@ -8,7 +8,7 @@ import pytest
 from flowos.documents.planner_file import load_planner, planner_document
 from flowos.model.errors import FileError
 from flowos.model.rules import NO_RULES, PlannerRules
-from flowos.planning.weights import DEFAULT, Weights, weights_of
+from flowos.planning.engines.weights import DEFAULT, Weights, weights_of
 from tests.conftest import require
 
 TRACES = Path(__file__).parents[4] / "shared" / "traces"

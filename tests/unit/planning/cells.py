@@ -15,8 +15,8 @@ from flowos.model.slice import (
 )
 from flowos.model.units import engine_unit
 from flowos.model.view import CellView
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 
 GIB = 2**30
 

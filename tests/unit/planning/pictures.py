@@ -1,6 +1,6 @@
 """Pools as plain values, so that a kept one can be compared with a fresh one."""
 
-from flowos.planning.pool import Free, Ladder, Pool
+from flowos.planning.engines.pool import Free, Ladder, Pool
 
 
 def ladder(pool: Pool, of: Ladder) -> dict[int, list[str]]:

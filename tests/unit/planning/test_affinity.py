@@ -18,10 +18,10 @@ from flowos.model.slice import (
     SliceSpec,
     Work,
 )
-from flowos.planning.affinity import narrowed_to, options_of
-from flowos.planning.affinity_told import described
+from flowos.planning.affinity.told import described
+from flowos.planning.affinity.weighed import narrowed_to, options_of
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from tests.unit.planning.cells import (
     hold,
     hold_part,

@@ -7,9 +7,9 @@ import pytest
 from flowos.model.cell import Link, Node, Switch, Thing
 from flowos.model.placement import Decision, Placement
 from flowos.model.slice import CircuitWish, HostRole, Reason, Shape
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
-from flowos.planning.reason import empty_pool
+from flowos.planning.reasons.last_word import empty_pool
 from tests.unit.planning.cells import GIB, gpus, node, ports, request, view_of, want
 from tests.unit.planning.laws import faults
 

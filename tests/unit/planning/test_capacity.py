@@ -9,9 +9,9 @@ from flowos.model.errors import SpecError
 from flowos.model.placement import Decision, Placement
 from flowos.model.slice import EngineChoice, EngineRole, HostRole
 from flowos.model.view import CellView
-from flowos.planning.capacity import Count, capacity
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
+from flowos.planning.reasons.capacity import Count, capacity
 from tests.property.small_cells import small_view
 from tests.unit.planning.cells import (
     BITSTREAM,

@@ -3,8 +3,8 @@
 from flowos.model.placement import Placement
 from flowos.model.slice import Slice
 from flowos.model.view import Entry
-from flowos.planning.defrag import Defrag, Move, defrag
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
+from flowos.planning.reasons.defrag import Defrag, Move, defrag
 from tests.unit.planning.cells import (
     BITSTREAM,
     fpgas,

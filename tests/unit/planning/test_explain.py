@@ -4,8 +4,8 @@ import pytest
 
 from flowos.model.placement import Placement
 from flowos.model.slice import HostRole
-from flowos.planning.explain import funnel, why_not
-from flowos.planning.pool import Pool
+from flowos.planning.engines.pool import Pool
+from flowos.planning.reasons.explain import funnel, why_not
 from tests.unit.planning.cells import (
     BITSTREAM,
     GIB,

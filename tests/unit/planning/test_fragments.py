@@ -9,11 +9,11 @@ from flowos.model.cell import Engine
 from flowos.model.placement import Placement
 from flowos.model.slice import HostRole
 from flowos.model.view import CellView
-from flowos.planning.choose import Selection, choose
 from flowos.planning.demand import demand_of
-from flowos.planning.fragments import Piece, Room, Usual, pieces_on
-from flowos.planning.pool import Pool
-from flowos.planning.weights import DEFAULT
+from flowos.planning.engines.choose import Selection, choose
+from flowos.planning.engines.fragments import Piece, Room, Usual, pieces_on
+from flowos.planning.engines.pool import Pool
+from flowos.planning.engines.weights import DEFAULT
 from tests.unit.planning.cells import (
     GIB,
     fpgas,

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from flowos.model.cell import Node
 from flowos.model.placement import Decision
 from flowos.model.slice import HostRole
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from tests.unit.planning.cells import gpus, hold, hold_part, leaves, node, request, view_of, want
 
 NODES = 32

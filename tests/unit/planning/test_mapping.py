@@ -7,7 +7,7 @@ from itertools import combinations, permutations
 import pytest
 
 from flowos.model.slice import Shape
-from flowos.planning.mapping import hop_bytes, place_tasks, rank_order
+from flowos.planning.tasks.mapping import hop_bytes, place_tasks, rank_order
 
 TREE = (1, 3, 5)  # links between two engines on one leaf, in one pod, across pods
 
@@ -259,7 +259,7 @@ def test_mapping_that_cannot_be_bettered_is_not_shaken(monkeypatch):
     def never(seed, turn):
         raise AssertionError((seed, turn))
 
-    monkeypatch.setattr("flowos.planning.mapping.scramble", never)
+    monkeypatch.setattr("flowos.planning.tasks.mapping.scramble", never)
     pairs = shuffled({(n, n ^ 1): 7 for n in range(16)}, 16, seed=1)
     distance = tree(16, 4, 2)
     assert hop_bytes(pairs, distance, place_tasks(pairs, distance)) == 16 * 7

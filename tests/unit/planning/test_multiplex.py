@@ -10,8 +10,8 @@ from hypothesis import strategies as some
 from flowos.model.errors import SpecError
 from flowos.model.placement import Unplaceable
 from flowos.model.slice import Reason
-from flowos.planning.multiplex import Costs, Flow, Schedule, Seat, Task, multiplex, numbered
-from flowos.planning.turns import finish, inserted
+from flowos.planning.tasks.multiplex import Costs, Flow, Schedule, Seat, Task, multiplex, numbered
+from flowos.planning.tasks.turns import finish, inserted
 
 NEARLY = 1e-6
 FREE = Costs(load_seconds=0.0)

@@ -7,8 +7,8 @@ import pytest
 from flowos.model.cell import Engine
 from flowos.model.placement import Decision, Placement
 from flowos.model.slice import EngineChoice, EngineRole, HostRole, Reason
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
 from tests.unit.planning.cells import (
     BITSTREAM,
     GIB,

@@ -6,8 +6,8 @@ from flowos.model.cell import Engine, Link, Switch
 from flowos.model.codec import encode
 from flowos.model.placement import Placement
 from flowos.model.transaction import Change
-from flowos.planning.pool import CLOSED, NOWHERE, Ladder, Pool
-from flowos.planning.stock import Shelf, tag_of
+from flowos.planning.engines.pool import CLOSED, NOWHERE, Ladder, Pool
+from flowos.planning.engines.stock import Shelf, tag_of
 from tests.unit.planning.cells import (
     BITSTREAM,
     fpgas,

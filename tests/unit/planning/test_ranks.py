@@ -5,9 +5,9 @@ import pytest
 from flowos.model.cell import Link, Switch, Thing
 from flowos.model.placement import Decision
 from flowos.model.slice import CircuitWish, Shape
+from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
-from flowos.planning.pool import Pool
-from flowos.planning.ranks import ranked
+from flowos.planning.tasks.ranks import ranked
 from tests.unit.planning.cells import gpus, node, ports, request, ring, trunk, view_of, want
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from flowos.model.cell import Engine, Switch
 from flowos.model.slice import CircuitWish, Shape, SliceSpec
 from flowos.model.view import CellView
+from flowos.planning.circuits.route import Blocked, Routed, route, wishes_of
 from flowos.planning.demand import Want, demand_of
-from flowos.planning.pool import Pool
-from flowos.planning.reseat import Engines, Reseated, reseat
-from flowos.planning.route import Blocked, Routed, route, wishes_of
+from flowos.planning.engines.pool import Pool
+from flowos.planning.search.reseat import Engines, Reseated, reseat
 from tests.unit.planning.cells import gpus, hold, node, ports, request, ring, trunk, view_of, want
 
 STAR = CircuitWish(Shape.STAR, ("a",))

@@ -6,9 +6,9 @@ from flowos.model.cell import Link, Switch, Thing
 from flowos.model.codec import encode
 from flowos.model.placement import Arc, Circuit, Placement
 from flowos.model.slice import CircuitWish, HostRole, Reason, Shape
-from flowos.planning.circuits import circuit_of
-from flowos.planning.pool import Pool
-from flowos.planning.route import Blocked, Routed, Wish, route
+from flowos.planning.circuits.records import circuit_of
+from flowos.planning.circuits.route import Blocked, Routed, Wish, route
+from flowos.planning.engines.pool import Pool
 from tests.unit.planning.cells import (
     GIB,
     flow,
@@ -323,7 +323,7 @@ def test_graph_forgets_the_ports_of_engines_where_it_knows_very_many(monkeypatch
     first = route(pool, [wish], whole=(), name="t")
     for engine in view.cell.engines:
         pool.graph.ports(engine)
-    monkeypatch.setattr("flowos.planning.graph._REMEMBERED_MAX", 4)
+    monkeypatch.setattr("flowos.planning.circuits.graph._REMEMBERED_MAX", 4)
     assert route(pool, [wish], whole=(), name="t") == first
     assert set(pool.graph.known_ports) == {"n0/gpu0", "n1/gpu0"}
     other = Wish(0, "n1/gpu3", ("n0/gpu2",), 1, "")

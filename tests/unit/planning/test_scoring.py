@@ -3,12 +3,12 @@
 import pytest
 
 from flowos.model.cell import Bitstream, Engine, Watts
-from flowos.planning.choose import Selection, choose
 from flowos.planning.demand import demand_of
-from flowos.planning.draft import Draft
-from flowos.planning.pool import Pool
-from flowos.planning.scoring import Scorer, score
-from flowos.planning.weights import DEFAULT, Weights
+from flowos.planning.engines.choose import Selection, choose
+from flowos.planning.engines.draft import Draft
+from flowos.planning.engines.pool import Pool
+from flowos.planning.engines.scoring import Scorer, score
+from flowos.planning.engines.weights import DEFAULT, Weights
 from tests.unit.planning.cells import (
     BITSTREAM,
     OTHER,

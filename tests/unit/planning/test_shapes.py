@@ -5,7 +5,7 @@ import pytest
 
 from flowos.model.cell import Link
 from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, Reason, Shape
-from flowos.planning.shapes import lanes_at_least, pairs_of
+from flowos.planning.circuits.shapes import lanes_at_least, pairs_of
 from tests.unit.planning.cells import leaves, placed, refused, request, want
 from tests.unit.planning.laws import faults
 

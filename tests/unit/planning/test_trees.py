@@ -6,10 +6,10 @@ from flowos.model.cell import Link, Switch, Thing
 from flowos.model.placement import Circuit
 from flowos.model.slice import CircuitWish, Constraints, Reason, Shape
 from flowos.model.view import CellView
-from flowos.planning.exchange import Branch
-from flowos.planning.pool import Pool
-from flowos.planning.route import Blocked, Routed, Wish, route
-from flowos.planning.trees import Grown, multicast
+from flowos.planning.circuits.exchange import Branch
+from flowos.planning.circuits.route import Blocked, Routed, Wish, route
+from flowos.planning.circuits.trees import Grown, multicast
+from flowos.planning.engines.pool import Pool
 from tests.unit.planning.cells import (
     flow,
     gpus,
@@ -88,7 +88,7 @@ def links(view: CellView, source: str, *targets: str, bounds: Constraints | None
 def test_a_key_path_is_exchanged_for_a_shorter_one(monkeypatch):
     # Growth comes to x over a, and only then to y over m: x hangs as well at m.
     assert links(cross(), "s", "x", "y") == 3 + 3
-    monkeypatch.setattr("flowos.planning.trees.exchanged", lambda *_: None)
+    monkeypatch.setattr("flowos.planning.circuits.trees.exchanged", lambda *_: None)
     assert links(cross(), "s", "x", "y") == 4 + 3
 
 

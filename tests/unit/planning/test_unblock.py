@@ -2,8 +2,8 @@
 
 from flowos.model.placement import Placement
 from flowos.model.slice import HostRole
-from flowos.planning.pool import Pool
-from flowos.planning.unblock import unblock, without
+from flowos.planning.engines.pool import Pool
+from flowos.planning.reasons.unblock import unblock, without
 from tests.unit.planning.cells import (
     hold,
     hold_part,

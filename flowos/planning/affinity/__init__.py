@@ -1,0 +1,1 @@
+"""Does work go to its data, or data to the work?"""

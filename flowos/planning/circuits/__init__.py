@@ -1,0 +1,1 @@
+"""Which lanes carry a slice's circuits?"""

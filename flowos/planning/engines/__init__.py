@@ -1,0 +1,1 @@
+"""Which engines and hosts does a request get?"""

@@ -1,0 +1,1 @@
+"""Is there any place at all, where the quick ways found none?"""

@@ -1,0 +1,1 @@
+"""Which task runs on which engine, and when?"""
