@@ -20,7 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "top": ("flowos_cli.commands.status:top", "The same, live."),
     "submit": ("flowos_cli.commands.slice:submit", "Submit a slice (short for 'slice submit')."),
     "ls": ("flowos_cli.commands.slice:ls", "List slices (short for 'slice ls')."),
-    "explain": ("flowos_cli.commands.slice:explain", "Why a slice waits (short for 'slice explain')."),
+    "explain": ("flowos_cli.commands.explain:explain", "Why a slice waits (short for 'slice explain')."),
     "cancel": ("flowos_cli.commands.slice:cancel", "End a slice (short for 'slice cancel')."),
     "cell": ("flowos_cli.commands.cell:cell", "Load, show, verify and export a cell."),
     "slice": ("flowos_cli.commands.slice:slice_", "Submit, list, wait for and end slices."),

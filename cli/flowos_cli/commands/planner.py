@@ -12,7 +12,9 @@ from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
+    from flowos.model.protocols import CellStore
     from flowos.model.rules import PlannerRules
+    from flowos.model.transaction import Versioned
 
 KIND: Final = "Planner"
 MODELS_MAX: Final = 6  # of a type of work, the fastest; people want to see that they are there
@@ -52,10 +54,7 @@ def apply(source: str, where: Where) -> int:
     store = where.store()
     try:
         for _ in range(TRIES_MAX):
-            known = {r.key: r for r in store.read([keys.INFO, keys.PLANNER]).records}
-            if keys.INFO not in known:
-                raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
-            before = known.get(keys.PLANNER)
+            before = _told(store)
             record = encode(rules)
             if before is not None and before.value == record:
                 say("planners: unchanged")
@@ -68,6 +67,16 @@ def apply(source: str, where: Where) -> int:
     finally:
         store.close()
     raise StillContended("what planners are told kept changing: try again")
+
+
+def _told(store: "CellStore") -> "Versioned | None":
+    """Return the record of what planners are told, None where that is nothing."""
+    from flowos.model import keys
+
+    known = {r.key: r for r in store.read([keys.INFO, keys.PLANNER]).records}
+    if keys.INFO not in known:
+        raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
+    return known.get(keys.PLANNER)
 
 
 def _counted(rules: "PlannerRules") -> str:
@@ -86,19 +95,16 @@ def _counted(rules: "PlannerRules") -> str:
 def show(out: Output, where: Where) -> int:
     """What planners are told now; as YAML or JSON it is a file that 'apply' reads."""
     from flowos.documents.planner_file import planner_document
-    from flowos.model import keys
     from flowos.model.codec import decode
     from flowos.model.rules import NO_RULES, PlannerRules
     from flowos.planning.engines.weights import weights_of
 
     store = where.store()
     try:
-        known = {r.key: r.value for r in store.read([keys.INFO, keys.PLANNER]).records}
+        told = _told(store)
     finally:
         store.close()
-    if keys.INFO not in known:
-        raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
-    rules = decode(PlannerRules, known[keys.PLANNER]) if keys.PLANNER in known else NO_RULES
+    rules = NO_RULES if told is None else decode(PlannerRules, told.value)
     shown = {
         "apiVersion": API_VERSION,
         "kind": KIND,

@@ -190,7 +190,10 @@ def _crowned(
     if ways is None:
         return None
     # Away from the root, with the port there.
-    away = {leaf: (port, *(way_[::-1] if flip else way_)) for leaf, way_ in zip(others, ways)}  # noqa: B905
+    away = {
+        leaf: (port, *(found[::-1] if flip else found))
+        for leaf, found in zip(others, ways, strict=True)
+    }
     away[top] = (port,)
     up: Up = {}
     near_root = graph.heads if flip else graph.tails

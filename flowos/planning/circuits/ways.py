@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from flowos.model.slice import Constraints
 from flowos.planning.circuits.graph import NO_SWITCH, Graph
+from flowos.planning.circuits.landmarks import Landmarks
 
 _PAIRS_MAX: Final = 16  # of switches at both ends, that are tried one by one
 _STEPS: Final = 16  # switches that a search looks at before the one from the other end goes on
@@ -147,7 +148,7 @@ def shortest(
                 middle = graph.grid.straight(graph.free, a, b, lanes)
                 if middle is not None:
                     return [out, *middle, into]
-    elif graph.grid is None and graph.metric.across <= _NARROW:  # type: ignore[union-attr]
+    elif isinstance(graph.metric, Landmarks) and graph.metric.across <= _NARROW:
         return _by_layers(graph, starts, goals, lanes)
     hunted = _hunt(graph, starts, goals, lanes)
     if hunted is None or graph.even:
