@@ -34,11 +34,11 @@ def main() -> None:
         profile(chosen)
         return
     parts = [p for p in PARTS if not chosen.only or set(chosen.only) & set(p.names)]
-    churned = 120 if chosen.quick else 600
+    churned = 100 if chosen.quick else 600
     run = Run(chosen.quick, share=churned / (churned + SLURM_WINDOW))
     if not chosen.no_slurm:
         with _Told("Slurm"):
-            run.slurm = slurm(nodes=1000, slices=churned, backlog=300 if chosen.quick else 1600)
+            run.slurm = slurm(nodes=1000, slices=churned, backlog=200 if chosen.quick else 1600)
             if not chosen.quick:
                 large = slurm(nodes=10_000, slices=100, backlog=0, occupied=0.05)
                 run.note(f"Slurm at 10,000 x 8, 5 % full: {large.client}/s, p50 {large.p50_ms} ms")

@@ -101,7 +101,7 @@ class Run:
 def run_gangs(run: Run) -> None:
     """Gangs of 64."""
     with run.bench("fat-tree:8000", shared=HALF) as bench:
-        side = gangs(bench, rounds=run.rounds, slices=25 if run.quick else 50)
+        side = gangs(bench, rounds=run.rounds, slices=16 if run.quick else 50)
     run.side("gang64", side)
     add, rival = run.figures.add, run.slurm.gang64
     add("gang64", side.ours.rate, "1/s", baseline=rival, ratio_at_least=3)
@@ -109,7 +109,7 @@ def run_gangs(run: Run) -> None:
 
 def run_direct(run: Run) -> None:
     """A client with a scheduler of its own."""
-    slices = 120 if run.quick else 600
+    slices = 80 if run.quick else 600
     with run.bench("fat-tree:8000", shared=HALF) as bench:
         bench.start_freeing()
         before = bench.cpu_seconds()
@@ -140,7 +140,7 @@ def run_freed(run: Run) -> None:
 
 def run_queued(run: Run) -> None:
     """A client that goes through the queue."""
-    slices = 80 if run.quick else 400
+    slices = 50 if run.quick else 400
     with run.bench("fat-tree:8000", shared=HALF) as bench:
         side = queued(bench, rounds=run.rounds, slices=slices, share=run.share)
     run.side("queued_client", side)
@@ -153,7 +153,7 @@ def run_queued(run: Run) -> None:
 
 def run_drain(run: Run) -> None:
     """One scheduler empties a full queue."""
-    slices = 4_000 if run.quick else 20_000
+    slices = 3_000 if run.quick else 20_000
     sample = 1_000 if run.quick else 5_000
     timings, drains = [], []
     for _ in range(1 if run.quick else 3):
@@ -208,7 +208,7 @@ def run_scale(run: Run) -> None:
             small,
             large,
             rounds=run.rounds,
-            slices=100 if run.quick else 120,  # all on the half that is free
+            slices=60 if run.quick else 120,  # all on the half that is free
             share=run.share,
         )
     for nodes, rounds in ((1000, found[0]), (engines // 8, found[1])):
@@ -234,7 +234,7 @@ def run_whole(run: Run) -> None:
 def run_four(run: Run) -> None:
     """Four schedulers on one queue, also such as take 2 ms to decide."""
     found: dict[tuple[int, bool], list[Drained]] = defaultdict(list)
-    backlog = {False: 1_000 if run.quick else 6_000, True: 400 if run.quick else 2_000}
+    backlog = {False: 600 if run.quick else 6_000, True: 200 if run.quick else 2_000}
     for _ in range(1 if run.quick else 3):
         with run.bench(f"fat-tree:{engines_for(2 * sum(backlog.values()))}") as bench:
             team = Team(bench)
