@@ -291,7 +291,7 @@ def steps_of(
             ),
         )
     if lanes:
-        yield f"{lanes} port lanes", lambda make: make.port_lanes >= lanes
+        yield f"{lanes} port lane{'' if lanes == 1 else 's'}", lambda make: make.port_lanes >= lanes
 
 
 def _kin_of(spec: SliceSpec) -> dict[str, str]:

@@ -433,8 +433,10 @@ class _Facts:
     def for_submission(self, specs: Sequence[SliceSpec]) -> list[Compare]:
         """Check requests and return what must still be so when they are written."""
         tenants = sorted({keys.inventory("tenant", spec.tenant) for spec in specs})
+        places = dict.fromkeys(place for spec in specs for place in _places_named(spec))
         wanted = [keys.TOTALS, *tenants]
-        unknown = [key for key in wanted if key not in self._records]
+        # A place that goes later is the planner's to tell of: it is not compared.
+        unknown = [key for key in (*wanted, *places) if key not in self._records]
         if unknown:
             self._take(look(self._store, unknown).records)
         # What is missing may be there by now, and what is kept be of a cell that is not any more.
@@ -446,6 +448,13 @@ class _Facts:
                 raise UnknownName(
                     f"tenant {name} is not known to this cell: 'flowos tenant ls' names those "
                     f"that are, 'flowos tenant set {name}' makes it"
+                )
+        for key in places:
+            if key not in self._records:
+                family, _, name = key.partition("/")
+                raise UnknownName(
+                    f"the cell has no {family} {name}, which data or hosts of the slice name: "
+                    f"'flowos engine ls' names all"
                 )
         for spec in specs:
             why = never(spec, self._totals)
@@ -469,6 +478,13 @@ class _Facts:
                 self._records[key] = record
         if keys.TOTALS in records:
             self._totals = None
+
+
+def _places_named(spec: SliceSpec) -> Iterator[str]:
+    """Yield the inventory keys of the engines and nodes that a request names."""
+    for at in (*(data.at for data in spec.data), *(host.at for host in spec.hosts.values())):
+        if at:
+            yield keys.inventory("engine" if "/" in at else "node", at)
 
 
 def _totals_in(record: Versioned | None) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def _rows(path: Path) -> Iterator[Job]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise FileError(f"cannot be read: {error}", path=str(path)) from None
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot be read: {why}", path=str(path)) from None
     reader = csv.DictReader(io.StringIO(text))
     try:
         yield from _jobs(reader, str(path))

@@ -19,7 +19,7 @@ from flowos.model.errors import (
     StoreUnreachable,
     UnknownName,
 )
-from flowos.model.slice import CircuitWish, Shape, Slice
+from flowos.model.slice import CircuitWish, Data, HostRole, Shape, Slice
 from flowos.model.transaction import Delete, Put, Transaction
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
@@ -139,6 +139,20 @@ def test_a_cell_that_is_gone_is_noticed(client, counted):
     write(counted, Delete(keys.TOTALS))
     with pytest.raises(UnknownName, match="holds no cell"):
         client.submit([wanted("b", gpus=1)])
+
+
+@pytest.mark.parametrize(("at", "what"), [("n9", "node n9"), ("n0/nvme7", "engine n0/nvme7")])
+def test_a_place_that_is_named_and_not_there_is_refused(client, counted, at, what):
+    spec = wanted("a", gpus=1)
+    for named in (
+        replace(spec, data=(Data(at, 1, "w"),)),
+        replace(spec, hosts={"h": HostRole(cpu_millis=1, count=1, at=at)}),
+    ):
+        with pytest.raises(UnknownName, match=f"no {what}"):
+            client.submit([named])
+    assert slices(counted) == {}
+    client.submit([replace(spec, data=(Data("n0/gpu0", 1, "w"),))])
+    assert set(slices(counted)) == {"default/a"}
 
 
 def test_a_name_that_is_taken_is_said_and_nothing_of_the_submission_is_there(client, counted):

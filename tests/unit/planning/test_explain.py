@@ -116,7 +116,7 @@ def test_funnel_goes_in_the_order_people_ask():
     spec = request(ring("w"), w=want(2), together="node", hosts={"w": HostRole(1000)})
     assert funnel(Pool(view), spec) == (
         ("kind gpu", 12),
-        ("1 port lanes", 12),
+        ("1 port lane", 12),
         ("powered or can be woken", 8),
         ("not drained", 7),
         ("free", 6),

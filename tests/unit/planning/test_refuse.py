@@ -207,7 +207,7 @@ def test_engines_that_are_free_without_free_port_lanes_wait_for_circuits():
     hold(view, "engine/n0/gpu0")
     answer = refused(view, request(ring("w"), w=want(2)))
     assert answer.reason is Reason.NO_CIRCUIT
-    assert ("1 port lanes", 2) in answer.funnel
+    assert ("1 port lane", 2) in answer.funnel
 
 
 def test_roles_that_compete_for_the_last_engines_wait_for_engines():
