@@ -7,6 +7,8 @@ TOTALS: Final = "cell/totals"
 INVENTORY: Final = ("domain/", "bitstream/", "tenant/", "switch/", "node/", "engine/", "link/")
 LEADER: Final = "session/controller/leader"
 PLANNER: Final = "rule/planner"
+POLICIES: Final = "rule/policies"
+RESERVATIONS: Final = "rule/epoch/reservations"  # changes with each of them; commits compare it
 
 
 def inventory(family: str, name: str) -> str:
@@ -67,3 +69,18 @@ def stats(role: str, identifier: str) -> str:
 def checkpoint(verifier: str) -> str:
     """Return the key by which a verifier keeps history from being compacted."""
     return f"verify/{verifier}"
+
+
+def reservation(name: str) -> str:
+    """Return the key of what is kept for somebody."""
+    return f"rule/reservation/{name}"
+
+
+def mark(identifier: str) -> str:
+    """Return the key by which a slice that keeps losing asks others to plan around its units."""
+    return f"mark/{identifier}"
+
+
+def history(identifier: str, attempt: str, number: int) -> str:
+    """Return the key of what one of a slice's placements held for a time."""
+    return f"history/{identifier}/{attempt}/{number}"

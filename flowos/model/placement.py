@@ -141,6 +141,7 @@ class Placement:
         watts: What its engines draw when busy.
         spent: Power domain or tenant -> what this placement uses of the grant of `scheduler`.
         scheduler: The session whose grants are spent.
+        committed_at: Wall-clock seconds of the commit, for people and for accounts; 0 = not said.
         started_at: Wall-clock seconds when all of it was first up; for people and time limits.
         ending: Set once it is being given back.
         why: For system placements: the operator's reason.
@@ -165,6 +166,7 @@ class Placement:
     watts: int = 0
     spent: Mapping[str, int] = field(default_factory=dict)
     scheduler: str = ""
+    committed_at: float = 0.0
     started_at: float | None = None
     ending: Ending | None = None
     why: str = ""
@@ -269,3 +271,63 @@ class Session:
     pid: int = 0
     host: str = ""
     started_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a waiting slice asks others to leave alone; advice, and gone with its scheduler.
+
+    Attributes:
+        uid: The slice's.
+        order: Its place in the queue: whoever comes after it plans around `units`.
+        units: Whole engines, and nodes of whose hosts it needs parts.
+        eta_seconds: In how long it can have all of them, by what slices say they take; None =
+            nobody knows.
+        since: Wall-clock seconds, for people.
+        why: "starving", "losing": for people.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    uid: int
+    order: tuple[int, ...]
+    units: tuple[str, ...]
+    eta_seconds: float | None = None
+    since: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one placement held for a time: a line of the slice's history.
+
+    Attributes:
+        attempt: The placement's.
+        number: Which attempt of its slice it was, from 1.
+        engines: Role -> engines.
+        shares: Engine -> thousandths, where it was not held whole.
+        cpu_millis: Of all hosts together.
+        memory_bytes: The same.
+        watts: What its engines draw when busy.
+        from_at: Wall-clock seconds from which on it held this: claims, not tasks.
+        started_at: When all of it was up; None = never.
+        until_at: When it was given back, clean.
+        ended: How, in a word: a phase, "resized", "preempted".
+        message: For people.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    attempt: str
+    number: int = 1
+    policy: str = ""
+    engines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shares: Mapping[str, int] = field(default_factory=dict)
+    cpu_millis: int = 0
+    memory_bytes: int = 0
+    watts: int = 0
+    from_at: float = 0.0
+    started_at: float | None = None
+    until_at: float = 0.0
+    ended: str = ""
+    message: str = ""

@@ -1,4 +1,4 @@
-"""What does the operator tell all planners of a cell: weights, speeds, what a joule is worth?"""
+"""What does the operator tell a cell's schedulers: weights, who serves what, and windows?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,3 +34,78 @@ class PlannerRules:
 
 
 NO_RULES = PlannerRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which policy serves slices of a kind; what is empty or 0 matches every slice.
+
+    Attributes:
+        policy: Who serves them.
+        tenants: Of these tenants.
+        kinds: That ask for an engine of one of these kinds.
+        names: Whose name is like one of these patterns, "train-*".
+        engines_least: That ask for so many engines or more.
+        shapes: With circuits of one of these shapes.
+        preemptible: Whether slices of this kind give way, where they do not say.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    policy: str
+    tenants: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    engines_least: int = 0
+    shapes: tuple[str, ...] = ()
+    preemptible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRules:
+    """The record `rule/policies`: who serves a slice that names no policy; the first match counts.
+
+    Attributes:
+        assignments: In order; where none matches, `default` serves.
+        ageing_seconds: A slice that waits gains one of priority each time this has passed; 0 = none.
+        settings: Policy -> name -> what it is set to.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    assignments: tuple[Assignment, ...] = ()
+    default: str = "batch"
+    ageing_seconds: float = 0.0
+    settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+NO_POLICIES = PolicyRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The record `rule/reservation/<name>`: units that are kept for somebody during a window.
+
+    While the window is open, the controller holds what of it nobody uses, by system placements
+    `~reserved/<name>/<unit>`; slices that may use it commit over these. So no scheduler's clock
+    counts.
+
+    Attributes:
+        units: Whole engines, nodes, or switches: "engine/n3/gpu0", "node/n3", "switch/sw1".
+        tenants: Whose slices may use it; empty = nobody: maintenance.
+        from_at: Wall-clock seconds at which it opens, by the controller's clock.
+        until_at: And at which it closes; None = when it is removed.
+        evict: Whether who holds a unit when the window opens gives way; else it is kept from when
+            it comes free.
+        why: For people.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    name: str
+    units: tuple[str, ...]
+    tenants: tuple[str, ...] = ()
+    from_at: float = 0.0
+    until_at: float | None = None
+    evict: bool = True
+    why: str = ""

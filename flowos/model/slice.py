@@ -205,11 +205,62 @@ class Constraints:
     prefer: str = ""
 
 
+class Mode(StrEnum):
+    """How a slice takes what it asks for."""
+
+    GANG = "gang"  # all or nothing
+    INCREMENTAL = "incremental"  # what fits now, at least the minimum, and the rest when it can
+
+
+class Once(StrEnum):
+    """What of another slice is waited for."""
+
+    DONE = "done"  # it ended well
+    ENDED = "ended"  # it ended, in whatever way
+    RUNNING = "running"  # all of it was up
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """Another slice that has to be so far before this one may be placed.
+
+    Attributes:
+        on: "tenant/name".
+        once: How far.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    on: str
+    once: Once = Once.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Which of an array a slice is.
+
+    Attributes:
+        array: The array's name; the slice's own is "<array>-<index>".
+        index: Its number, as the user counts.
+        size: How many slices the array has.
+        parallel: How many of them may hold anything at once; 0 = all.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    array: str
+    index: int
+    size: int
+    parallel: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What runs on the engines; all empty = the slice is held until it is cancelled.
 
     Attributes:
+        grace_seconds: How long its tasks may go on after they were told to end, when the slice
+            gives way to another one or is drained.
         for_seconds: A simulated program of this length; 0 = none.
         command: A program with its arguments, started once per engine.
         image: A container or disk image to boot, with `kernel`.
@@ -223,6 +274,7 @@ class Run:
     image: str = ""
     kernel: str = ""
     flowlet: str = ""
+    grace_seconds: float = 0.0
 
     @property
     def ends(self) -> bool:
@@ -232,7 +284,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SliceSpec:
-    """A user's request. Roles are named; every mapping is by role, in the user's order."""
+    """A user's request. Roles are named; every mapping is by role, in the user's order.
+
+    Attributes:
+        policy: Which scheduler serves it; "" only until it is submitted: the cell's rule decides.
+        elastic: Role -> fewest and most engines that the slice can go on with.
+        work: Role -> what it computes.
+        depends_on: What has to happen before it may be placed.
+        array: Which of an array it is; None = of none.
+        least: Role -> how many engines it can begin with, where it takes them as they come.
+        commit: How it takes them; "" = as its policy does.
+        preemptible: Whether it gives way to more important ones, and is queued again.
+        reservation: The reservation whose units it may take; "" = any that its tenant may use.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
@@ -250,7 +314,13 @@ class SliceSpec:
     time_limit_seconds: float = 0.0
     run: Run = Run()
     data: tuple[Data, ...] = ()
-    work: Mapping[str, Work] = field(default_factory=dict)  # role -> what it computes
+    work: Mapping[str, Work] = field(default_factory=dict)
+    depends_on: tuple[Dependency, ...] = ()
+    array: Member | None = None
+    least: Mapping[str, int] = field(default_factory=dict)
+    commit: str = ""
+    preemptible: bool = False
+    reservation: str = ""
 
     @property
     def id(self) -> str:

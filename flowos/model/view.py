@@ -7,6 +7,7 @@ journal that lets one working copy serve a whole group of plans.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -14,9 +15,9 @@ from flowos.model import collector
 from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
 from flowos.model.codec import FEW, decode, decode_many
 from flowos.model.errors import SpecError
-from flowos.model.keys import PLANNER
-from flowos.model.placement import Observed, Order, Placement, Report, Session
-from flowos.model.rules import PlannerRules
+from flowos.model.keys import PLANNER, POLICIES
+from flowos.model.placement import Mark, Observed, Order, Placement, Report, Session
+from flowos.model.rules import PlannerRules, PolicyRules, Reservation
 from flowos.model.slice import Slice, Waiting
 from flowos.model.transaction import Change, Versioned
 from flowos.model.units import NOTHING, Amounts, engine_unit, is_divisible, well_formed
@@ -63,6 +64,10 @@ class CellView:
         by_attempt: Attempt -> the placements that carry it.
         checkpoints: Verifier -> the oldest revision that it still needs.
         planner: What the operator told all planners of the cell; None = nothing.
+        policies: Who serves slices that name no policy; None = the default does.
+        reservations: Name -> what is kept for somebody, whether its window is open or not.
+        marks: Slice -> what it asks others to plan around.
+        supposing: Whether what is seen now is a supposition (`lifted`): no news for anybody.
         unreadable: Key -> why its record cannot be read; it is left alone.
         listeners: Called with each unit whose holders changed.
         inventory_listeners: Called with (family, name) for each thing that came, changed or
@@ -91,6 +96,10 @@ class CellView:
     by_attempt: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     checkpoints: dict[str, int] = field(default_factory=dict)
     planner: PlannerRules | None = None
+    policies: PolicyRules | None = None
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    marks: dict[str, Entry[Mark]] = field(default_factory=dict)
+    supposing: bool = False
     unreadable: dict[str, str] = field(default_factory=dict)
     listeners: list[Callable[[str], None]] = field(default_factory=list)
     inventory_listeners: list[Callable[[str, str], None]] = field(default_factory=list)
@@ -213,6 +222,27 @@ class CellView:
             created = entry.created if entry else revision
             self.placements[identifier] = Entry(plan, created, revision)
 
+    @contextmanager
+    def lifted(self, identifiers: Sequence[str]) -> Iterator[None]:
+        """Look, for the length of a block, at what would be if these placements held nothing.
+
+        All that follows the view follows along, so its cost is what they hold. Nothing may be
+        applied, assumed or settled meanwhile. Claims and their guards are as they were.
+
+        Args:
+            identifiers: Placements as planned or committed; what is not there is passed over.
+        """
+        lifted = [(name, placed) for name in identifiers if (placed := self.now(name)) is not None]
+        before, self.supposing = self.supposing, True
+        for name, placed in lifted:
+            self._replace(name, placed, None)
+        try:
+            yield
+        finally:
+            for name, placed in reversed(lifted):
+                self._replace(name, None, placed)
+            self.supposing = before
+
     # -- the store's word
 
     def load(self, records: Sequence[Versioned]) -> None:
@@ -312,8 +342,20 @@ class CellView:
                 self.checkpoints[name] = decode(int, change.value)
         elif change.key == PLANNER:
             self.planner = decode(PlannerRules, change.value) if change.value is not None else None
+        elif change.key == POLICIES:
+            self.policies = decode(PolicyRules, change.value) if change.value is not None else None
+        elif change.key.startswith("rule/reservation/"):
+            self._apply_reservation(name.partition("/")[2], change)
+        elif family == "mark":
+            _put(self.marks, name, Mark, change)
         elif change.key.startswith("rule/epoch/"):
             self.epochs[name.partition("/")[2]] = change.modified if change.value is not None else 0
+
+    def _apply_reservation(self, name: str, change: Change) -> None:
+        if change.value is None:
+            self.reservations.pop(name, None)
+        else:
+            self.reservations[name] = decode(Reservation, change.value)
 
     def _apply_thing(self, family: str, name: str, kind: type, change: Change) -> None:
         if change.value is None:

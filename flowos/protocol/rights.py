@@ -76,7 +76,7 @@ class Rights:
 # What each role writes, as the code of its processes does; `tests/store/test_access.py` runs them.
 CONTROL_WRITES: Final = (
     "slice/", "placement/", "claim/", "order/", "report/", "grant/", "reason/", "stats/", "verify/",
-    "session/scheduler/", "session/controller/", "session/client/",
+    "mark/", "history/", "session/scheduler/", "session/controller/", "session/client/",
 )  # fmt: skip
 # Drains take claims and placements, and with a deadline rewrite those of others with their orders.
 OPERATOR_WRITES: Final = (

@@ -47,12 +47,12 @@ from flowos.model.transaction import (
     WatchMessage,
 )
 from flowos.model.view import CellView
+from flowos.planning.policy import Policy
 from flowos.protocol.proposal import Proposal
 from flowos.runtime.embedded import EmbeddedScheduler
 from flowos.runtime.instep import OutOfStep, revision_of
 from flowos.runtime.looking import look
 from flowos.runtime.processes import Store, new_attempt
-from flowos.runtime.scheduling import Policy
 from flowos.runtime.shown import view_of
 from flowos.runtime.slice_queue import POLL_SECONDS, YOUNG_SECONDS, SliceQueue
 

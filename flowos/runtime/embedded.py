@@ -41,13 +41,14 @@ from flowos.model.transaction import (
 )
 from flowos.model.view import CellView, Entry
 from flowos.planning.engines.pool import Pool
+from flowos.planning.policy import Policy
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.protocol.release import CANCELLED, GIVEN_BACK, release
 from flowos.runtime.looking import Look, look
 from flowos.runtime.machine import Answer, after_fence, settle_view
 from flowos.runtime.purses import Purses
-from flowos.runtime.scheduling import GROUP_MAX, Figures, Policy, refused
+from flowos.runtime.scheduling import GROUP_MAX, Figures, refused
 from flowos.runtime.session import ProcessSession
 
 ROUNDS_MAX: Final = 50  # lost races before it gives up: each is one round trip

@@ -11,7 +11,7 @@ from typing import Final
 
 from flowos.model.view import CellView
 from flowos.planning.chance import scramble
-from flowos.runtime.waiting import Order
+from flowos.planning.policy import Order
 
 _BITS: Final = (1 << 64) - 1
 _MIX: Final = 0x9E3779B97F4A7C15  # odd, its bits without a pattern

@@ -20,11 +20,12 @@ from flowos.model.placement import Session
 from flowos.model.protocols import CellStore, Clock, Maintenance
 from flowos.model.transaction import Put, Transaction
 from flowos.model.view import CellView
+from flowos.planning.policy import Policy
 from flowos.protocol.proposal import Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.lifecycle import Lifecycle, Rules, election
 from flowos.runtime.machine import Machine
-from flowos.runtime.scheduling import GROUPS_MAX, SCHEDULER_FOLLOWS, Policy, Scheduling
+from flowos.runtime.scheduling import GROUPS_MAX, SCHEDULER_FOLLOWS, Scheduling
 from flowos.runtime.session import ProcessSession
 from flowos.runtime.shell import Shell
 from flowos.runtime.trouble import BackOff, Kind, Trouble, kind_of

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 from flowos.model import collector, keys
 from flowos.model.errors import TransactionTooLarge
@@ -19,8 +19,9 @@ from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import Reason, Slice, SliceSpec, Waiting
 from flowos.model.transaction import Committed, Conflicted, Seen
 from flowos.model.units import is_divisible, kind_of, subject_of
-from flowos.model.view import Applied, CellView
+from flowos.model.view import Applied, CellView, Entry
 from flowos.planning.engines.pool import Pool
+from flowos.planning.policy import Order, Policy, Waits
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view
@@ -43,20 +44,6 @@ YIELD_SECONDS: Final = 0.05  # what its owner gets to try it before less importa
 BACKOFF_SECONDS: Final = (0.002, 0.5)  # first and longest pause after a lost race
 AFAR_SECONDS: Final = 0.02  # what the schedulers there get to try what fits on their nodes
 REASON_SECONDS: Final = 2.0  # a sentence with new numbers is written this often at most
-
-
-class Policy(Protocol):
-    """What a scheduler plug-in decides; every method has a default in `flowos_schedulers`."""
-
-    name: str
-
-    def order(self, spec: SliceSpec, created: int) -> tuple[int, ...]:
-        """Return the place in the queue: smaller is earlier."""
-
-    def plan(
-        self, pool: Pool, spec: SliceSpec, *, seed: int, avoid: frozenset[str]
-    ) -> Decision | Unplaceable:
-        """Decide where the slice goes, or say why it cannot go anywhere now."""
 
 
 @dataclass(slots=True)
@@ -140,7 +127,7 @@ class Scheduling:
         self._purses = Purses(view, session, fence)
         self._behind_until = 0
         self._known_until = 0  # the latest `known_at` of all
-        self._yielded: dict[int, dict[str, float]] = {}  # priority -> slice -> until
+        self._yielded: dict[float, dict[str, float]] = {}  # priority -> slice -> until
         self._again: list[str] = []  # to be planned again at whatever happens next
         self._paused_until = -inf
         self._wake_at = inf
@@ -176,10 +163,10 @@ class Scheduling:
         self._queue.clear()
         self._freed += 1
         self._meet()
-        now, order = self._stopwatch(), self.policy.order
+        now = self._stopwatch()
         for name, entry in self.view.slices.items():
             if self._may_be_placed(name, entry.value):
-                self._waiting[name] = Pending(order(entry.value.spec, entry.created), now)
+                self._waiting[name] = Pending(self._order(entry), now)
         self._queue.restart()  # sorted once: put one by one, 20,000 take 0.3 s
         with collector.paused():
             self.pool.fold()  # now, and not when the first slice waits for it
@@ -266,7 +253,7 @@ class Scheduling:
             self._behind_until = max(self._behind_until, answer.revision)
 
     def _unit_changed(self, unit: str) -> None:
-        if unit in self.view.holders:
+        if self.view.supposing or unit in self.view.holders:
             return
         if is_divisible(unit):
             before, now = self._used.get(unit, ()), self._used_of(unit)
@@ -294,8 +281,12 @@ class Scheduling:
         if entry is None or not self._may_be_placed(name, entry.value):
             self._queue.drop(name)
             return
-        self._queue.put(name, self.policy.order(entry.value.spec, entry.created), self._stopwatch())
+        self._queue.put(name, self._order(entry), self._stopwatch())
         self._waiting[name].shape = None
+
+    def _order(self, entry: Entry[Slice]) -> Order:
+        spec = entry.value.spec
+        return self.policy.order(Waits(spec, entry.created, priority=spec.priority))
 
     def _may_be_placed(self, name: str, record: Slice) -> bool:
         return (
@@ -407,7 +398,7 @@ class Scheduling:
             for sent in self._in_flight.values()
         )
 
-    def _yields(self, order: tuple[int, ...], now: float) -> bool:
+    def _yields(self, order: Order, now: float) -> bool:
         """Whether a slice comes after a more important one that its owner has not tried yet.
 
         Without this, the owner of a less important slice could take what both want.

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
-from typing import Final, TypeAlias
+from typing import Final
 
-Order: TypeAlias = tuple[int, ...]  # a slice's place in the queue: smaller is earlier
+from flowos.planning.policy import Order
 
 _FEW: Final = 32  # entries are put into a pass one by one; more are sorted in together
 

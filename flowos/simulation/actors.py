@@ -17,6 +17,7 @@ from flowos.model.slice import Slice, SliceSpec
 from flowos.model.transaction import Conflicted
 from flowos.model.view import Applied, CellView
 from flowos.planning.engines.pool import Pool
+from flowos.planning.policy import Policy
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Fence, Proposal
 from flowos.runtime import mirror
@@ -24,7 +25,7 @@ from flowos.runtime.machine import Answer, Commit, Compact, Instruction, Machine
 from flowos.runtime.mirror import Event, Mirror
 from flowos.runtime.purses import Purses
 from flowos.runtime.requests import Conversation, Look, Renew, Request, Revoke, Write
-from flowos.runtime.scheduling import Policy, refused
+from flowos.runtime.scheduling import refused
 from flowos.runtime.tenure import Renewals, Tenure
 from flowos.runtime.trouble import BackOff, Kind, Trouble
 from flowos.simulation.wire import Site, Wire, WireWatch

@@ -22,13 +22,14 @@ from flowos.model.slice import Run, Slice, SliceSpec
 from flowos.model.units import kind_of
 from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
+from flowos.planning.policy import Policy
 from flowos.protocol.proposal import Draft, Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
 from flowos.runtime.lifecycle import Lifecycle, Rules
 from flowos.runtime.processes import CONTROLLER_FOLLOWS, Store, new_attempt
-from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Figures, Policy, Scheduling, quantiles
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Figures, Scheduling, quantiles
 from flowos.runtime.session import ProcessSession
 from flowos.simulation.jobs import Job, slice_name
 from flowos.simulation.stage import Stage, VirtualClock

@@ -42,12 +42,13 @@ from flowos.model.transaction import (
     WatchMessage,
 )
 from flowos.model.view import CellView
+from flowos.planning.policy import Policy
 from flowos.protocol.proposal import Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.lifecycle import Lifecycle, Rules, election
 from flowos.runtime.machine import Machine
 from flowos.runtime.processes import AGENT_FOLLOWS, CONTROLLER_FOLLOWS
-from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Policy, Scheduling
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Scheduling
 from flowos.simulation.actors import Embedding, Process, Role
 from flowos.simulation.devices import Bench, Devices
 from flowos.simulation.people import Operator, User

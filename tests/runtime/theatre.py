@@ -37,13 +37,14 @@ from flowos.model.transaction import (
     WatchMessage,
 )
 from flowos.model.view import CellView
+from flowos.planning.policy import Policy
 from flowos.protocol import system
 from flowos.protocol.proposal import Fence, Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.lifecycle import Lifecycle, Rules, election
 from flowos.runtime.machine import Answer, Commit, Compact, Machine, Refused
 from flowos.runtime.processes import AGENT_FOLLOWS, CONTROLLER_FOLLOWS
-from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Policy, Scheduling
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Scheduling
 from flowos.simulation.devices import Bench, Devices
 from flowos.simulation.stage import VirtualClock
 from flowos.verify.invariants import Checker

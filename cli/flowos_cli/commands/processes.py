@@ -19,7 +19,7 @@ from flowos_cli.lazy import LazyGroup
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
-    from flowos.runtime.scheduling import Policy
+    from flowos.planning.policy import Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
