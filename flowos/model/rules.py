@@ -16,7 +16,8 @@ class PlannerRules:
         speeds: Type of work -> engine model -> units of work that one engine does in a second.
         units: Type of work -> what one unit of it is, for people: "samples".
         joule_seconds: How many seconds of a slice's time one joule is worth, where the slice does
-            not say; 0 = the fastest engines are taken, whatever they draw.
+            not say; 0 = the fastest engines are taken, whatever they draw, and for work whose amount
+            nobody says those that do the most for a joule.
         circuit_seconds: How long it takes to set circuits up.
         wake_seconds: How long an engine takes from off to powered.
         report: Where the weights come from, for people and `flowos tune`.

@@ -180,12 +180,16 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a role computes: so many units of a type of work, over all of its engines together."""
+    """What a role computes: so many units of a type of work, over all of its engines together.
+
+    Attributes:
+        amount: 0 = nobody knows how much it is: engines that are good at it are preferred.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
     type: str
-    amount: float
+    amount: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
 from flowos.model.codec import FEW, decode, decode_many
 from flowos.model.errors import SpecError
 from flowos.model.keys import PLANNER, POLICIES
-from flowos.model.placement import Mark, Observed, Order, Placement, Report, Session
+from flowos.model.placement import Held, Mark, Observed, Order, Placement, Report, Session
 from flowos.model.rules import PlannerRules, PolicyRules, Reservation
 from flowos.model.slice import Slice, Waiting
 from flowos.model.transaction import Change, Versioned
@@ -63,6 +63,7 @@ class CellView:
         wanted: Unit -> the drains that wait for it; planners leave such units alone.
         by_attempt: Attempt -> the placements that carry it.
         checkpoints: Verifier -> the oldest revision that it still needs.
+        history: Line of the history, by its name -> wall-clock second at which it ends.
         planner: What the operator told all planners of the cell; None = nothing.
         policies: Who serves slices that name no policy; None = the default does.
         reservations: Name -> what is kept for somebody, whether its window is open or not.
@@ -95,6 +96,7 @@ class CellView:
     wanted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     by_attempt: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     checkpoints: dict[str, int] = field(default_factory=dict)
+    history: dict[str, float] = field(default_factory=dict)
     planner: PlannerRules | None = None
     policies: PolicyRules | None = None
     reservations: dict[str, Reservation] = field(default_factory=dict)
@@ -346,6 +348,11 @@ class CellView:
             self.policies = decode(PolicyRules, change.value) if change.value is not None else None
         elif change.key.startswith("rule/reservation/"):
             self._apply_reservation(name.partition("/")[2], change)
+        elif family == "history":
+            if change.value is None:
+                self.history.pop(name, None)
+            else:
+                self.history[name] = decode(Held, change.value).until_at
         elif family == "mark":
             _put(self.marks, name, Mark, change)
         elif change.key.startswith("rule/epoch/"):
@@ -398,12 +405,14 @@ class CellView:
             if new.get(unit) != amounts:
                 self._drop(unit, name)
         alone = (name,)  # one for all units that nobody else lists, which is nearly all
+        holders, listeners = self.holders, self.listeners
         for unit, amounts in new.items():
             if old and old.get(unit) == amounts:
                 continue
-            if unit.startswith("engine/") and unit not in self.holders:
-                self.holders[unit] = alone
-                self._changed(unit)
+            if unit.startswith("engine/") and unit not in holders:
+                holders[unit] = alone
+                for listener in listeners:
+                    listener(unit)
             else:
                 self._hold(unit, name, amounts)
         if before:

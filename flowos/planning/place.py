@@ -2,17 +2,19 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice, product
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from flowos.model.errors import SpecError
 from flowos.model.placement import Decision, Unplaceable, attached_to
 from flowos.model.slice import CircuitWish, Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
-from flowos.planning.affinity.weighed import weighed
+from flowos.planning.affinity.weighed import paces, weighed
 from flowos.planning.circuits.negotiate import Effort
 from flowos.planning.circuits.route import Blocked, Routed, Wish, claimed, route, wishes_of
 from flowos.planning.demand import Demand, Want, demand_of
 from flowos.planning.engines.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
+from flowos.planning.engines.draft import NO_SPEEDS, Speeds
 from flowos.planning.engines.pool import NOWHERE, Mask, Pool, Site
 from flowos.planning.engines.weights import Weights, weights_of
 from flowos.planning.reasons.last_word import last_word
@@ -38,6 +40,7 @@ class _Ends(NamedTuple):
 
     engines: dict[str, tuple[str, ...]]
     circuits: dict[str, tuple[str, ...]]  # role -> engines, or nodes for a role without engines
+    units: Mapping[str, tuple[str, ...]] = MappingProxyType({})  # role -> its engines', if at hand
 
 
 def plan(
@@ -70,7 +73,7 @@ def plan(
         "~off/..." placements.
     """
     pool.fold()
-    if spec.data or spec.work:
+    if spec.data or (spec.work and any(work.amount for work in spec.work.values())):
         return weighed(
             pool,
             spec,
@@ -87,13 +90,14 @@ def plan(
     name = slice_name or spec.name
     joined = demand.joined
     weights = weights or weights_of(pool.view.planner)
+    speeds = paces(pool, spec) if spec.work else NO_SPEEDS
     answer: Unplaceable | None = None
     first: tuple[Selection, _Ends, Blocked] | None = None
     closed: set[int] = set()
     effort = Effort()
     for _ in range(_SETS_MAX if joined else 1):
         selection = _select(
-            pool, demand, spec.constraints.spread, joined, seed, avoid, closed, weights
+            pool, demand, spec.constraints.spread, joined, seed, avoid, closed, weights, speeds
         )
         if isinstance(selection, Unplaceable):
             answer = answer or selection
@@ -137,10 +141,11 @@ def _select(
     avoid: Collection[str],
     closed: Iterable[int],
     weights: Weights,
+    speeds: Speeds = NO_SPEEDS,
 ) -> Selection | Unplaceable:
     found = choose(
         pool, demand, joined=joined, spread=spread, seed=seed, avoid=avoid, closed=closed,
-        weights=weights,
+        weights=weights, speeds=speeds,
     )  # fmt: skip
     if isinstance(found, Selection):
         return found
@@ -221,9 +226,17 @@ def _ends(
     pool: Pool, demand: Demand, selection: Selection, circuits: Sequence[CircuitWish]
 ) -> _Ends:
     engines: dict[str, tuple[str, ...]] = {}
+    units: dict[str, tuple[str, ...]] = {}
     for wants in demand.engines:  # in the user's order
         role = wants[0].role
         picks = selection.engines[role].picks
+        if len(picks) == 1:
+            ((number, mask),) = picks
+            site = pool.sites[number]
+            assert site is not None, "engines are picked on living nodes"
+            if mask.bit_count() == len(site.engines):  # most gangs take a whole node
+                engines[role], units[role] = site.engines, site.units
+                continue
         if len(picks) > 1:
             picks = tuple(sorted(picks, key=lambda pick: _rank(pool, pick[0], pick[1])))
         names: list[str] = []
@@ -237,7 +250,7 @@ def _ends(
         # Sorted by leaf: on one leaf, where most gangs are, no order is better than another.
         apart = len(picks) > 1 and _rank(pool, *picks[0])[0] != _rank(pool, *picks[-1])[0]
         engines[role] = ranked(pool, circuits, role, names) if apart else tuple(names)
-    return _Ends(engines, {**selection.hosts, **engines})
+    return _Ends(engines, {**selection.hosts, **engines}, units)
 
 
 def _rank(pool: Pool, number: int, mask: Mask) -> tuple[str, int]:
@@ -367,6 +380,8 @@ def _decision(
             for engine in engines:
                 unit = share_unit(engine)
                 units[unit] = (sum(units.get(unit, ())) + want.millis,)
+        elif role in ends.units:
+            units.update(dict.fromkeys(ends.units[role], ()))
         else:
             units.update({engine_unit(engine): () for engine in engines})
         if want.bitstream:

@@ -164,6 +164,20 @@ def test_data_away_from_all_that_is_free_comes_over_a_circuit(live, file):
     assert live("cell", "verify", "--history").code == 0
 
 
+@pytest.mark.parametrize(("model", "other"), [("A100", "U250"), ("U250", "A100")])
+def test_type_of_work_alone_decides_between_models_and_explain_names_it(live, file, model, other):
+    live("cell", "planner", "apply", file(f"speeds: {{bert: {{{model}: 90000, {other}: 90}}}}"))
+    text = "name: serve\nengines: {workers: {model: [A100, U250]}}\nwork: {workers: {type: bert}}\n"
+    live("submit", file(text), "--wait", "running")
+    shown = live("slice", "show", "serve", "-o", "json").json
+    assert [e["model"] for e in shown["engines"]] == [model]
+    assert shown["work"] == {"workers": {"type": "bert", "amount": 0.0}}
+    (account,) = live("explain", "serve", "-o", "json").json["affinity"]
+    assert account["sentence"].startswith(f"workers: 1 {model}: each does 90,000 units a second, ")
+    assert f"; 1 {other}: each does 90 units a second, " in account["sentence"]
+    assert f"1 {model}: each does 90,000" in " ".join(live("explain", "serve").out.split())
+
+
 def test_one_engine_and_one_node_can_be_asked_for_by_name(live, file):
     text = "name: a\nengines: {w: {kind: gpu, where: {engine: n2/gpu3}}}\n"
     text += "hosts: {d: {count: 1, cpu: 1, at: n3}}\n"

@@ -65,7 +65,7 @@ def _explanation(item: Item) -> list[str]:
     if item["sentence"]:
         lines += render.wrap(item["sentence"], width, "  ")
     if item["affinity"]:
-        lines += ["", render.paint("beside its data, or away from it", "title", colour=colour)]
+        lines += ["", render.paint("these engines, or others", "title", colour=colour)]
         for account in item["affinity"]:
             lines += render.wrap(account["sentence"], width, "  ")
     if item["funnel"]:

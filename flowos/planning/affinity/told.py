@@ -1,14 +1,16 @@
 """What are people told of the options that a role could have got its engines?"""
 
+from collections.abc import Iterator
 from math import inf
 from typing import Any, Final, NamedTuple
 
 from flowos.model.cell import Cell
 from flowos.model.errors import SpecError
-from flowos.model.placement import Decision
+from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import SliceSpec
 from flowos.planning.affinity.weighed import (
     Costs,
+    Pace,
     Planner,
     Sizes,
     Tried,
@@ -17,8 +19,11 @@ from flowos.planning.affinity.weighed import (
     moves,
     options_of,
     out_of_reach,
+    paces,
+    paces_of,
     tried_with,
 )
+from flowos.planning.demand import sift
 from flowos.planning.engines.pool import Pool
 
 _TOLD_MAX: Final = 3  # other options in a sentence; programs are told of all
@@ -34,6 +39,7 @@ class Line(NamedTuple):
         costs: None where it cannot be had now.
         why: Why it cannot be had; "" = it can.
         estimated: Whether some of the data's size is a guess.
+        pace: What an engine does of work whose amount nobody knows; None = that is not known.
     """
 
     engines: str
@@ -42,6 +48,7 @@ class Line(NamedTuple):
     costs: Costs | None
     why: str
     estimated: bool
+    pace: Pace | None = None
 
 
 class Account(NamedTuple):
@@ -55,7 +62,9 @@ class Account(NamedTuple):
         """Return it for people: the chosen option, and what the others would take."""
         parts = [f"{self.role}: {_worded(self.chosen)}"] if self.chosen else [f"{self.role}: none"]
         for line in self.others[:_TOLD_MAX]:
-            if line.costs is None:
+            if line.pace is not None:
+                parts.append(f"{_named(line)}: {_paced(line.pace)}")
+            elif line.costs is None:
                 parts.append(f"{_named(line)}: {line.why}")
             else:
                 parts.append(f"{_named(line)} would take {_duration(line.costs)}")
@@ -114,7 +123,39 @@ def described(
                 others.setdefault(_named(line), line)
         order = sorted(others.values(), key=lambda line: line.costs.seconds if line.costs else inf)
         found.append(Account(role, chosen, tuple(order)))
+    for role, work in spec.work.items():
+        if role not in options:
+            found += _of_models(pool, spec, role, work.type, placed or best.answer)
     return found
+
+
+def _of_models(
+    pool: Pool, spec: SliceSpec, role: str, type_of_work: str, answer: Decision | Unplaceable
+) -> Iterator[Account]:
+    """Yield how engine models compare, where nobody says how much a role computes."""
+    known = paces_of(pool, type_of_work)
+    if not known:
+        return
+    chosen: Line | None = None
+    taken: set[str] = set()
+    if isinstance(answer, Decision) and answer.engines.get(role):
+        engines = answer.engines[role]
+        costs = costs_of(pool.view, spec, role, engines, answer.circuits, answer.bitstreams)
+        taken = {_model(pool.view.cell, engine) for engine in engines}
+        paces_here = [known[model] for model in taken if model in known]
+        slowest = min(paces_here) if len(paces_here) == len(taken) else None
+        chosen = _line_of(pool, spec, role, answer, costs)._replace(pace=slowest)
+    wanted: dict[str, int] = {}
+    for choice in spec.engines[role].choices:
+        for make, _ in sift(pool, choice).wares:
+            wanted.setdefault(pool.makes[make].model, choice.count)
+    value = paces(pool, spec)[role]
+    order = sorted(wanted.keys() & known.keys() - taken, key=lambda model: (-value[model], model))
+    others = [
+        Line(f"{wanted[model]} {model}", "", 0, None, "", estimated=False, pace=known[model])
+        for model in order
+    ]
+    yield Account(role, chosen, tuple(others))
 
 
 def _line(pool: Pool, spec: SliceSpec, role: str, tried: Tried) -> Line:
@@ -190,11 +231,22 @@ def _worded(line: Line) -> str:
     if line.moved_bytes:
         about = "about " if line.estimated else ""
         steps.append(f"{about}{_bytes(line.moved_bytes)} move in {_seconds(costs.move_seconds)}")
-    if costs.run_seconds is None:
+    if line.pace is not None:
+        steps.append(_paced(line.pace))
+    elif costs.run_seconds is None:
         steps.append("nobody knows how long it runs")
     else:
         steps.append(f"it runs {_seconds(costs.run_seconds)}")
     return f"{_named(line)}: {', '.join(steps)}"
+
+
+def _paced(pace: Pace) -> str:
+    a_joule = f", {_number(pace.a_joule)} a joule" if pace.a_joule else ""
+    return f"each does {_number(pace.a_second)} units a second{a_joule}"
+
+
+def _number(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"
 
 
 def _duration(costs: Costs) -> str:
@@ -227,5 +279,7 @@ def _shown(line: Line) -> dict[str, Any]:
         "move_s": round(costs.move_seconds, 3) if costs else None,
         "run_s": None if run is None else round(run, 3),
         "joules": round(costs.joules, 1) if costs else None,
+        "units_per_s": round(line.pace.a_second, 6) if line.pace else None,
+        "units_per_joule": round(line.pace.a_joule, 6) if line.pace and line.pace.a_joule else None,
         "why_not": line.why or None,
     }

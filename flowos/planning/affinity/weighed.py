@@ -209,15 +209,15 @@ def options_of(pool: Pool, spec: SliceSpec, sizes: Sizes) -> dict[str, list[Opti
         SpecError: A condition that cannot be read.
     """
     rules = pool.view.planner or NO_RULES
-    roles = dict.fromkeys([*(data.to for data in spec.data), *spec.work])
+    known = (role for role, work in spec.work.items() if work.amount)
+    roles = dict.fromkeys([*(data.to for data in spec.data), *known])
     return {role: list(_options(pool, spec, role, rules, sizes)) for role in roles}
 
 
 def _options(
     pool: Pool, spec: SliceSpec, role: str, rules: PlannerRules, sizes: Sizes
 ) -> Iterator[Option]:
-    work = spec.work.get(role)
-    speeds = rules.speeds.get(work.type, {}) if work else {}
+    speeds = _speeds_of(rules, spec, role)
     places = list(dict.fromkeys(data.at for data in spec.data if data.to == role))
     nodes = dict.fromkeys(place.partition("/")[0] for place in places)
     # An engine from which another role reads too is nobody's to compute on.
@@ -306,7 +306,7 @@ def narrowed_to(
 ) -> tuple[SliceSpec, frozenset[str]]:
     """Return the request of these options without data and work, and the roles that it has more.
 
-    Each place that data is read from becomes a role of its own, so that it is held and may be the
+    Work whose amount is not known stays: engines are scored by it. Each place that data is read from becomes a role of its own, so that it is held and may be the
     end of a circuit: an engine is taken (or its share), a node lends its attachment port.
     """
     engines = {
@@ -341,7 +341,7 @@ def narrowed_to(
         together=together,
         circuits=tuple(circuits),
         data=(),
-        work={},
+        work={role: work for role, work in spec.work.items() if not work.amount},
     )
     return narrowed, frozenset(added)
 
@@ -408,6 +408,12 @@ def costs_of(
     return Costs(set_up, move, run, joules)
 
 
+def _speeds_of(rules: PlannerRules, spec: SliceSpec, role: str) -> Mapping[str, float]:
+    """Return engine model -> units a second, of work whose amount is known."""
+    work = spec.work.get(role)
+    return rules.speeds.get(work.type, {}) if work and work.amount else {}
+
+
 def _share_of(spec: SliceSpec, role: str, engines: Sequence[str], cell: Cell) -> float:
     """Return which part of its engines a role has; of several choices that of the engine's kind."""
     choices = spec.engines[role].choices
@@ -429,8 +435,7 @@ def _run_seconds(
     share: float,
 ) -> float | None:
     """Return how long the role's work takes, parted evenly: the slowest engine ends last."""
-    work = spec.work.get(role)
-    speeds = rules.speeds.get(work.type, {}) if work else {}
+    work, speeds = spec.work.get(role), _speeds_of(rules, spec, role)
     found = [speeds.get(cell.engines[engine].model, 0.0) for engine in engines]
     if work is None or not found or not min(found):
         return None
@@ -462,6 +467,58 @@ def _load_seconds(view: CellView, engine: str, wanted: str) -> float:
         return 0.0
     known = view.cell.bitstream(wanted)
     return known.load_seconds if known else 0.0
+
+
+# -- work of unknown amount
+
+
+class Pace(NamedTuple):
+    """What one engine of a model does of a type of work; `a_joule` 0 = nobody says what it draws."""
+
+    a_second: float
+    a_joule: float
+
+
+def paces_of(pool: Pool, type_of_work: str) -> dict[str, Pace]:
+    """Return the pace of each engine model of the cell whose speed is known."""
+    rules = pool.view.planner or NO_RULES
+    watts = pool.recall("busy watts", lambda: _busy_watts(pool.view.cell))
+    return {
+        model: Pace(speed, speed / watts[model] if watts[model] else 0.0)
+        for model, speed in rules.speeds.get(type_of_work, {}).items()
+        if speed and model in watts
+    }
+
+
+def _busy_watts(cell: Cell) -> dict[str, int]:
+    watts: dict[str, int] = {}
+    for engine in cell.engines.values():
+        watts[engine.model] = max(watts.get(engine.model, 0), engine.watts.busy)
+    return watts
+
+
+def paces(pool: Pool, spec: SliceSpec) -> dict[str, dict[str, float]]:
+    """Return role -> engine model -> how good it is at work of which nobody says how much it is.
+
+    Work without an amount goes on for as long as it is wanted, so no waking or moving can be set
+    against it: what it costs is what a unit of it costs, by the same objective as elsewhere. Where
+    neither the slice nor the operator says what a joule is worth, that is joules: units a second
+    per watt. Where nobody says what a model draws, only seconds are compared.
+    """
+    rules = pool.view.planner or NO_RULES
+    frugal = replace(spec, constraints=replace(spec.constraints, prefer="frugal"))
+    if spec.constraints.prefer or rules.joule_seconds:
+        frugal = spec
+    found: dict[str, dict[str, float]] = {}
+    for role, work in spec.work.items():
+        known = {} if work.amount else paces_of(pool, work.type)
+        weighable = all(pace.a_joule for pace in known.values())
+        found[role] = {}
+        for model, pace in known.items():
+            joules = 1 / pace.a_joule if weighable else 1 / pace.a_second
+            unit = Costs(0.0, 0.0, 1 / pace.a_second, joules)
+            found[role][model] = 1 / _total(frugal, rules, [unit])[0]
+    return found
 
 
 # -- the order of trying

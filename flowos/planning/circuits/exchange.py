@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from flowos.planning.circuits.balls import bitmap
 from flowos.planning.circuits.graph import NO_SWITCH, Graph
 
 Flip: TypeAlias = Literal[0, 1]  # arc ^ flip: the stream's arc, where the tree grows along an arc
@@ -87,11 +88,14 @@ def exchanged(
     shape, ports = _shaped(graph, branches, flip)
     before = shape.up
     order = [s for s, (above, _) in shape.up.items() if above != NO_SWITCH and shape.is_key(s)]
-    order.sort(key=lambda s: -len(shape.key_path(s)))
+    ways = {switch: shape.key_path(switch) for switch in order}
+    order.sort(key=lambda s: -len(ways[s]))
     for switch in order:
-        if switch not in shape.up or not shape.is_key(switch) or shape.up[switch][0] < 0:
-            continue
-        path = shape.key_path(switch)
+        path = ways[switch]
+        if shape.up is not before:
+            if switch not in shape.up or not shape.is_key(switch) or shape.up[switch][0] < 0:
+                continue
+            path = shape.key_path(switch)
         if len(path) == 1:
             continue
         up = _rehung(graph, shape, path, lanes, flip)
@@ -126,6 +130,11 @@ def _rehung(graph: Graph, shape: Shape, path: Sequence[int], lanes: int, flip: F
     part = shape.subtree(switch)
     gone = {*part, *path}
     rest = [s for s in shape.up if s not in gone]
+    balls = graph.balls.of(len(path) - 1)
+    if balls is not None:
+        there = bitmap(rest)
+        if not any(balls[s] & there for s in part):
+            return None  # as most often: it is quicker than to ask how far they are apart
     best, hook = graph.metric.gap(part, rest)
     if best >= len(path):
         return None

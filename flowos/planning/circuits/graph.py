@@ -14,6 +14,7 @@ from flowos.model.cell import Link
 from flowos.model.placement import Arc
 from flowos.model.units import lane_unit, subject_of
 from flowos.model.view import CellView
+from flowos.planning.circuits.balls import Balls
 from flowos.planning.circuits.grid import Grid, coordinates_of
 from flowos.planning.circuits.landmarks import Landmarks
 from flowos.planning.circuits.levels import Levels, levels_of
@@ -104,6 +105,7 @@ class Graph:
         self.journal: list[tuple[int, Lanes]] = []
         self._units: dict[tuple[int, Lanes], tuple[str, ...]] = {}
         self._levels: Levels | None = None
+        self._full: dict[int, Lanes] = {}  # one number for all arcs of so many lanes
         near: list[list[tuple[int, int]]] = [[] for _ in self.names]
         numbers = self.numbers
         for link in view.cell.links.values():
@@ -189,6 +191,11 @@ class Graph:
         return self.grid or Landmarks(self.near)
 
     @cached_property
+    def balls(self) -> Balls:
+        """Which switches are near which."""
+        return Balls(self.near)
+
+    @cached_property
     def grid(self) -> Grid | None:
         """The coordinates of the switches, where the wiring is that of a torus or the like."""
         places = coordinates_of(self.near)
@@ -238,19 +245,23 @@ class Graph:
         """Take the lowest free lanes of each arc, so many; all must have them."""
         free, note, trunks, levels = self.free, self.journal.append, self.trunk_arcs, self._levels
         found: list[Lanes] = []
+        if count > 1:
+            for arc in arcs:
+                found.append(self.pick(arc, count))
+                self.take(arc, found[-1])
+            return found
         for arc in arcs:
             before = free[arc]
-            taken = before & -before if count == 1 else self.pick(arc, count)
-            after = free[arc] = before ^ taken
             note((arc, before))
-            # Most takings leave an arc in its class; asking here saves the call.
-            if (
-                levels is not None
-                and arc < trunks
-                and before.bit_count().bit_length() != after.bit_count().bit_length()
-            ):
-                levels.changed(arc, before, after)
+            taken = before & -before
+            free[arc] = before ^ taken
             found.append(taken)
+            # One lane less changes an arc's class just where a power of two was left; asking
+            # here saves most calls.
+            if levels is not None and arc < trunks:
+                left = before.bit_count()
+                if not left & left - 1:
+                    levels.changed(arc, before, before ^ taken)
         return found
 
     def tidy(self) -> None:
@@ -274,8 +285,9 @@ class Graph:
     def undo(self, mark: int) -> None:
         """Give back all that was taken since a mark; plans undo all before the next `fold`."""
         journal, free_now, trunks = self.journal, self.free, self.trunk_arcs
-        while len(journal) > mark:
-            arc, free = journal.pop()
+        taken = journal[mark:]
+        del journal[mark:]
+        for arc, free in reversed(taken):
             if arc >= trunks:
                 free_now[arc] = free
             elif arc >= 0:
@@ -381,7 +393,8 @@ class Graph:
         taken = self._view.lanes_taken.get(key, 0)
         if self._spoken:
             taken |= self._spoken.get(key, 0)
-        return (1 << link.lanes) - 1 & ~taken
+        full = self._full.setdefault(link.lanes, (1 << link.lanes) - 1)
+        return full & ~taken if taken else full
 
     def _add(self, link: Link) -> int:
         """Number a link's two arcs; what of them is free is still to be read."""

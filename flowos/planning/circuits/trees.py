@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from flowos.model.slice import Constraints
 from flowos.model.units import aggregator_unit
 from flowos.model.view import CellView
+from flowos.planning.circuits.balls import bitmap
 from flowos.planning.circuits.exchange import Branch, Flip, Merges, Shape, Up, exchanged, rebranched
 from flowos.planning.circuits.graph import NO_SWITCH, Graph
 from flowos.planning.circuits.grid import Grid
@@ -175,8 +176,10 @@ def _crowned(
 ) -> Grown | None:
     """Return a smallest tree on a leaf-spine or fat tree, where one turns around once."""
     levels = graph.levels
+    if levels is None:
+        return None
     at_root = beside(graph, root, lanes, leaving=not flip)
-    if levels is None or len(at_root) != 1:
+    if len(at_root) != 1:
         return None
     ((top, port),) = at_root.items()
     ports: dict[str, tuple[int, int]] = {}
@@ -276,6 +279,9 @@ class _Growth:
         self.parts = True  # whether every switch is crossed by one stream at most
         self._crossed: set[int] = set()
         self._ports_used: set[int] = set()
+        self._at_root: Ends | None = (
+            None  # where the root's ports lead, which growth does not change
+        )
         self._mark = graph.mark()
 
     # -- covering ends
@@ -343,6 +349,8 @@ class _Growth:
             if self.measure != "few":
                 known.clear()  # it may cross what is of the tree now, from where it costs more
             for other, its in goals.items():
+                if not self._may_be_nearer(fresh, its, aims[other].cost):
+                    continue
                 aim = self._aim_from(fresh, its)
                 if aim.cost < aims[other].cost:
                     aims[other] = aim
@@ -358,13 +366,25 @@ class _Growth:
         return aim
 
     def _aim_from(self, starts: Sequence[int], goals: Ends) -> _Aim:
-        if not starts:
+        if not starts or not goals:
             return _Aim(inf, NO_SWITCH)
         if self.measure == "few" and self.graph.levels is None:
             metric = self.graph.metric
             return _Aim(*min([metric.nearest(goal, starts) for goal in goals]))
         to = _zero if self.measure == "quick" else graph_to(self.graph, goals)
         return min([_Aim(self._offset(switch) + to(switch), switch) for switch in starts])
+
+    def _may_be_nearer(self, starts: Sequence[int], goals: Ends, cost: float) -> bool:
+        """Whether a way from any of some switches could cost less; told without the distances."""
+        if self.measure != "few" or self.graph.levels is not None or cost == inf:
+            return True
+        if cost < 1:
+            return False
+        balls = self.graph.balls.of(int(cost) - 1)
+        if balls is None:
+            return True
+        there = bitmap(starts)
+        return any(balls[goal] & there for goal in goals)
 
     def _root_offers(self, goals: Ends) -> dict[int, float]:
         """Return the least cost of a way from the root itself, by the switch that it begins at."""
@@ -389,8 +409,12 @@ class _Growth:
         return found | self._root_offers(goals)
 
     def _root_ports(self) -> dict[int, int]:
-        ports = beside(self.graph, self.root, self.lanes, leaving=not self.flip)
-        return {s: arc for s, arc in ports.items() if self.flip or arc not in self._ports_used}
+        if self.flip:  # streams that come take lanes of the ports
+            return beside(self.graph, self.root, self.lanes, leaving=False)
+        if self._at_root is None:
+            self._at_root = beside(self.graph, self.root, self.lanes, leaving=True)
+        used = self._ports_used
+        return {s: arc for s, arc in self._at_root.items() if arc not in used}
 
     # -- one way
 
@@ -454,7 +478,7 @@ class _Growth:
         ends = (goal, start) if self.flip else (start, goal)
         arcs = graph.grid.straight(graph.free, *ends, self.lanes)
         beyond = graph.tails if self.flip else graph.heads
-        if arcs is None or any(beyond[arc] in tree for arc in arcs):
+        if arcs is None or not tree.keys().isdisjoint([beyond[arc] for arc in arcs]):
             return None
         if self.flip:
             arcs.reverse()
@@ -520,7 +544,7 @@ class _Growth:
         fresh = self._cross(found.start, found.arcs)
         hops, ns = self.tree.get(found.start, (0, 0)) if found.start >= 0 else (0, 0)
         arcs = tuple(reversed(found.arcs)) if self.flip else tuple(found.arcs)
-        ns += sum(self.graph.ns[arc] for arc in arcs)
+        ns += sum([self.graph.ns[arc] for arc in arcs])
         self.branches.append(Branch(end, arcs, found.start, hops + len(arcs), ns))
         return fresh
 

@@ -164,26 +164,24 @@ def _cost(graph: Graph, arcs: Iterable[int]) -> tuple[int, int]:
     return ns, used
 
 
-def _between_leaves(
-    graph: Graph, source: str, target: str, lanes: int, turn: int
-) -> list[int] | None:
+def _between_leaves(graph: Graph, source: str, target: str, lanes: int, turn: int) -> Arcs | None:
     """Return what `shortest` would, where each end has one port and the words know a way."""
     levels, free = graph.levels, graph.free
     if levels is None:
         return None
-    outs = graph.known_ports.get(source) or graph.ports(source)
-    ends = graph.known_ports.get(target) or graph.ports(target)
-    if len(outs) != 1 or len(ends) != 1:
+    known = graph.known_ports
+    outs = known.get(source) or graph.ports(source)
+    ends = known.get(target) or graph.ports(target)
+    if not len(outs) == 1 == len(ends):
         return None
     ((out, _, a, _),) = outs
     ((_, into, b, _),) = ends
-    pod = levels.pod
-    if a < 0 or b < 0 or a == b or pod[a] < 0 or pod[b] < 0:  # as `turns_once`
+    if a < 0 or b < 0 or a == b:  # at another engine, or at the same switch
         return None
     if free[out].bit_count() < lanes or free[into].bit_count() < lanes:
         return None
     middle = levels.way(a, b, lanes, turn)
-    return None if middle is None else [out, *middle, into]
+    return None if middle is None else (out, *middle, into)
 
 
 def _over_levels(

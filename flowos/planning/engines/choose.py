@@ -6,14 +6,16 @@ from typing import Final, NamedTuple, TypeAlias
 
 from flowos.planning.chance import one_of, scramble
 from flowos.planning.demand import Demand, HostWant, Want
-from flowos.planning.engines.draft import NO_SPEEDS, Draft, Pick
-from flowos.planning.engines.pool import NOWHERE, Mask, Pool, Site, Stock
-from flowos.planning.engines.scoring import Scorer, stranded_by_host
-from flowos.planning.engines.weights import DEFAULT, Weights
+from flowos.planning.engines.draft import NO_SPEEDS, Draft, Pick, Speeds
+from flowos.planning.engines.masks import leaf_mask, left_on, on_one_leaf, ports_on, positions
+from flowos.planning.engines.pool import NOWHERE, Mask, Pool, Stock, Wares
+from flowos.planning.engines.scoring import Scorer, recency, stranded_by_host
+from flowos.planning.engines.several import FEW, many_leaves, one_leaf, scattered, within
+from flowos.planning.engines.weights import DEFAULT, Weights, minds_leaves
+from flowos.planning.where import Condition
 
 __all__ = ("Chosen", "Draft", "Missing", "Pick", "Selection", "choose", "choose_hosts")
 
-_FEW: Final = 8  # a seed chooses among this many: eight schedulers then seldom meet
 _ENDS: Final = 2  # from either end of a rung: more did no better on five mixes of real jobs
 _PARTS: Final = 8  # engines that are partly held, of the fullest that fit
 _RUNGS_MAX: Final = 8
@@ -22,7 +24,9 @@ _LOOKED_AT_MAX: Final = (
     1024  # nodes looked at for what is loaded; loading costs seconds, not a cell
 )
 _LOADED_MAX: Final = 32  # of them compared, where it is and where nothing is
-_NONE: Final = (0, 0)  # free engines of a leaf that has none of a stock
+_MODELS_MAX: Final = 8  # engine models that are looked at one by one
+_MODEL_NODES_MAX: Final = 250_000  # nodes times models: a quarter of what pools keep sorted
+_LEAVES: Final = 4  # with the fewest and the most left over, where leaves count
 _TOGETHER: Final = {"here": -1, "node": 0, "switch": 1}  # the narrowest choose first
 
 # What it costs, the free CPU there, the node and which of its engines.
@@ -63,7 +67,7 @@ def choose(
     avoid: Collection[str] = (),
     closed: Iterable[int] = (),
     weights: Weights = DEFAULT,
-    speeds: Mapping[str, float] = NO_SPEEDS,
+    speeds: Speeds = NO_SPEEDS,
 ) -> Selection | tuple[Missing, Draft]:
     """Find engines and hosts for every role, each with the first of its choices that fits.
 
@@ -76,7 +80,7 @@ def choose(
         avoid: Units not to use.
         closed: Numbers of nodes not to use.
         weights: How much each feature of a place counts.
-        speeds: Engine model -> how much of the slice's work it does in a second, or for a joule.
+        speeds: Role -> engine model -> how much of its work it does in a second, or for a joule.
     """
     draft = Draft(pool, avoid, closed, weights, speeds, joined)
     chosen: dict[str, Chosen] = {}
@@ -93,7 +97,8 @@ def choose(
         for want in wants:
             picks = _choose_role(draft, want, near, spread, seed + turn if seed else 0)
             if picks is not None:
-                draft.take_engines(want, picks)
+                if turn + 1 < len(order) or demand.hosts:  # else nobody asks what is left
+                    draft.take_engines(want, picks)
                 chosen[want.role] = Chosen(want, tuple(picks))
                 break
         else:
@@ -146,7 +151,7 @@ def _choose_role(
         elif spread == "pack":
             picks = _packed(draft, want, stock, near, seed)
         else:
-            picks = _scattered(draft, want, stock, spread, seed)
+            picks = scattered(draft, want, stock, spread, seed)
         if picks is not None:
             return picks
     return None
@@ -156,8 +161,10 @@ def _may_wake(draft: Draft, want: Want, stock: Stock) -> bool:
     """Whether an engine may be woken though powered ones would do, for what that saves."""
     weights = draft.weights
     saved = weights.load + weights.evict if want.bitstream else 0.0
-    if draft.speeds and stock.mixed:
-        saved += weights.speed
+    if stock.mixed:
+        saved += weights.watts
+        if draft.speeds.get(want.role):
+            saved += weights.speed
     return weights.wake < saved
 
 
@@ -168,10 +175,41 @@ def _packed(
     if picks is None:
         picks = _one_node(draft, want, stock, seed)
     if picks is None and want.count > 1:
-        picks = _one_leaf(draft, want, stock, seed)
+        # The best engine model that has room on one leaf, else any mixture on one, and so on.
+        stocks = [*_by_speed(draft, want, stock), stock] if draft.speeds else [stock]
+        picks = next(_had(one_leaf(draft, want, part, seed) for part in stocks), None)
         if picks is None and want.together != "switch":
-            picks = _many_leaves(draft, want, stock)
+            picks = next(_had(many_leaves(draft, want, part) for part in stocks), None)
     return picks
+
+
+def _had(found: Iterable[list[Pick] | None]) -> Iterator[list[Pick]]:
+    return (picks for picks in found if picks is not None)
+
+
+def _models(draft: Draft, stock: Stock) -> dict[str, Stock]:
+    """Return the stock of each engine model in a mixed one; none where that would cost too much."""
+    pool = draft.pool
+
+    def by_model() -> dict[str, Wares]:
+        found: dict[str, set[tuple[int, tuple[Condition, ...]]]] = {}
+        for ware in stock.wares:
+            found.setdefault(pool.makes[ware[0]].model, set()).add(ware)
+        return {model: frozenset(found[model]) for model in sorted(found)}
+
+    wares = pool.recall(("models", stock.wares), by_model)
+    if not 1 < len(wares) <= _MODELS_MAX or len(wares) * len(pool.sites) > _MODEL_NODES_MAX:
+        return {}
+    return {model: pool.stock(part) for model, part in wares.items()}
+
+
+def _by_speed(draft: Draft, want: Want, stock: Stock) -> list[Stock]:
+    """Return the stocks of engine models whose speed is known, the best first."""
+    speeds = draft.speeds.get(want.role)
+    if not (speeds and stock.mixed and draft.weights.speed):
+        return []
+    models = _models(draft, stock)
+    return [models[m] for m in sorted(models.keys() & speeds.keys(), key=lambda m: -speeds[m])]
 
 
 # -- one node
@@ -188,45 +226,94 @@ def _one_node(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] |
 
 def _ranked(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Scored]:
     """Return nodes with room for the whole role, the best first."""
+    timed = stock.mixed and bool(draft.weights.speed and draft.speeds.get(want.role))
+    unlike = stock.mixed and (timed or draft.weights.watts > 0)
+    leaves = minds_leaves(draft.weights, joined=want.role in draft.joined)
+    choosy = bool(want.cpu_millis or want.memory_bytes or want.together == "switch")
     if want.bitstream:
         found = _loaded_nodes(draft, want, stock)
     elif draft.minds_fragments():
-        found = _ends(draft, want, stock, _FEW if seed else _ENDS)
-    elif draft.speeds and stock.mixed:
-        found = _of_each_make(draft, want, stock)
-    elif draft.touched or draft.wake:
-        found = _climb(draft, want, stock, _FEW if seed or draft.wake else _ENDS)
+        found = _ends(draft, want, stock, FEW if seed else _ENDS)
+    elif draft.touched or draft.wake or unlike or leaves or choosy:
+        few = FEW if seed or draft.wake else _ENDS
+        found = chain(_climb(draft, want, stock, few), _heads(draft, want, stock))
+        if unlike and not timed:
+            found = chain(found, _of_each_model(draft, want, stock))
     else:
-        return _first_ones(draft, want, stock, _FEW if seed else 1, seed)
+        return _first_one(draft, want, stock, FEW if seed else 1, seed)
+    if timed:
+        found = chain(found, _of_each_model(draft, want, stock))
+    if leaves:
+        found = chain(found, _on_some_leaves(draft, want, stock))
     scorer = Scorer(draft, want, stock)
     ranked: list[Scored] = []
-    for number, mask in found:
-        picked = _positions(draft, want, number, mask, want.count)
+    for number, mask in dict.fromkeys(found):
+        picked = positions(draft, want, number, mask, want.count)
         score = scorer.score(number, mask, picked)
         ranked.append((score, draft.host(number)[0], number, picked))
     ranked.sort()
     return ranked
 
 
-def _first_ones(draft: Draft, want: Want, stock: Stock, few: int, seed: int) -> list[Scored]:
-    """The ladder's order is the order of preference, where nothing was taken off it."""
-    if not (want.cpu_millis or want.memory_bytes or want.together == "switch"):
-        # Every node on the ladder will do: only the one that chance takes is looked at.
-        number = stock.on.first(want.count)
-        if number is None:
-            return []
-        if few > 1 and not (draft.pool.divided and not _is_afar(draft, number)):
-            number = one_of([n for _, n in islice(stock.on.climb(want.count), few)], seed)
-        mask = draft.pool.free[number].on & stock.mask(draft.site(number))
-        return [(0.0, 0, number, _positions(draft, want, number, mask, want.count))]
-    climbing = _climb(draft, want, stock, few)
-    found = list(islice(climbing, 1))
-    if found and few > 1 and not (draft.pool.divided and not _is_afar(draft, found[0][0])):
-        found += islice(climbing, few - 1)
-    return [
-        (0.0, 0, number, _positions(draft, want, number, mask, want.count))
-        for number, mask in found
-    ]
+def _first_one(draft: Draft, want: Want, stock: Stock, few: int, seed: int) -> list[Scored]:
+    """Return the best node of the ladder, where every node on it will do as it is.
+
+    Only the first node of each number of free engines is looked at, and that which chance takes.
+    """
+    heads = stock.on.heads(want.count, _RUNGS_MAX)
+    if not heads:
+        return []
+    rung, number = heads[0] if len(heads) == 1 else _best_head(draft, want, stock, heads)
+    afar = draft.pool.divided and _is_afar(draft, number)
+    if few > 1 and (afar or not draft.pool.divided):
+        some = stock.on.level(rung, few, afar=afar)
+        others = (n for _, n in stock.on.climb(want.count) if n not in some)
+        number = one_of([*some, *islice(others, few - len(some))], seed)
+    mask = draft.pool.free[number].on & stock.mask(draft.site(number))
+    return [(0.0, 0, number, positions(draft, want, number, mask, want.count))]
+
+
+def _best_head(
+    draft: Draft, want: Want, stock: Stock, heads: Iterable[tuple[int, int]]
+) -> tuple[int, int]:
+    """The longest idle node, of equals the one that fits best, out of (rung, node).
+
+    These are all the features in which nodes of one make differ, if nothing was taken off them.
+    """
+    pool, weights = draft.pool, draft.weights
+
+    def cost(head: tuple[int, int]) -> tuple[float, int]:
+        rung, number = head
+        leftover = weights.leftover * (rung - want.count) / len(draft.site(number).engines)
+        afar = weights.afar if pool.divided and _is_afar(draft, number) else 0.0
+        return leftover + afar + weights.idle * recency(pool, stock, number), rung
+
+    return min(heads, key=cost)
+
+
+def _heads(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
+    """Yield the longest idle node of each number of free engines."""
+    for _, number in stock.on.heads(want.count, _RUNGS_MAX):
+        yield from _if_it_fits(draft, want, stock, number)
+
+
+def _on_some_leaves(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
+    """Yield nodes on the leaves with the fewest engines left over, and on those with the most."""
+    fewest = islice(stock.shelf.climb(want.count), _LEAVES)
+    most = islice(stock.shelf.descend(), _LEAVES)
+    for leaf in dict.fromkeys(leaf for _, leaf in chain(fewest, most)):
+        found = (
+            pick
+            for number in draft.pool.leaf_sites.get(leaf, ())
+            for pick in _if_it_fits(draft, want, stock, number)
+        )
+        yield from islice(found, FEW)
+
+
+def _if_it_fits(draft: Draft, want: Want, stock: Stock, number: int) -> Iterator[Pick]:
+    mask, limit = draft.room(number, want, stock)
+    if limit >= want.count and on_one_leaf(draft, want, number, mask):
+        yield number, mask
 
 
 def _one_of(draft: Draft, ranked: Sequence[Scored], seed: int) -> Scored:
@@ -234,7 +321,7 @@ def _one_of(draft: Draft, ranked: Sequence[Scored], seed: int) -> Scored:
     best = ranked[0]
     if not seed or (draft.pool.divided and not _is_afar(draft, best[2])):
         return best
-    near = [scored for scored in ranked[:_FEW] if scored[0] <= best[0] + _NEAR]
+    near = [scored for scored in ranked[:FEW] if scored[0] <= best[0] + _NEAR]
     return one_of(near, seed)
 
 
@@ -249,7 +336,7 @@ def _climb(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
     ladders = (stock.on, stock.every) if draft.wake else (stock.on,)
     for number in sorted(draft.touched):
         mask, limit = draft.room(number, want, stock)
-        if limit >= count and _on_one_leaf(draft, want, number, mask):
+        if limit >= count and on_one_leaf(draft, want, number, mask):
             yield number, mask
     states = draft.pool.free
     for ladder in ladders:
@@ -261,7 +348,7 @@ def _climb(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
             if number in draft.touched:
                 continue
             mask = draft.engines(number, stock)
-            if not _on_one_leaf(draft, want, number, mask):
+            if not on_one_leaf(draft, want, number, mask):
                 continue
             yield number, mask
             found += 1
@@ -269,13 +356,18 @@ def _climb(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
                 break
 
 
-def _of_each_make(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
-    """Yield nodes with room for the whole role, a few of those with the same engines."""
+def _of_each_model(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
+    """Yield nodes with room for the whole role, a few with engines of each model."""
+    models = _models(draft, stock)
+    for part in models.values():
+        yield from _climb(draft, want, part, _ENDS)
+    if models or not draft.speeds.get(want.role):
+        return
     found: dict[tuple[int, ...], int] = {}
     for number, mask in _climb(draft, want, stock, _LOOKED_AT_MAX):
         makes = draft.site(number).makes
         found[makes] = found.get(makes, 0) + 1
-        if found[makes] <= _FEW:
+        if found[makes] <= FEW:
             yield number, mask
 
 
@@ -288,7 +380,7 @@ def _ends(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
     cpu, memory = want.cpu_millis * count, want.memory_bytes * count
     for number in sorted(draft.touched):
         mask, limit = draft.room(number, want, stock)
-        if limit >= count and _on_one_leaf(draft, want, number, mask):
+        if limit >= count and on_one_leaf(draft, want, number, mask):
             yield number, mask
     fits = _fitting(draft, want, stock, cpu, memory, leaf=want.together == "switch")
     for ladder in (stock.on, stock.every) if draft.wake else (stock.on,):
@@ -316,23 +408,9 @@ def _fitting(
             return False
         if number in touched:
             return False
-        return not leaf or _on_one_leaf(draft, want, number, draft.engines(number, stock))
+        return not leaf or on_one_leaf(draft, want, number, draft.engines(number, stock))
 
     return fits
-
-
-def _on_one_leaf(draft: Draft, want: Want, number: int, mask: Mask) -> bool:
-    """Whether a role that must be on one switch can be so on this node."""
-    if want.together != "switch":
-        return True
-    return _leaf_mask(draft.site(number), mask, want.count) is not None
-
-
-def _leaf_mask(site: Site, mask: Mask, count: int) -> Mask | None:
-    for leaf, ports in site.leaves:
-        if leaf != NOWHERE and (mask & ports).bit_count() >= count:
-            return mask & ports
-    return None
 
 
 def _loaded_nodes(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
@@ -348,41 +426,15 @@ def _loaded_nodes(draft: Draft, want: Want, stock: Stock) -> Iterator[Pick]:
             if not (free.on | free.off if draft.wake else free.on) & loaded or number in seen:
                 continue
             mask, limit = draft.room(number, want, stock)
-            if limit >= want.count and _on_one_leaf(draft, want, number, mask):
+            if limit >= want.count and on_one_leaf(draft, want, number, mask):
                 seen.add(number)
                 yield number, mask
                 found += 1
                 if found >= _LOADED_MAX:
                     break
-    for number, mask in _climb(draft, want, stock, _FEW):
+    for number, mask in _climb(draft, want, stock, FEW):
         if number not in seen:
             yield number, mask
-
-
-def _positions(draft: Draft, want: Want, number: int, mask: Mask, count: int) -> Mask:
-    """Return `count` engines out of a mask: powered before off, loaded before empty, in order."""
-    if want.together == "switch":
-        mask = _leaf_mask(draft.site(number), mask, count) or mask
-    if mask.bit_count() == count:
-        return mask
-    free = draft.pool.free[number]
-    tiers = [free.on, -1]
-    if want.bitstream:
-        loaded = dict(free.loaded)
-        warm = [loaded.get(want.bitstream, 0), loaded.get("", 0), -1]
-        if draft.weights.wake < draft.weights.load:
-            tiers = [power & heat for heat in warm for power in tiers]
-        else:
-            tiers = [power & heat for power in tiers for heat in warm]
-    picked = 0
-    for tier in tiers:
-        left = mask & tier & ~picked
-        while left and count:
-            lowest = left & -left
-            picked |= lowest
-            left ^= lowest
-            count -= 1
-    return picked
 
 
 # -- near what is placed already
@@ -398,262 +450,23 @@ def _near(draft: Draft, want: Want, stock: Stock, near: Sequence[Chosen]) -> lis
                     leaves[leaf] = None
     scorer = Scorer(draft, want, stock)
     for leaf in leaves:
-        if _left_on(draft, stock, leaf) < want.count:
+        if left_on(draft, stock, leaf) < want.count:
             continue
         rooms: list[Scored] = []
-        for number, ports in _ports_on(draft, leaf):
+        for number, ports in ports_on(draft, leaf):
             mask, limit = draft.room(number, want, stock, ports)
             if limit >= want.count:
-                picked = _positions(draft, want, number, mask, want.count)
+                picked = positions(draft, want, number, mask, want.count)
                 score = scorer.score(number, mask, picked)
                 rooms.append((score, draft.host(number)[0], number, picked))
         if rooms:
             _, _, number, picked = min(rooms)
             return [(number, picked)]
         if want.together != "node":
-            picks = _within(draft, want, stock, _ports_on(draft, leaf), want.count)
+            picks = within(draft, want, stock, ports_on(draft, leaf), want.count)
             if picks is not None:
                 return picks
     return None
-
-
-def _left_on(draft: Draft, stock: Stock, leaf: str) -> int:
-    """Return how many of a leaf's free engines are left at most: hosts may allow fewer."""
-    left = stock.leaves.get(leaf, _NONE)[draft.wake]
-    if left and draft.taken:
-        for number, ports in _ports_on(draft, leaf):
-            taken = draft.taken.get(number, 0) & ports
-            if taken:
-                free = draft.pool.free[number]
-                there = free.on | free.off if draft.wake else free.on
-                left -= (taken & there & stock.mask(draft.site(number))).bit_count()
-    return left
-
-
-def _ports_on(draft: Draft, leaf: str) -> Iterator[Pick]:
-    for number in draft.pool.leaf_sites.get(leaf, ()):
-        yield number, next(ports for name, ports in draft.site(number).leaves if name == leaf)
-
-
-# -- several nodes
-
-
-def _within(
-    draft: Draft, want: Want, stock: Stock, places: Iterable[Pick], count: int
-) -> list[Pick] | None:
-    """As few of these nodes as possible: the largest first, the last the one that fits best."""
-    rooms: list[tuple[int, int, Mask]] = []
-    for number, among in places:
-        mask, limit = draft.room(number, want, stock, among)
-        if limit:
-            rooms.append((limit, number, mask))
-    if sum(limit for limit, _, _ in rooms) < count:
-        return None
-    rooms.sort(key=lambda room: (-room[0], room[1]))
-    picks: list[Pick] = []
-    for index, (limit, number, mask) in enumerate(rooms):
-        if limit < count:
-            picks.append((number, _positions_plain(draft, want, number, mask, limit)))
-            count -= limit
-            continue
-        last = rooms[index]
-        for room in rooms[index + 1 :]:
-            if room[0] < count:
-                break
-            if room[0] < last[0]:
-                last = room
-        picks.append((last[1], _positions_plain(draft, want, last[1], last[2], count)))
-        return picks
-    return None
-
-
-def _positions_plain(draft: Draft, want: Want, number: int, mask: Mask, count: int) -> Mask:
-    # The mask is narrowed to one leaf already where that matters.
-    if mask.bit_count() == count:
-        return mask
-    return _positions(draft, _anywhere(want), number, mask, count)
-
-
-def _anywhere(want: Want) -> Want:
-    if want.together != "switch":
-        return want
-    return Want(
-        want.role, want.count, want.millis, want.cpu_millis, want.memory_bytes, "any",
-        want.bitstream, want.wares, want.funnel, want.named,
-    )  # fmt: skip
-
-
-def _one_leaf(draft: Draft, want: Want, stock: Stock, seed: int) -> list[Pick] | None:
-    """The leaf switch with the fewest engines left over."""
-    if want.count > draft.pool.leaf_engines:
-        return None
-    fitting = _fitting_leaves(draft, want, stock)
-    first_few = list(islice(fitting, _FEW if seed else 1))
-    if len(first_few) > 1 and _is_open(draft, first_few[0]):
-        first = scramble(seed) % len(first_few)
-        first_few = [*first_few[first:], *first_few[:first]]
-    for leaf in chain(first_few, fitting):
-        if draft.taken and _left_on(draft, stock, leaf) < want.count:
-            continue
-        picks = _within(draft, want, stock, _ports_on(draft, leaf), want.count)
-        if picks is not None:
-            return picks
-    return None
-
-
-def _is_open(draft: Draft, leaf: str) -> bool:
-    """Whether rivals may look at a leaf first, as well as we."""
-    return leaf in draft.pool.leaves_afar or not draft.pool.leaves_afar
-
-
-def _fitting_leaves(draft: Draft, want: Want, stock: Stock) -> Iterator[str]:
-    """Yield leaves with enough free engines, at home first, the fewest left over first."""
-    asleep: list[tuple[int, str]] = []
-    if draft.wake:
-        asleep = sorted(
-            (total, leaf)
-            for leaf, (_, total) in stock.leaves.items()
-            if total >= want.count and leaf != NOWHERE
-        )
-    afar = draft.pool.leaves_afar
-    for far in (False, True) if afar else (False,):
-        for _, leaf in asleep if draft.wake else stock.shelf.climb(want.count):
-            if (leaf in afar) == far:
-                yield leaf
-
-
-def _many_leaves(draft: Draft, want: Want, stock: Stock) -> list[Pick] | None:
-    """As few leaves as possible, in one pod if one has enough."""
-    which = 1 if draft.wake else 0
-    fitting = sorted(
-        (both[which], pod) for pod, both in stock.pods.items() if pod and both[which] >= want.count
-    )
-    for _, pod in fitting[:_FEW]:
-        # Leaves of a pod that have none of these wares are not in the stock.
-        there = draft.pool.pods[pod]
-        totals = {leaf: stock.leaves[leaf][which] for leaf in there if leaf in stock.leaves}
-        picks = _fill(draft.copy(), want, stock, _by_fit(totals))
-        if picks is not None:
-            return picks
-    if draft.wake:
-        everywhere = _by_fit({leaf: totals[1] for leaf, totals in stock.leaves.items()})
-    else:
-        everywhere = _by_shelf(stock)
-    return _fill(draft.copy(), want, stock, everywhere)
-
-
-def _fill(
-    draft: Draft, want: Want, stock: Stock, next_leaf: Callable[[int], str | None]
-) -> list[Pick] | None:
-    """Take all that is wanted, leaf by leaf.
-
-    Args:
-        draft: Is written to.
-        want: The role.
-        stock: Its wares.
-        next_leaf: Returns a leaf for so many engines that are still to be found; None = no more.
-    """
-    rest = want.count
-    picks: dict[int, Mask] = {}
-    while rest:
-        leaf = next_leaf(rest)
-        if leaf is None:
-            return None
-        rooms = sum(draft.room(n, want, stock, ports)[1] for n, ports in _ports_on(draft, leaf))
-        if not rooms:
-            continue
-        got = _within(draft, want, stock, _ports_on(draft, leaf), min(rest, rooms))
-        assert got is not None, "no more was asked than there is room for"
-        draft.take_engines(want, got)
-        for number, mask in got:
-            picks[number] = picks.get(number, 0) | mask
-            rest -= mask.bit_count()
-    return list(picks.items())
-
-
-def _by_fit(totals: dict[str, int]) -> Callable[[int], str | None]:
-    """Give out the leaves of a few, each once."""
-    left = {leaf: total for leaf, total in totals.items() if total}
-
-    def next_leaf(rest: int) -> str | None:
-        if not left:
-            return None
-        leaf = _next_leaf(left, rest)
-        del left[leaf]
-        return leaf
-
-    return next_leaf
-
-
-def _by_shelf(stock: Stock) -> Callable[[int], str | None]:
-    """Give out all leaves of powered engines, in the same order, without looking at all."""
-    used: set[str] = set()
-
-    def next_leaf(rest: int) -> str | None:
-        either = chain(stock.shelf.climb(rest), stock.shelf.descend())
-        leaf = next((leaf for _, leaf in either if leaf not in used), None)
-        if leaf is None and NOWHERE in stock.leaves and NOWHERE not in used:
-            leaf = NOWHERE
-        if leaf is not None:
-            used.add(leaf)
-        return leaf
-
-    return next_leaf
-
-
-def _next_leaf(totals: Mapping[str, int], rest: int) -> str:
-    """The leaf that fits the rest best, or else the largest; what has no port at all comes last."""
-    ported = [leaf for leaf in totals if leaf != NOWHERE] or list(totals)
-    fitting = [leaf for leaf in ported if totals[leaf] >= rest]
-    if fitting:
-        return min(fitting, key=lambda leaf: (totals[leaf], leaf))
-    return min(ported, key=lambda leaf: (-totals[leaf], leaf))
-
-
-def _scattered(draft: Draft, want: Want, stock: Stock, spread: str, seed: int) -> list[Pick] | None:
-    """As many nodes, or racks, as possible."""
-    if want.together == "switch":
-        for leaf in _fitting_leaves(draft, want, stock):
-            picks = _round_robin(draft, want, stock, spread, list(_ports_on(draft, leaf)), seed)
-            if picks is not None:
-                return picks
-        return None
-    ladders = (stock.on, stock.every) if draft.wake else (stock.on,)
-    numbers = dict.fromkeys(number for ladder in ladders for _, number in ladder.climb(1))
-    return _round_robin(draft, want, stock, spread, [(number, -1) for number in numbers], seed)
-
-
-def _round_robin(
-    draft: Draft, want: Want, stock: Stock, spread: str, places: Sequence[Pick], seed: int
-) -> list[Pick] | None:
-    groups: dict[str, list[list[int]]] = {}
-    for number, among in places:
-        mask, limit = draft.room(number, want, stock, among)
-        if limit:
-            site = draft.site(number)
-            group = site.rack if spread == "rack" and site.rack else site.name
-            groups.setdefault(group, []).append([number, mask, limit, 0])
-    if sum(room[2] for rooms in groups.values() for room in rooms) < want.count:
-        return None
-    # The groups with least to spare first: they are of least use to a gang that wants to be close.
-    order = sorted(groups, key=lambda group: (sum(room[2] for room in groups[group]), group))
-    if seed:
-        first = scramble(seed) % max(len(order) - want.count + 1, 1)
-        order = [*order[first:], *order[:first]]
-    rest = want.count
-    while rest:
-        for group in order:
-            open_rooms = [room for room in groups[group] if room[3] < room[2]]
-            if open_rooms and rest:
-                # Within a rack the node that was used already, for the host's sake.
-                max(open_rooms, key=lambda room: (room[3] > 0, -room[2], -room[0]))[3] += 1
-                rest -= 1
-    return [
-        (number, _positions_plain(draft, want, number, mask, used))
-        for group in order
-        for number, mask, _, used in groups[group]
-        if used
-    ]
 
 
 # -- parts of engines
@@ -704,7 +517,7 @@ def _parts(draft: Draft, want: Want, stock: Stock, few: int) -> Iterator[Pick]:
 
 def _suits(draft: Draft, want: Want, number: int, position: int) -> bool:
     """Whether a part of an engine will do: on a switch if so asked, loaded as its others need it."""
-    if want.together == "switch" and _leaf_mask(draft.site(number), 1 << position, 1) is None:
+    if want.together == "switch" and leaf_mask(draft.site(number), 1 << position, 1) is None:
         return False
     if not want.bitstream:
         return True
@@ -736,7 +549,7 @@ def _hosts_for(draft: Draft, host: HostWant, devices: int, seed: int) -> list[in
     """Nodes without engines first, then where it strands the fewest engines, each the tightest."""
     if host.at:
         return _host_at(draft, host, devices)
-    few = host.count + (_FEW - 1 if seed else 0)
+    few = host.count + (FEW - 1 if seed else 0)
     ranked = sorted(_hosts(draft, host, devices, few))
     if len(ranked) < host.count:
         return None
@@ -789,7 +602,7 @@ def _hosts(
                     return
         return
     last = 0
-    for calm, number in hosts.ends(0, host.cpu_millis, max(few, _FEW), fits):
+    for calm, number in hosts.ends(0, host.cpu_millis, max(few, FEW), fits):
         if calm != last and found >= few and not last:
             return  # enough nodes have no engines to strand
         last = calm

@@ -11,7 +11,9 @@ from flowos.planning.engines.pool import Mask, Pool, Site, Stock
 from flowos.planning.engines.weights import DEFAULT, Weights
 
 Pick: TypeAlias = tuple[int, Mask]  # node number, which of its engines
-NO_SPEEDS: Final[Mapping[str, float]] = MappingProxyType({})
+# Role -> engine model -> how good it is at what the role computes.
+Speeds: TypeAlias = Mapping[str, Mapping[str, float]]
+NO_SPEEDS: Final[Speeds] = MappingProxyType({})
 
 
 class Draft:
@@ -26,8 +28,8 @@ class Draft:
         closed: Nodes that are not to be used.
         wake: Whether engines that are off may be taken.
         weights: How much each feature of a place counts.
-        speeds: Engine model -> how much of the slice's work it does in a second, or for a joule;
-            models that are not named count as the fastest.
+        speeds: Role -> engine model -> how much of the role's work it does in a second, or for a
+            joule; models that are not named count as the fastest.
         joined: Roles that circuits join.
     """
 
@@ -42,7 +44,7 @@ class Draft:
         avoid: Collection[str] = (),
         closed: Iterable[int] = (),
         weights: Weights = DEFAULT,
-        speeds: Mapping[str, float] = NO_SPEEDS,
+        speeds: Speeds = NO_SPEEDS,
         joined: Collection[str] = (),
     ) -> None:
         self.pool = pool

@@ -45,7 +45,9 @@ _STOCK_ENTRIES_MAX: Final = 1_000_000  # about 40 MB of sorted keys over all sto
 
 Direction: TypeAlias = str  # "fwd" or "rev"
 _OF_NODES: Final = frozenset(("engine", "share", "host", "node"))  # kinds of units
+_new: Final = tuple.__new__  # a named tuple's own constructor costs twice as much
 _HOST: Final = slice(3, 7)  # of `Free`: all that is not of engines alone
+_AMOUNTS: Final = slice(3, 5)  # of `Free`: CPU and memory
 
 
 class Trunk(NamedTuple):
@@ -225,20 +227,24 @@ class Pool:
             self._divide()
 
     def _fold_units(self) -> None:
-        units = list(self._units)
-        self._units.clear()  # the set stays the view's listener
+        units = self._units  # the set stays the view's listener
         numbers: set[int] = set()
-        for unit in units:
+        while units:
+            unit = units.pop()
             words = unit.split("/", 2)
             kind = words[0]
             if kind in _OF_NODES:
                 number = self.numbers.get(words[1])
                 if number is not None:
                     numbers.add(number)
+                    site = self.sites[number]
+                    assert site is not None, "numbers names living sites only"
+                    units.difference_update(site.units)  # most often a gang has all of a node
             else:
                 self._fold_way(kind, unit)
                 if self._graph is not None:
                     self._graph.changed(unit)
+        units.clear()  # or what a burst made large would be searched for one entry ever after
         self._uncounted |= numbers
         for number in sorted(numbers):  # which turn each gets must not hang on the sets' order
             site, before = self.sites[number], self.free[number]
@@ -281,12 +287,13 @@ class Pool:
         if before[_HOST] == after[_HOST]:
             return  # most claims are of engines alone
         self._unhosted.add(number)
-        if before.cpu_millis >= 0:
-            self.cpu_millis -= before.cpu_millis
-            self.memory_bytes -= before.memory_bytes
-        if after.cpu_millis >= 0:
-            self.cpu_millis += after.cpu_millis
-            self.memory_bytes += after.memory_bytes
+        if before[_AMOUNTS] != after[_AMOUNTS]:
+            if before.cpu_millis >= 0:
+                self.cpu_millis -= before.cpu_millis
+                self.memory_bytes -= before.memory_bytes
+            if after.cpu_millis >= 0:
+                self.cpu_millis += after.cpu_millis
+                self.memory_bytes += after.memory_bytes
         if before.loaded != after.loaded:
             for reference, _ in before.loaded:
                 there = self.loaded[reference]
@@ -456,6 +463,8 @@ class Pool:
             leaves=tuple(leaves.items()),
             loads=loads,
             linked=bool(cell.links_at.get(node.name)),
+            cpu_millis=node.cpu_millis,
+            memory_bytes=node.memory_bytes,
         )
 
     def _ports(self, engine: str) -> tuple[int, list[str]]:
@@ -516,8 +525,14 @@ class Pool:
         parts: list[tuple[int, int]] = []
         bit = 1
         plain = not (wanted or shares)
-        for position, unit in enumerate(site.units):
-            names = holders.get(unit)
+        held = [holders.get(unit) for unit in site.units]
+        first = held[0] if held else None
+        if plain and held.count(first) == len(held) and (not first or not first[0].startswith(OFF)):
+            if first is None:  # one holder has all or nobody has any: so it is of most nodes
+                on = (1 << len(held)) - 1
+            held = []
+        for position, names in enumerate(held):
+            unit = site.units[position]
             if names is None and plain:
                 on |= bit
             elif wanted and wanted.get(unit):
@@ -536,8 +551,7 @@ class Pool:
         if site.name in view.hosts:
             cpu_millis, memory_bytes = view.free_host(site.name)
         else:
-            node = view.cell.nodes[site.name]
-            cpu_millis, memory_bytes = node.cpu_millis, node.memory_bytes
+            cpu_millis, memory_bytes = site.cpu_millis, site.memory_bytes
         if wanted and wanted.get(f"host/{site.name}"):
             cpu_millis = memory_bytes = -1
         calm = 0
@@ -545,7 +559,7 @@ class Pool:
             whole = (on | off).bit_count()
             calm = 3 if whole == len(site.engines) else 2 if whole else 1
         loaded = self._loaded(site) if site.loads else ()
-        return Free(on, off, tuple(parts), cpu_millis, memory_bytes, calm, loaded)
+        return _new(Free, (on, off, tuple(parts), cpu_millis, memory_bytes, calm, loaded))
 
     def _loaded(self, site: Site) -> tuple[tuple[str, Mask], ...]:
         found: dict[str, Mask] = {}

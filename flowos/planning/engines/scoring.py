@@ -1,20 +1,35 @@
 """How good is a place for a role, as one number made of features that have names?"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from operator import mul
+from types import MappingProxyType
+from typing import Final
 
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.planning.demand import HostWant, Want
-from flowos.planning.engines.draft import NO_SPEEDS, Draft
+from flowos.planning.engines.draft import Draft
 from flowos.planning.engines.fragments import Room
-from flowos.planning.engines.pool import NOWHERE, Mask, Stock
+from flowos.planning.engines.pool import NOWHERE, Mask, Pool, Stock
 from flowos.planning.engines.weights import Weights
+
+_UNKNOWN: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 def score(features: Weights, weights: Weights) -> float:
     """Return the weighted sum; the place with the least is the best."""
     return float(sum(map(mul, features, weights)))
+
+
+def recency(pool: Pool, stock: Stock, number: int) -> float:
+    """Return how lately engines of a node were given back: 1 = just now, 0 = long ago.
+
+    Long ago is when as many nodes have been given back since as there are free engines.
+    """
+    freed = pool.freed_at(number)
+    if not freed:
+        return 0.0
+    return max(0.0, 1 - (pool.turn - freed) / (stock.free_on + 1))
 
 
 class Scorer:
@@ -31,7 +46,9 @@ class Scorer:
         self.want = want
         self.stock = stock
         self.joined = want.role in draft.joined  # so that lanes off its leaf matter
-        self.speeds = draft.speeds if draft.weights.speed and stock.mixed else NO_SPEEDS
+        self.speeds = _UNKNOWN
+        if stock.mixed and draft.weights.speed:
+            self.speeds = draft.speeds.get(want.role, _UNKNOWN)
         self.minds_fragments = draft.minds_fragments()
         self._taken_up: dict[str, float] = {}
 
@@ -62,7 +79,7 @@ class Scorer:
             load=load,
             evict=evict,
             wake=float((picked & free.off).bit_count()),
-            idle=self._recency(number),
+            idle=recency(draft.pool, self.stock, number),
             watts=self._watts(number, picked) if weights.watts and self.stock.mixed else 0.0,
             leftover=leftover,
             leaf=self._leaf_left(leaf, count),
@@ -95,17 +112,6 @@ class Scorer:
         return max((len(there) for reference, there in loaded.items() if reference), default=1)
 
     # -- power and speed
-
-    def _recency(self, number: int) -> float:
-        """Return how lately engines of a node were given back: 1 = just now, 0 = long ago.
-
-        Long ago is when as many nodes have been given back since as there are free engines.
-        """
-        pool = self.draft.pool
-        freed = pool.freed_at(number)
-        if not freed:
-            return 0.0
-        return max(0.0, 1 - (pool.turn - freed) / (self.stock.free_on + 1))
 
     def _engines(self, number: int, picked: Mask) -> Iterator[str]:
         for position, engine in enumerate(self.draft.site(number).engines):

@@ -51,6 +51,8 @@ class Site(NamedTuple):
         leaves: Leaf switch -> which engines have a port on it; `NOWHERE` for the rest.
         loads: Which engines load bitstreams.
         linked: Whether the node itself has an attachment port.
+        cpu_millis: What the node has, held or not.
+        memory_bytes: The same.
     """
 
     number: int
@@ -62,6 +64,8 @@ class Site(NamedTuple):
     leaves: tuple[tuple[str, Mask], ...]
     loads: Mask
     linked: bool
+    cpu_millis: int
+    memory_bytes: int
 
 
 class Free(NamedTuple):
@@ -122,13 +126,19 @@ class Ladder:
         if bucket is None:
             bucket = self.rungs[rung] = []
             insort(self.order, rung)
-        insort(bucket, _key(free, tag))
+        key = _key(free, tag)
+        if not bucket or key > bucket[-1]:  # what was just given back comes last
+            bucket.append(key)
+        else:
+            insort(bucket, key)
         self.afar += tag >= AFAR
 
     def take(self, rung: int, free: Free, tag: int) -> None:
         """Remove a node that was put with the same words."""
         bucket = self.rungs[rung]
-        del bucket[bisect_left(bucket, _key(free, tag))]
+        key = _key(free, tag)
+        # Plans take the first; a search would touch numbers all over the bucket.
+        del bucket[0 if bucket[0] == key else bisect_left(bucket, key)]
         self.afar -= tag >= AFAR
         if not bucket:
             del self.rungs[rung]
@@ -140,6 +150,26 @@ class Ladder:
             return next((number for _, number in self.climb(least)), None)
         rung = bisect_left(self.order, least)
         return None if rung == len(self.order) else self.rungs[self.order[rung]][0] & _NUMBER_MASK
+
+    def heads(self, least: int, few: int) -> list[tuple[int, int]]:
+        """Return (rung, node): the first of each rung from one upwards, at home and afar."""
+        heads: list[tuple[int, int]] = []
+        place = bisect_left(self.order, least)
+        for rung in self.order[place : place + few]:
+            bucket = self.rungs[rung]
+            if self.afar:
+                far = bisect_left(bucket, AFAR)
+                if 0 < far < len(bucket):
+                    heads.append((rung, bucket[far] & _NUMBER_MASK))
+            heads.append((rung, bucket[0] & _NUMBER_MASK))
+        return heads
+
+    def level(self, rung: int, few: int, *, afar: bool) -> list[int]:
+        """Return the first few nodes of one rung, of those at home or of those afar."""
+        bucket = self.rungs[rung]
+        split = bisect_left(bucket, AFAR) if self.afar else len(bucket)
+        some = bucket[split : split + few] if afar else bucket[: min(split, few)]
+        return [key & _NUMBER_MASK for key in some]
 
     def climb(
         self, least: int, cpu_millis: int = 0, *, home_first: bool = True
@@ -208,16 +238,33 @@ class Ladder:
 
 
 class Shelf:
-    """Leaves by how many engines they have free: those with none are not on it."""
+    """Leaves by how many engines they have free: those with none are not on it.
 
-    __slots__ = ("order", "rungs")
+    It is sorted when somebody looks: most plans do not, and the names of leaves that a search
+    compares lie all over a large cell's memory.
+    """
+
+    __slots__ = ("_latest", "_stands", "order", "rungs")
 
     def __init__(self) -> None:
         self.rungs: dict[int, list[str]] = {}
         self.order: list[int] = []
+        self._latest: dict[str, int] = {}  # since somebody looked
+        self._stands: dict[str, int] = {}  # leaf -> its rung
 
-    def move(self, leaf: str, before: int, after: int) -> None:
+    def move(self, leaf: str, after: int) -> None:
         """Note that a leaf has another number of free engines now."""
+        self._latest[leaf] = after
+
+    def _settle(self) -> None:
+        for leaf, after in self._latest.items():
+            before = self._stands.get(leaf, 0)
+            if before != after:
+                self._move(leaf, before, after)
+                self._stands[leaf] = after
+        self._latest.clear()
+
+    def _move(self, leaf: str, before: int, after: int) -> None:
         if before:
             bucket = self.rungs[before]
             del bucket[bisect_left(bucket, leaf)]
@@ -234,19 +281,22 @@ class Shelf:
 
     def climb(self, least: int) -> Iterator[tuple[int, str]]:
         """Yield (free engines, leaf) from so many upwards, by name where they have as many."""
+        self._settle()
         for rung in self.order[bisect_left(self.order, least) :]:
             for leaf in self.rungs[rung]:
                 yield rung, leaf
 
     def descend(self) -> Iterator[tuple[int, str]]:
         """Yield (free engines, leaf) from the most downwards."""
+        self._settle()
         for rung in reversed(self.order):
             for leaf in self.rungs[rung]:
                 yield rung, leaf
 
 
 def _key(free: Free, tag: int) -> int:
-    return max(free.cpu_millis, 0) << _CPU_SHIFT | tag
+    cpu = free.cpu_millis
+    return cpu << _CPU_SHIFT | tag if cpu > 0 else tag
 
 
 # Which engines a request is content with: the numbers of their makes, each with the conditions
@@ -361,7 +411,7 @@ class Stock:
         totals[0] = was + powered
         totals[1] += either
         if powered and leaf != NOWHERE:
-            self.shelf.move(leaf, was, was + powered)
+            self.shelf.move(leaf, was + powered)
         pod = self._pod_of[leaf]
         totals = self.pods.get(pod)
         if totals is None:

@@ -21,7 +21,8 @@ class Weights(NamedTuple):
         leaf: Free engines left over on the leaf switch, against the largest leaf.
         fragments: What becomes unusable to the work that usually comes, in engines.
         uplinks: The share of the leaf's lanes upwards that are taken already.
-        speed: How slow the engine model is for the slice's type of work, against the fastest.
+        speed: How bad the engine model is at the role's type of work, against the best: by units
+            a second, or for a joule, as slice and operator say.
         afar: Whether the node is some other scheduler's to begin with.
     """
 
@@ -39,6 +40,15 @@ class Weights(NamedTuple):
 
 
 DEFAULT: Final = Weights()
+
+
+def minds_leaves(weights: Weights, *, joined: bool) -> bool:
+    """Whether a node's leaf is to count beside what is left on the node and how long it is idle.
+
+    By default it decides only where nodes are compared one by one anyway: looking at leaves would
+    double what a plan costs.
+    """
+    return weights.leaf > DEFAULT.leaf or (joined and weights.uplinks > DEFAULT.uplinks)
 
 
 def weights_of(rules: PlannerRules | None) -> Weights:

@@ -48,6 +48,14 @@ def test_what_is_written_out_reads_back_and_so_does_the_record():
     assert decode(SliceSpec, encode(spec)) == spec
 
 
+def test_type_of_work_may_be_named_without_data_and_without_an_amount():
+    spec = one("name: a\nengines: {w: {kind: gpu}}\nwork: {w: {type: bert}}")
+    assert (spec.work, spec.data) == ({"w": Work("bert", 0.0)}, ())
+    assert dump_slice(spec)["work"] == {"w": {"type": "bert"}}
+    assert one(json.dumps(dump_slice(spec))) == spec
+    assert decode(SliceSpec, encode(spec)) == spec
+
+
 def test_record_of_a_slice_without_them_is_as_it_was():
     spec = one("name: a\nengines: {w: {kind: gpu}}\nconstraints: {max_hops: 2}")
     record = json.loads(encode(spec))

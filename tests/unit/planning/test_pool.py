@@ -53,6 +53,24 @@ def test_engine_that_is_off_can_be_woken():
     assert (free(pool).on, free(pool).off) == (0b01, 0b10)
 
 
+def test_node_that_one_placement_keeps_off_can_be_woken():
+    view = small()
+    pool = Pool(view)
+    hold(view, "engine/n0/gpu0", "engine/n0/gpu1", by="~off/n0")
+    assert (free(pool).on, free(pool).off) == (0, 0b11)
+    view.retract("~off/n0")
+    assert (free(pool).on, free(pool).off) == (0b11, 0)
+
+
+def test_node_that_one_placement_holds_is_free_to_nobody_even_if_put_to_sleep():
+    view = small()
+    pool = Pool(view)
+    hold(view, "engine/n0/gpu0", "engine/n0/gpu1")
+    assert (free(pool).on, free(pool).off, free(pool).calm) == (0, 0, 1)
+    hold(view, "engine/n0/gpu0", "engine/n0/gpu1", by="~off/n0")
+    assert (free(pool).on, free(pool).off) == (0, 0)
+
+
 def test_engine_that_a_plan_under_way_wakes_is_not_free():
     # Until the commit is seen, both its old and its new holder are in the view.
     view = small()
@@ -237,9 +255,12 @@ def test_engines_given_back_last_are_taken_last():
 def test_shelf_keeps_leaves_by_how_many_engines_they_have_free():
     shelf = Shelf()
     for leaf, free in (("l1", 2), ("l0", 2), ("l2", 70), ("l3", 1)):
-        shelf.move(leaf, 0, free)
-    shelf.move("l3", 1, 0)
-    shelf.move("l2", 70, 69)
+        shelf.move(leaf, free)
+    assert next(shelf.climb(1)) == (1, "l3")
+    assert next(shelf.descend()) == (70, "l2")
+    shelf.move("l3", 0)
+    shelf.move("l2", 12)
+    shelf.move("l2", 69)
     assert list(shelf.climb(1)) == [(2, "l0"), (2, "l1"), (69, "l2")]
     assert list(shelf.climb(3)) == [(69, "l2")]
     assert list(shelf.descend()) == [(69, "l2"), (2, "l0"), (2, "l1")]

@@ -1,13 +1,16 @@
 """Which lanes a slice's circuits get, and which of them it must claim."""
 
+import copy
+
 import pytest
 
 from flowos.model.cell import Link, Switch, Thing
 from flowos.model.codec import encode
 from flowos.model.placement import Arc, Circuit, Placement
-from flowos.model.slice import CircuitWish, HostRole, Reason, Shape
+from flowos.model.slice import CircuitWish, Constraints, HostRole, Reason, Shape
 from flowos.planning.circuits.records import circuit_of
 from flowos.planning.circuits.route import Blocked, Routed, Wish, route
+from flowos.planning.circuits.ways import way
 from flowos.planning.engines.pool import Pool
 from tests.unit.planning.cells import (
     GIB,
@@ -305,6 +308,29 @@ def test_parallel_plans_turn_around_at_different_spines():
         assert isinstance(done, Routed)
         over.add(done.circuits[0].path[2])
     assert len(over) > 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_words_of_a_fabric_follow_what_a_plan_takes_and_gives_back(count):
+    view = leaves(3, gpus_each=2, spines=2, lanes=7, port_lanes=8)
+    graph = Pool(view).graph
+    assert graph.levels is not None
+    empty = copy.deepcopy(graph.levels.words())
+    mark = graph.mark()
+    for pair in [("n0/gpu0", "n1/gpu0"), ("n0/gpu1", "n2/gpu0"), ("n1/gpu0", "n2/gpu1")] * 2:
+        arcs = way(graph, *pair, count, Constraints())
+        if isinstance(arcs, str):
+            continue
+        for arc, taken in zip(arcs, graph.take_way(arcs, count), strict=True):
+            assert taken.bit_count() == count
+            for unit in graph.units(arc, taken):
+                hold(view, unit, by=f"x/{unit}")
+        fresh = Pool(view).graph
+        assert fresh.levels is not None
+        assert graph.levels.words() == fresh.levels.words()
+    assert graph.levels.words() != empty
+    graph.undo(mark)
+    assert graph.levels.words() == empty
 
 
 def test_record_that_is_made_quickly_is_like_any_other():

@@ -1,6 +1,8 @@
 """Each feature of a place has a name, a scale and a weight, and the least sum is taken."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowos.model.cell import Bitstream, Engine, Watts
 from flowos.planning.demand import demand_of
@@ -8,6 +10,7 @@ from flowos.planning.engines.choose import Selection, choose
 from flowos.planning.engines.draft import Draft
 from flowos.planning.engines.pool import Pool
 from flowos.planning.engines.scoring import Scorer, score
+from flowos.planning.engines.stock import CLOSED, Ladder, tag_of
 from flowos.planning.engines.weights import DEFAULT, Weights
 from tests.unit.planning.cells import (
     BITSTREAM,
@@ -43,7 +46,7 @@ def features(view, spec, name, *, picked=1, pool=None, wake=False, joined=False,
     pool = pool or Pool(view)
     pool.fold()
     (wants,) = demand_of(pool, spec).engines
-    draft = Draft(pool, speeds=speeds or {}, joined={"w"} if joined else ())
+    draft = Draft(pool, speeds={"w": speeds or {}}, joined={"w"} if joined else ())
     draft.wake = wake
     stock = pool.stock(wants[0].wares)
     number = pool.numbers[name]
@@ -153,7 +156,7 @@ def test_faster_model_is_taken_though_another_fits_better():
     hold(view, "engine/a/gpu0")
     spec = request(w=want())
     assert chosen(view, spec) == {"a"}
-    speeds = {"A": 1.0, "B": 4.0}
+    speeds = {"w": {"A": 1.0, "B": 4.0}}
     assert chosen(view, spec, speeds=speeds) == {"b"}
     assert chosen(view, spec, speeds=speeds, weights=DEFAULT._replace(speed=0.0)) == {"a"}
 
@@ -163,7 +166,7 @@ def test_faster_model_is_found_behind_many_slow_ones_that_fit_better():
         *(node(f"slow{n}", *gpus(f"slow{n}", 1, "A")) for n in range(30)),
         node("fast", *gpus("fast", 8, "B")),
     )
-    assert chosen(view, request(w=want()), speeds={"A": 1.0, "B": 2.0}) == {"fast"}
+    assert chosen(view, request(w=want()), speeds={"w": {"A": 1.0, "B": 2.0}}) == {"fast"}
 
 
 def test_the_less_popular_bitstream_is_evicted():
@@ -214,3 +217,31 @@ def test_longest_idle_of_equals_is_taken_first():
         order.append(name)
         hold(view, f"engine/{name}/gpu0", by=f"b/{turn}")
     assert order == ["n2", "n0", "n1"]
+
+
+# -- the first of each rung
+
+
+@given(
+    entries=st.lists(
+        st.tuples(st.integers(1, 4), st.sampled_from((0, 1000)), st.integers(0, 9), st.booleans()),
+        max_size=30,
+    ),
+    least=st.integers(1, 4),
+    few=st.integers(1, 4),
+)
+def test_heads_and_levels_are_what_climbing_meets_first(entries, least, few):
+    ladder = Ladder()
+    afar = {}
+    for number, (rung, cpu, turn, far) in enumerate(entries):
+        afar[number] = far
+        ladder.put(rung, CLOSED._replace(cpu_millis=cpu), tag_of(number, turn, afar=far))
+    climbed: dict[tuple[int, bool], list[int]] = {}
+    for rung, number in ladder.climb(least):
+        climbed.setdefault((rung, afar[number]), []).append(number)
+    rungs = sorted({rung for rung, _ in climbed})[:few]
+    first = {(rung, numbers[0]) for (rung, _), numbers in climbed.items() if rung in rungs}
+    heads = ladder.heads(least, few)
+    assert (len(heads), set(heads)) == (len(first), first)
+    for (rung, far), numbers in climbed.items():
+        assert ladder.level(rung, few, afar=far) == numbers[:few]
