@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.errors import SpecError
 from flowos.model.slice import CircuitWish, EngineChoice, HostRole, Shape, SliceSpec, misasked
+from flowos.planning.circuits.inside import Seating, seating_of
 from flowos.planning.circuits.shapes import lanes_at_least
 from flowos.planning.engines.pool import Make, Pool, Wares
 from flowos.planning.where import Condition, parse_where
@@ -79,11 +80,13 @@ class Demand:
 
     Attributes:
         joined: The roles that circuits join.
+        seating: What circuits within one switch are remembered by; None where they are not.
     """
 
     engines: tuple[tuple[Want, ...], ...]
     hosts: tuple[HostWant, ...]
     joined: frozenset[str] = frozenset()
+    seating: Seating | None = None
 
 
 class Sifted(NamedTuple):
@@ -157,7 +160,11 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
         for role, host in spec.hosts.items()
         if role not in spec.engines or host.count
     )
-    return Demand(engines, hosts, frozenset(r for wish in spec.circuits for r in wish.roles))
+    joined = frozenset(role for wish in spec.circuits for role in wish.roles)
+    seating = seating_of(spec.circuits)
+    if seating is not None and seating.role not in spec.engines:
+        seating = None  # nodes' attachment ports are anybody's
+    return Demand(engines, hosts, joined, seating)
 
 
 _NO_HOST: Final = HostRole()

@@ -10,6 +10,7 @@ from flowos.model.placement import Decision, Unplaceable, attached_to
 from flowos.model.slice import CircuitWish, Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
 from flowos.planning.affinity.weighed import paces, weighed
+from flowos.planning.circuits.inside import Seating
 from flowos.planning.circuits.negotiate import Effort
 from flowos.planning.circuits.route import Blocked, Routed, Wish, claimed, route, wishes_of
 from flowos.planning.demand import Demand, Want, demand_of
@@ -103,11 +104,19 @@ def plan(
             answer = answer or selection
             break
         ends = _ends(pool, demand, selection, spec.circuits)
+        seating = None if avoid else _seating(demand, spec, selection)
+        if seating is not None:
+            seats = ends.engines[seating.role]
+            circuits = pool.inside.again(pool.graph, seating, seats, name)
+            if circuits is not None:
+                return _decision(pool, demand, selection, ends, Routed(circuits, ()))
         wishes = wishes_of(spec.circuits, ends.circuits) if joined else []
         routed = _route(
             pool, spec, selection, ends, wishes, name=name, seed=seed, avoid=avoid, effort=effort
         )
         if isinstance(routed, Routed):
+            if seating is not None and not routed.units:
+                pool.inside.note(pool.graph, seating, seats, routed.circuits)
             return _decision(pool, demand, selection, ends, routed)
         if answer is None:
             answer = refuse_circuits(routed, _funnel(demand, routed, len(wishes)))
@@ -258,6 +267,14 @@ def _rank(pool: Pool, number: int, mask: Mask) -> tuple[str, int]:
     site = pool.sites[number]
     assert site is not None, "engines are picked on living nodes"
     return next((leaf for leaf, ports in site.leaves if mask & ports), NOWHERE), number
+
+
+def _seating(demand: Demand, spec: SliceSpec, selection: Selection) -> Seating | None:
+    """Return what circuits within one switch are remembered by, where they may be."""
+    seating, bounds = demand.seating, spec.constraints
+    if seating is None or bounds.max_hops or bounds.max_latency_ns:
+        return None
+    return None if selection.engines[seating.role].want.shared else seating
 
 
 def _route(

@@ -70,6 +70,7 @@ class Graph:
         cards: By arc: the records of `card` so far.
         open: By switch: whether it is in service.
         trunk_arcs: Arcs below this number join two switches.
+        numbering: Another one once arcs have been numbered anew.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Graph:
         self.cards: list[dict[Lanes, Arc]] = []
         self.known_ports: dict[str, tuple[Port, ...]] = {}
         self.journal: list[tuple[int, Lanes]] = []
+        self.numbering = 0
         self._units: dict[tuple[int, Lanes], tuple[str, ...]] = {}
         self._levels: Levels | None = None
         self._full: dict[int, Lanes] = {}  # one number for all arcs of so many lanes
@@ -277,6 +279,7 @@ class Graph:
         self.cards = [{} for _ in range(first)]
         self.known_ports.clear()
         self._units.clear()
+        self.numbering += 1
 
     def mark(self) -> int:
         """Return where the journal of takings is now."""

@@ -12,6 +12,7 @@ from flowos.model.cell import WHOLE_MILLIS, Engine, Link, Node
 from flowos.model.units import engine_unit, kind_of, subject_of
 from flowos.model.view import CellView
 from flowos.planning.circuits.graph import Graph
+from flowos.planning.circuits.inside import Inside
 from flowos.planning.engines.fragments import Usual, pieces_on
 from flowos.planning.engines.stock import (
     AFAR,
@@ -91,6 +92,7 @@ class Pool:
         self._things: set[tuple[str, str]] = set()
         self._part = (0, 1)
         self._graph: Graph | None = None
+        self.inside = Inside()
         self._rebuild()
 
     def close(self) -> None:
