@@ -80,13 +80,14 @@ class Demand:
 
     Attributes:
         joined: The roles that circuits join.
-        seating: What circuits within one switch are remembered by; None where they are not.
+        seatings: By wish: what its circuits are remembered by where they stay within a switch, None
+            where they are not; empty where none is.
     """
 
     engines: tuple[tuple[Want, ...], ...]
     hosts: tuple[HostWant, ...]
     joined: frozenset[str] = frozenset()
-    seating: Seating | None = None
+    seatings: tuple[Seating | None, ...] = ()
 
 
 class Sifted(NamedTuple):
@@ -161,10 +162,10 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
         if role not in spec.engines or host.count
     )
     joined = frozenset(role for wish in spec.circuits for role in wish.roles)
-    seating = seating_of(spec.circuits)
-    if seating is not None and seating.role not in spec.engines:
-        seating = None  # nodes' attachment ports are anybody's
-    return Demand(engines, hosts, joined, seating)
+    # The lanes at an engine that is held whole are the slice's; others have to be claimed.
+    whole = {wants[0].role for wants in engines if not any(want.shared for want in wants)}
+    seatings = tuple(seating_of(w) if whole.issuperset(w.roles) else None for w in spec.circuits)
+    return Demand(engines, hosts, joined, seatings if any(seatings) else ())
 
 
 _NO_HOST: Final = HostRole()

@@ -10,9 +10,8 @@ from flowos.model.placement import Decision, Unplaceable, attached_to
 from flowos.model.slice import CircuitWish, Reason, SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, share_unit
 from flowos.planning.affinity.weighed import paces, weighed
-from flowos.planning.circuits.inside import Seating
 from flowos.planning.circuits.negotiate import Effort
-from flowos.planning.circuits.route import Blocked, Routed, Wish, claimed, route, wishes_of
+from flowos.planning.circuits.route import Blocked, Routed, Wish, again, claimed, route, wishes_of
 from flowos.planning.demand import Demand, Want, demand_of
 from flowos.planning.engines.choose import Chosen, Draft, Missing, Selection, choose, choose_hosts
 from flowos.planning.engines.draft import NO_SPEEDS, Speeds
@@ -96,6 +95,8 @@ def plan(
     first: tuple[Selection, _Ends, Blocked] | None = None
     closed: set[int] = set()
     effort = Effort()
+    bounds = spec.constraints
+    quick = bool(demand.seatings) and not (avoid or bounds.max_hops or bounds.max_latency_ns)
     for _ in range(_SETS_MAX if joined else 1):
         selection = _select(
             pool, demand, spec.constraints.spread, joined, seed, avoid, closed, weights, speeds
@@ -104,19 +105,14 @@ def plan(
             answer = answer or selection
             break
         ends = _ends(pool, demand, selection, spec.circuits)
-        seating = None if avoid else _seating(demand, spec, selection)
-        if seating is not None:
-            seats = ends.engines[seating.role]
-            circuits = pool.inside.again(pool.graph, seating, seats, name)
-            if circuits is not None:
-                return _decision(pool, demand, selection, ends, Routed(circuits, ()))
+        swift = _again(pool, spec, demand, selection, ends, name, seed) if quick else None
+        if swift is not None:
+            return _decision(pool, demand, selection, ends, swift)
         wishes = wishes_of(spec.circuits, ends.circuits) if joined else []
         routed = _route(
             pool, spec, selection, ends, wishes, name=name, seed=seed, avoid=avoid, effort=effort
         )
         if isinstance(routed, Routed):
-            if seating is not None and not routed.units:
-                pool.inside.note(pool.graph, seating, seats, routed.circuits)
             return _decision(pool, demand, selection, ends, routed)
         if answer is None:
             answer = refuse_circuits(routed, _funnel(demand, routed, len(wishes)))
@@ -269,12 +265,30 @@ def _rank(pool: Pool, number: int, mask: Mask) -> tuple[str, int]:
     return next((leaf for leaf, ports in site.leaves if mask & ports), NOWHERE), number
 
 
-def _seating(demand: Demand, spec: SliceSpec, selection: Selection) -> Seating | None:
-    """Return what circuits within one switch are remembered by, where they may be."""
-    seating, bounds = demand.seating, spec.constraints
-    if seating is None or bounds.max_hops or bounds.max_latency_ns:
-        return None
-    return None if selection.engines[seating.role].want.shared else seating
+def _again(
+    pool: Pool,
+    spec: SliceSpec,
+    demand: Demand,
+    selection: Selection,
+    ends: _Ends,
+    name: str,
+    seed: int,
+) -> Routed | None:
+    """Lay circuits in the order asked for, most of them as they were laid before."""
+    return again(
+        pool, spec.circuits, demand.seatings, ends.circuits,
+        whole=lambda: _whole(selection, ends), name=name, seed=seed,
+    )  # fmt: skip
+
+
+def _whole(selection: Selection, ends: _Ends) -> set[str]:
+    """Return the engines that are to be held whole."""
+    return {
+        engine
+        for role, engines in ends.engines.items()
+        if not selection.engines[role].want.shared
+        for engine in engines
+    }
 
 
 def _route(
@@ -291,12 +305,7 @@ def _route(
 ) -> Routed | Blocked:
     if not wishes:
         return Routed((), ())
-    whole = {
-        engine
-        for role, engines in ends.engines.items()
-        if not selection.engines[role].want.shared
-        for engine in engines
-    }
+    whole = _whole(selection, ends)
     return route(
         pool, wishes, whole=whole, name=name, bounds=spec.constraints, seed=seed, avoid=avoid,
         effort=effort,

@@ -1,8 +1,8 @@
-"""Which circuits does a gang within one switch get, over ports that nobody uses? It is remembered.
+"""Which circuits do engines of one switch get among themselves? It is remembered.
 
-Most gangs are engines of one switch. While nothing crosses their ports, the same shape over the same
-engines always comes to the same lanes, and only the circuits' names are new. Finding it again takes
-a fifth of what laying it anew does.
+Most circuits stay within one switch. While the lanes that are free at the ports are the same, one
+shape over the same engines always comes to the same lanes, and only the circuits' names are new.
+Finding that again takes a fifth of what laying it anew does.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,17 +12,17 @@ from typing import Final, NamedTuple
 from flowos.model.placement import Arc, Circuit
 from flowos.model.slice import CircuitWish, Shape
 from flowos.planning.circuits.graph import Graph
-from flowos.planning.circuits.records import circuit_of
 
-_REMEMBERED_MAX: Final = 1 << 15  # gangs of 8 take 2 kB each
+_REMEMBERED_MAX: Final = 1 << 15  # a ring of 8 takes 2 kB, all to all of 8 takes 11 kB
+_WAYS_MAX: Final = 1 << 19  # circuits in all, some 100 MB
 _WITHIN: Final = frozenset({Shape.RING, Shape.ALL, Shape.STAR, Shape.TORUS, Shape.EXPLICIT})
 
 
 class Seating:
-    """Circuits of one lane each among the engines of one role; equal to nothing but itself.
+    """A shape of circuits of one lane each over one role's engines; equal to nothing but itself.
 
     Attributes:
-        role: Whose engines are the ends of all circuits.
+        role: Whose engines are the ends.
     """
 
     __slots__ = ("role",)
@@ -32,27 +32,36 @@ class Seating:
         self.role = role
 
 
-def seating_of(circuits: Sequence[CircuitWish]) -> Seating | None:
-    """Return what to remember a request's circuits by, or None where they are of another kind."""
-    roles = {wish.roles for wish in circuits}
-    if len(roles) != 1 or len(circuits[0].roles) != 1:
+def seating_of(wish: CircuitWish) -> Seating | None:
+    """Return what to remember a wish's circuits by, or None where they are of another kind."""
+    if len(wish.roles) > 1 or wish.shape not in _WITHIN or wish.lanes != 1 or wish.aggregate:
         return None
-    alike = all(w.shape in _WITHIN and w.lanes == 1 and not w.aggregate for w in circuits)
-    return Seating(circuits[0].roles[0]) if alike else None
+    return Seating(wish.roles[0])
 
 
 class Laid(NamedTuple):
-    """Circuits as they were laid over ports that nobody used.
+    """How circuits were laid.
 
     Attributes:
-        free: Takes from what is free of all arcs that of those at these ports.
-        lanes: What it was then: all of each.
+        arcs: At the ports of their ends.
+        take: Takes from what is free of all arcs that of these.
+        before: What was free of these before.
+        after: And with the circuits.
         ways: Of each circuit in order: path, arcs and latency.
     """
 
-    free: Callable[[Sequence[int]], tuple[int, ...]]
-    lanes: tuple[int, ...]
+    arcs: tuple[int, ...]
+    take: Callable[[Sequence[int]], tuple[int, ...]]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
     ways: tuple[tuple[tuple[str, ...], tuple[Arc, ...], int], ...]
+
+    def lay(self, graph: Graph) -> None:
+        """Take the lanes again; `graph.undo` gives them back."""
+        graph.journal += zip(self.arcs, self.before, strict=True)
+        free = graph.free
+        for arc, left in zip(self.arcs, self.after, strict=True):
+            free[arc] = left
 
 
 class Inside:
@@ -61,29 +70,22 @@ class Inside:
     def __init__(self) -> None:
         """Know nothing."""
         self._laid: dict[tuple[Seating, tuple[str, ...]], Laid] = {}
+        self._ways = 0
         self._graph: Graph | None = None
         self._numbering = 0
 
-    def again(
-        self, graph: Graph, seating: Seating, engines: tuple[str, ...], name: str
-    ) -> tuple[Circuit, ...] | None:
-        """Return the circuits that were laid before, where nothing crosses these ports now.
+    def known(self, graph: Graph, seating: Seating, engines: tuple[str, ...]) -> Laid | None:
+        """Return how circuits were laid, where the same is free at these ports as was then.
 
         Args:
-            graph: As it was then, but for what is free.
+            graph: What is free now.
             seating: What is asked.
             engines: In rank order.
-            name: Circuits are called "<name>/<number>".
         """
-        laid = self._laid.get((seating, engines))
-        if laid is None or not self._knows(graph) or laid.free(graph.free) != laid.lanes:
+        if self._graph is not graph or self._numbering != graph.numbering:
             return None
-        return tuple(
-            [
-                circuit_of(f"{name}/{number}", path[0], (path[2],), path, arcs, 1, ns)
-                for number, (path, arcs, ns) in enumerate(laid.ways)
-            ]
-        )
+        laid = self._laid.get((seating, engines))
+        return None if laid is None or laid.take(graph.free) != laid.before else laid
 
     def note(
         self,
@@ -91,34 +93,39 @@ class Inside:
         seating: Seating,
         engines: tuple[str, ...],
         circuits: Iterable[Circuit],
+        mark: int,
     ) -> None:
-        """Remember circuits that were laid, where all are within one switch and its ports unused.
+        """Remember circuits that were laid just now, where all are within one switch.
 
         Args:
-            graph: With these circuits not taken.
+            graph: With these circuits taken.
             seating: What was asked.
             engines: In rank order.
             circuits: All of them, in order.
+            mark: Of the journal before they were taken.
         """
-        if not self._knows(graph) or len(self._laid) >= _REMEMBERED_MAX:
+        ways = [(circuit.path, circuit.arcs, circuit.latency_ns) for circuit in circuits]
+        if not ways or any(len(path) != 3 for path, _, _ in ways):
+            return
+        if (
+            self._graph is not graph
+            or self._numbering != graph.numbering
+            or len(self._laid) >= _REMEMBERED_MAX
+            or self._ways >= _WAYS_MAX
+        ):
             self._laid.clear()
+            self._ways = 0
             self._graph, self._numbering = graph, graph.numbering
-        arcs: dict[int, int] = {}
-        ways: list[tuple[tuple[str, ...], tuple[Arc, ...], int]] = []
-        for end in engines:
-            for port in graph.ports(end):
-                for arc in (port.out, port.into):
-                    if graph.free[arc] != (1 << graph.lanes[arc]) - 1:
-                        return
-                    arcs[arc] = graph.free[arc]
-        for circuit in circuits:
-            if len(circuit.path) != 3 or len(circuit.targets) != 1 or circuit.sources:
-                return
-            ways.append((circuit.path, circuit.arcs, circuit.latency_ns))
-        if len(arcs) > 1:  # of one it would take no tuple
-            self._laid[seating, engines] = Laid(
-                itemgetter(*arcs), tuple(arcs.values()), tuple(ways)
-            )
-
-    def _knows(self, graph: Graph) -> bool:
-        return self._graph is graph and self._numbering == graph.numbering
+        arcs = tuple([a for end in engines for p in graph.ports(end) for a in (p.out, p.into)])
+        before: dict[int, int] = {}
+        for arc, free in graph.journal[mark:]:
+            before.setdefault(arc, free)
+        free_now = graph.free
+        self._ways += len(ways)
+        self._laid[seating, engines] = Laid(
+            arcs,
+            itemgetter(*arcs),
+            tuple([before.get(arc, free_now[arc]) for arc in arcs]),
+            tuple([free_now[arc] for arc in arcs]),
+            tuple(ways),
+        )

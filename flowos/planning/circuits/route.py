@@ -6,7 +6,7 @@ then those with the longest way go first, then the one that failed, then all neg
 answer is no.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from flowos.model.placement import Arc, Circuit
@@ -14,6 +14,7 @@ from flowos.model.slice import CircuitWish, Constraints, Shape
 from flowos.model.units import lane_unit
 from flowos.planning.chance import scramble, shuffled
 from flowos.planning.circuits.graph import NO_SWITCH
+from flowos.planning.circuits.inside import Seating
 from flowos.planning.circuits.negotiate import Effort, Net, negotiate
 from flowos.planning.circuits.records import circuit_of
 from flowos.planning.circuits.shapes import pairs_of
@@ -66,12 +67,15 @@ class Blocked(NamedTuple):
     why: str
 
 
-def wishes_of(circuits: Iterable[CircuitWish], ends: Mapping[str, Sequence[str]]) -> list[Wish]:
+def wishes_of(
+    circuits: Iterable[CircuitWish], ends: Mapping[str, Sequence[str]], first: int = 0
+) -> list[Wish]:
     """Return every single circuit that a request asks for.
 
     Args:
         circuits: The request's wishes.
         ends: Role -> engine ids, or nodes for roles without engines, in rank order.
+        first: The number of the first one.
 
     Raises:
         SpecError: A shape that does not fit the number of ends; `demand_of` has said so before.
@@ -81,16 +85,17 @@ def wishes_of(circuits: Iterable[CircuitWish], ends: Mapping[str, Sequence[str]]
     def want(wish: CircuitWish, source: str, targets: Iterable[str]) -> None:
         others = tuple(dict.fromkeys(t for t in targets if t != source))
         if others:
-            found.append(Wish(len(found), source, others, wish.lanes, wish.aggregate))
+            found.append(Wish(first + len(found), source, others, wish.lanes, wish.aggregate))
 
     def gather(wish: CircuitWish, pairs: Iterable[tuple[str, str]]) -> None:
         sources: dict[str, dict[str, None]] = {}
         for source, target in pairs:
             sources.setdefault(target, {})[source] = None
         for target, its in sources.items():
-            first, *others = its
+            head, *others = its
             every = tuple(its) if others else ()
-            found.append(Wish(len(found), first, (target,), wish.lanes, wish.aggregate, every))
+            number = first + len(found)
+            found.append(Wish(number, head, (target,), wish.lanes, wish.aggregate, every))
 
     for wish in circuits:
         if wish.shape is Shape.FLOW:
@@ -114,7 +119,7 @@ def wishes_of(circuits: Iterable[CircuitWish], ends: Mapping[str, Sequence[str]]
             alone = [(member,) for member in members]
             found += [
                 _new(Wish, (number, members[a], alone[b], lanes, aggregate, ()))
-                for number, (a, b) in enumerate(pairs_of(wish, len(members)), len(found))
+                for number, (a, b) in enumerate(pairs_of(wish, len(members)), first + len(found))
             ]
     return found
 
@@ -149,6 +154,59 @@ def route(
     try:
         graph.leave(avoid)
         return router.all(wishes)
+    finally:
+        graph.undo(mark)
+
+
+def again(
+    pool: Pool,
+    circuits: Sequence[CircuitWish],
+    seatings: Sequence[Seating | None],
+    ends: Mapping[str, tuple[str, ...]],
+    *,
+    whole: Callable[[], Collection[str]],
+    name: str,
+    seed: int = 0,
+) -> Routed | None:
+    """Lay circuits in the order in which they are asked for; remember those within a switch.
+
+    Args:
+        pool: Folded by the caller.
+        circuits: The request's wishes, without bounds.
+        seatings: For each what it is remembered by, if at all.
+        ends: Role -> ends in rank order.
+        whole: Returns the engines that the slice holds whole.
+        name: Circuits are called "<name>/<number>".
+        seed: Varies the choice among ways that are alike.
+
+    Returns:
+        None where one finds no way: `route` has more to try.
+    """
+    graph, inside = pool.graph, pool.inside
+    graph.tidy()
+    router: Router | None = None
+    found: list[Circuit] = []
+    mark = graph.mark()
+    try:
+        for number, (wish, seating) in enumerate(zip(circuits, seatings, strict=True), 1):
+            laid = seating and inside.known(graph, seating, ends[seating.role])
+            if laid:
+                found += [
+                    circuit_of(f"{name}/{n}", path[0], (path[2],), path, arcs, 1, ns)
+                    for n, (path, arcs, ns) in enumerate(laid.ways, len(found))
+                ]
+                if number < len(circuits):
+                    laid.lay(graph)
+                continue
+            router = router or Router(pool, whole(), name, Constraints(), seed)
+            before = graph.mark()
+            more = router.each(wishes_of((wish,), ends, len(found)))
+            if more is None:
+                return None
+            if seating:
+                inside.note(graph, seating, ends[seating.role], more, before)
+            found += more
+        return Routed(tuple(found), router.units() if router else ())
     finally:
         graph.undo(mark)
 
@@ -221,10 +279,18 @@ class Router:
         assert first is not None, "a round without a failure has returned"
         return self._agreed(wishes) or first
 
+    def each(self, wishes: Sequence[Wish]) -> list[Circuit] | None:
+        """Lay more circuits in order; None where one finds no way."""
+        done: dict[int, Circuit] = {}
+        return None if self._lay_more(wishes, done) else list(done.values())
+
     def _lay_each(self, order: Iterable[Wish], done: dict[int, Circuit]) -> tuple[Wish, str] | None:
         """Lay circuits one after the other; return the one that found no way, and why."""
         self.claims = []
         self.aggregators = []
+        return self._lay_more(order, done)
+
+    def _lay_more(self, order: Iterable[Wish], done: dict[int, Circuit]) -> tuple[Wish, str] | None:
         graph, whole, bounds, name = self.graph, self.whole, self.bounds, self.name
         known, free, ns, cards = graph.known_ports, graph.free, graph.ns, graph.cards
         note = graph.journal.append
@@ -304,12 +370,15 @@ class Router:
             self.claims.append(into)
 
     def _routed(self, wishes: Sequence[Wish], done: Mapping[int, Circuit]) -> Routed:
-        circuits = tuple([done[wish.number] for wish in wishes])
+        return Routed(tuple([done[wish.number] for wish in wishes]), self.units())
+
+    def units(self) -> tuple[str, ...]:
+        """Return what is to be claimed for the circuits that were laid."""
         if not self.claims and not self.aggregators:
-            return Routed(circuits, ())
+            return ()
         units = self.graph.units
         lanes = [unit for claim in self.claims for unit in units(*claim)]
-        return Routed(circuits, (*lanes, *self.aggregators))
+        return (*lanes, *self.aggregators)
 
     # -- trees
 
