@@ -55,7 +55,8 @@ def repaired(
     bitstreams = dict(decision.bitstreams)
     engines, hosts = dict(decision.engines), dict(decision.hosts)
     for role, gone in broken.items():
-        found = _others(pool, spec, decision, role, gone, kept, seed, {*avoid, *lost})
+        taken = {unit for unit in kept if kind_of(unit) != "host"}
+        found = _others(pool, spec, decision, role, gone, seed, {*avoid, *lost, *taken})
         if found is None:
             return None
         instead = dict(zip(gone, found.engines[role], strict=True))
@@ -113,7 +114,6 @@ def _others(
     decision: Decision,
     role: str,
     gone: list[str],
-    kept: Mapping[str, Amounts],
     seed: int,
     avoid: set[str],
 ) -> Decision | None:
@@ -129,7 +129,7 @@ def _others(
         elastic={},
     )
     mine = {unit for members in decision.engines.values() for e in members for unit in _of(e)}
-    found = plan(pool, alone, seed=seed, avoid=avoid | mine | {*kept})
+    found = plan(pool, alone, seed=seed, avoid=avoid | mine)
     return None if isinstance(found, Unplaceable) else found
 
 
