@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test swarm reasons check sim fix clean
+.PHONY: help setup demo test swarm quotas reasons check sim fix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: $(STAMP)  ## every test
 swarm: $(STAMP)  ## kills and stops at random under 2,000 slices; SLICES=, KILLS= and SEED= change it
 	@SLICES=$${SLICES:-2000} $(BIN)/python -m pytest -q -s \
 	  tests/faults/test_swarm.py tests/faults/test_server_dies.py tests/faults/test_cluster.py
+
+quotas: $(STAMP)  ## four schedulers and two tenants at their limits, 10,000 commits; COMMITS= changes it
+	@FLOWOS_QUOTA_COMMITS=$${COMMITS:-10000} FLOWOS_QUOTA_ON_ETCD=$${COMMITS:-10000} \
+	  $(BIN)/python -m pytest -q tests/runtime/test_quota_races.py tests/faults/test_quota_races_on_etcd.py
 
 reasons: $(STAMP)  ## every reason to wait against trying everything, in 10,000 small cells; CELLS= changes it
 	@REASONS_CELLS=$${CELLS:-10000} $(BIN)/python -m pytest -q \
@@ -64,8 +68,8 @@ $(STAMP): pyproject.toml scripts/get_etcd.py
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
 	@echo "==> Flow OS and its tools"
 	@# First without a network: enough when only settings have changed.
-	@$(PIP) install -qq --no-index --no-build-isolation --editable '.[dev]' 2>/dev/null \
-	  || $(PIP) install -qq --editable '.[dev]'
+	@$(PIP) install -qq --no-index --no-build-isolation --editable '.[dev,metrics]' 2>/dev/null \
+	  || $(PIP) install -qq --editable '.[dev,metrics]'
 	@echo "==> etcd"
 	@# 3 = none could be had. The memory store works without; the next make tries again.
 	@$(BIN)/python scripts/get_etcd.py --dest $(VENV)/etcd --venv-python $(BIN)/python; got=$$?; \

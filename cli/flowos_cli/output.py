@@ -3,7 +3,7 @@
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -70,16 +70,28 @@ class Output:
     # -- lists
 
     def lines(
-        self, listing: Listing, items: Sequence[Item], kept: list[int] | None = None
+        self,
+        listing: Listing,
+        items: Sequence[Item],
+        kept: list[int] | None = None,
+        *,
+        beside: Mapping[str, object] | None = None,
     ) -> list[str]:
-        """Return the lines that a list takes in this form; see `render.table` for `kept`."""
+        """Return the lines that a list takes in this form.
+
+        Args:
+            listing: What is listed.
+            items: The things.
+            kept: As for `render.table`.
+            beside: More fields of the whole document, in JSON and YAML.
+        """
         if self.form == "name":
             return [name_of(listing, item) for item in items]
         if self.form == "jsonl":
             return [compact(self.picked(listing, item)) for item in items]
         if self.form in ("json", "yaml"):
             picked = [self.picked(listing, item) for item in items]
-            return self._document({"apiVersion": API_VERSION, "items": picked})
+            return self._document({"apiVersion": API_VERSION, "items": picked, **(beside or {})})
         return render.table(
             self._columns(listing, items),
             items,
@@ -256,8 +268,16 @@ def unknown(what: str, text: str, hint: str) -> NoReturn:
     raise UnknownName(f"there is no {what} '{text}': {hint}")
 
 
-def output_options(*, watch: bool = True, form: str = "table") -> Callable[[F], F]:
-    """Add -o, --columns, --no-headers, -w and -q, and pass them as one `out`."""
+def output_options(
+    *, watch: bool = True, form: str = "table", more: Sequence[str] = ()
+) -> Callable[[F], F]:
+    """Add -o, --columns, --no-headers, -w and -q, and pass them as one `out`.
+
+    Args:
+        watch: Whether there is -w.
+        form: The default.
+        more: Forms beside the usual ones, which the command itself writes.
+    """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -280,7 +300,7 @@ def output_options(*, watch: bool = True, form: str = "table") -> Callable[[F], 
 
         options = [
             click.option(
-                "-o", "--output", "form", type=click.Choice(FORMS), default=None,
+                "-o", "--output", "form", type=click.Choice([*FORMS, *more]), default=None,
                 help=f"Form of the data; default {form}.",
             ),
             click.option(

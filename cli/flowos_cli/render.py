@@ -36,6 +36,7 @@ STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "shared": {"fg": "cyan"},
     "off": {"dim": True},
     "drained": {"fg": "yellow"},
+    "reserved": {"fg": "yellow"},
     "quarantined": {"fg": "red"},
     # parts of a screen
     "title": {"bold": True},

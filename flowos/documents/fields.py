@@ -15,6 +15,7 @@ from flowos.model.errors import FileError, SpecError
 
 T = TypeVar("T")
 
+API_VERSION: Final = "flowos/v1"
 THING_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")  # nodes, engines, links, ...
 SLICE_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # slices, tenants, roles
 REFERENCE: Final = re.compile(rf"{THING_NAME.pattern}(@sha256:[0-9a-f]{{64}})?")
@@ -85,7 +86,6 @@ class Fields:
         value: object,
         known: AbstractSet[str],
         *,
-        later: Collection[str] = (),
         below: "Fields | None" = None,
     ) -> None:
         """Take the mapping at a place.
@@ -95,7 +95,6 @@ class Fields:
             place: Where the mapping stands in it.
             value: What stands there.
             known: The fields that it may have.
-            later: Fields that a later version will know.
             below: Where fields are looked for that it has not.
 
         Raises:
@@ -113,9 +112,6 @@ class Fields:
         self.below = below
         if not value.keys() <= known:
             name = next(name for name in value if name not in known)
-            if name in later:
-                problem = "comes with a later version of Flow OS"
-                raise document.error((*place, name), problem, "leave it out for now")
             hint = did_you_mean(str(name), known)
             raise document.error(
                 (*place, name), f"there is no field {shown(name)}", hint, named=place

@@ -1,4 +1,4 @@
-"""How a slice is written in a file or in options, and read from them.
+"""How is a slice written in a file, and what does it ask for?
 
     name: train-42
     tenant: vision
@@ -21,24 +21,26 @@
     run: {command: [python, train.py]}          # or for: 10s; or flowlet; or image and kernel
     data:
       - {at: n3/nvme0, bytes: 40GB, to: workers} # or at a node; may add estimated, lanes, share
-    work: {workers: {type: bert, amount: 1e6}}  # in units of the type, over all engines of the role
+    work: {workers: {type: bert, amount: 1e6}}  # in units of the type, over all engines; or no amount
 
+`slice_terms` tells the fields that say after whom, as which of an array and how it is placed.
 Instead of a count of whole engines a role may have `share: 0.5` of one. `anyOf` is a list of ways to
 satisfy a role, the first that fits is taken. A file may hold several slices, parted by `---`.
 """
 
-import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 from flowos.documents import quantities as amounts
+from flowos.documents import slice_terms as terms
 from flowos.documents.fabrics import LANES_MAX
 from flowos.documents.fields import (
+    API_VERSION,
     REFERENCE,
     SLICE_NAME,
     THING_NAME,
@@ -64,7 +66,6 @@ from flowos.model.slice import (
     Work,
 )
 
-API_VERSION: Final = "flowos/v1"
 COUNT_MAX: Final = 1_000_000  # engines of a role: as many as the largest cell has
 PRIORITY_MAX: Final = 1_000_000_000
 HOPS_MAX: Final = 1_000
@@ -74,13 +75,12 @@ DATA_MAX: Final = 64  # entries: each may become an engine and a circuit of the 
 TOGETHER: Final = ("node", "switch", "any")
 _SHAPES: Final = ("ring", "all", "star", "torus", "explicit")
 PREFER: Final = ("fastest", "frugal")
-SPREAD: Final = ("pack", "spread", "rack")
+SPREAD: Final = ("pack", "spread", "rack", "apart")
 
-
-_LATER: Final = ("depends_on", "array", "min", "commit", "preemptible", "grace")
 _SLICE: Final = known_fields(
     "apiVersion", "kind", "name", "tenant", "policy", "priority", "engines", "hosts", "together",
     "circuits", "constraints", "elastic", "expected_duration", "time_limit", "run", "data", "work",
+    *terms.TERMS,
 )  # fmt: skip
 _CHOICE: Final = known_fields("kind", "model", "count", "share", "where", "bitstream")
 _ROLE: Final = known_fields(*_CHOICE, "anyOf")
@@ -105,13 +105,16 @@ class Defaults:
 
     Attributes:
         name: For a document without one; "" = it must have one.
+        policy: "" = the cell's rule decides when it is submitted.
+        over: Fields that hold whatever the document says, as it would write them.
     """
 
     name: str = ""
     tenant: str = "default"
-    policy: str = "batch"
+    policy: str = ""
     priority: int = 0
     run: Run = Run()
+    over: Mapping[str, Any] = field(default_factory=dict)
 
 
 NO_DEFAULTS: Final = Defaults()
@@ -136,90 +139,29 @@ def parse_slice(
         documents = [document_of(dict(text_or_document), path)]
     if not documents:
         raise FileError("is empty", path=shown_path(path), hint="describe a slice in it")
-    specs = [_Reader(document, defaults).read() for document in documents]
-    for number, spec in enumerate(specs):
-        if any(spec.id == other.id for other in specs[:number]):
-            problem = f"asks for two slices {spec.id}"
-            raise documents[number].error(("name",), problem, "name one of them differently")
-    return specs
+    readers = [_Reader(_with(document, defaults.over), defaults) for document in documents]
+    specs: dict[str, SliceSpec] = {}
+    described: dict[str, Fields] = {}
+    for reader in readers:
+        for spec in reader.read():
+            if spec.id in specs:
+                problem = f"asks for two slices {spec.id}"
+                raise reader.document.error(("name",), problem, "name one of them differently")
+            specs[spec.id] = spec
+            described[f"{spec.tenant}/{spec.array.array}" if spec.array else spec.id] = reader.top
+    terms.refuse_cycle(list(specs.values()), described)
+    return list(specs.values())
 
 
-def random_name(kind: str, rng: random.Random) -> str:
-    """Return a name for a slice that was given none: the kind and five random letters."""
-    # Without vowels no word comes out that anybody could be hurt by.
-    return kind[:50] + "".join(rng.choice("bcdfghjklmnpqrstvwxz") for _ in range(5))
+def _with(document: Document, over: Mapping[str, Any]) -> Document:
+    """Return a document that says something else in some fields."""
+    if not over or not isinstance(document.value, dict):
+        return document
 
+    def line_of(place: Place) -> int:
+        return 0 if place and place[0] in over else document.line_of(place)
 
-# ----------------------------------------------------------------------------------------- options
-
-_OPTION: Final = re.compile(r"([^=@]+)(?:=([^@]*))?(?:@(.+))?")
-_ENGINES_FORMS: Final = "write --engines gpu=8,fpga=2, or gpu=0.5 for a share, or fpga=1@sum-f32"
-
-
-def slice_from_options(
-    engines: str,
-    circuits: str = "",
-    *,
-    name: str = "",
-    defaults: Defaults = NO_DEFAULTS,
-    rng: random.Random | None = None,
-) -> SliceSpec:
-    """Return the slice that a command's options ask for; its roles are called after their kinds.
-
-    Args:
-        engines: "gpu=8,fpga=2": kinds with how many; "gpu" is one, "gpu=0.5" half of one, and
-            "fpga=1@sum-f32" one with this bitstream.
-        circuits: "ring", "all" or "star" over all engines, in the order given; "" = none.
-        name: The slice's name; "" = that of the defaults, else a random one.
-        defaults: The rest.
-        rng: For a random name.
-
-    Raises:
-        SpecError: An option cannot be meant; names it and its forms.
-    """
-    roles: dict[str, Any] = {}
-    for part in engines.split(","):
-        found = _OPTION.fullmatch(part.strip())
-        kind = found[1].strip() if found else ""
-        if found is None or SLICE_NAME.fullmatch(kind) is None:
-            raise _option(
-                "engines", f"{shown(part.strip())} is no kind with a count", _ENGINES_FORMS
-            )
-        if kind in roles:
-            raise _option("engines", f"{kind} stands twice", _ENGINES_FORMS)
-        roles[kind] = {"kind": kind} | _count_or_share(found[2])
-        if found[3]:
-            roles[kind]["bitstream"] = found[3].strip()
-    document: dict[str, Any] = {"engines": roles}
-    if circuits:
-        if circuits not in ("ring", "all", "star"):
-            hint = "write --circuits ring, all or star"
-            raise _option("circuits", f"{shown(circuits)} is no shape", hint)
-        document["circuits"] = [{circuits: list(roles)}]
-    document["name"] = name or defaults.name
-    if not document["name"]:
-        if rng is None:
-            raise SpecError("the slice has no name", hint="give it one")
-        document["name"] = random_name(next(iter(roles)), rng)
-    return _Reader(document_of(document, "options"), defaults).read()
-
-
-def _count_or_share(written: str | None) -> dict[str, Any]:
-    if written is None:
-        return {"count": 1}
-    written = written.strip()
-    if re.fullmatch(r"[0-9]{1,9}", written):
-        return {"count": int(written)}
-    if re.fullmatch(r"0\.[0-9]{1,9}", written):
-        return {"share": written}
-    raise _option("engines", f"{shown(written)} is no number of engines", _ENGINES_FORMS)
-
-
-def _option(name: str, problem: str, hint: str) -> SpecError:
-    return SpecError(problem, where=f"--{name}", hint=hint)
-
-
-# ----------------------------------------------------------------------------------------- reading
+    return Document(document.path, {**document.value, **over}, line_of)
 
 
 class _Reader:
@@ -228,9 +170,10 @@ class _Reader:
     def __init__(self, document: Document, defaults: Defaults) -> None:
         self.document = document
         self.defaults = defaults
-        self.top = Fields(document, (), document.value, _SLICE, later=_LATER)
+        self.top = Fields(document, (), document.value, _SLICE)
 
-    def read(self) -> SliceSpec:
+    def read(self) -> list[SliceSpec]:
+        """Return the slice, or each member of the array."""
         top = self.top
         top.one_of("apiVersion", (API_VERSION,), API_VERSION)
         top.one_of("kind", ("Slice",), "Slice")
@@ -239,23 +182,33 @@ class _Reader:
         if not engines and not hosts:
             problem = "the slice asks for nothing"
             raise self.document.error((), problem, "add engines, such as {workers: {kind: gpu}}")
-        return SliceSpec(
-            name=top.name("name", self.defaults.name or None, form=SLICE_NAME),
-            tenant=top.name("tenant", self.defaults.tenant, form=SLICE_NAME),
+        name = top.name("name", self.defaults.name or None, form=SLICE_NAME)
+        tenant = top.name("tenant", self.defaults.tenant, form=SLICE_NAME)
+        circuits = tuple(self.circuits(engines, hosts))
+        least = dict(terms.least(top, engines))
+        spec = SliceSpec(
+            name=name,
+            tenant=tenant,
             policy=top.name("policy", self.defaults.policy, form=SLICE_NAME),
             priority=top.whole("priority", self.defaults.priority, -PRIORITY_MAX, PRIORITY_MAX),
             engines=engines,
             hosts=hosts,
             together=dict(self.together(engines)),
-            circuits=tuple(self.circuits(engines, hosts)),
+            circuits=circuits,
             constraints=self.constraints(),
             elastic=dict(self.elastic(engines)),
             expected_seconds=top.amount("expected_duration", amounts.seconds_of, 0.0),
             time_limit_seconds=top.amount("time_limit", amounts.seconds_of, 0.0),
-            run=self.run(),
+            run=replace(self.run(), grace_seconds=self.grace()),
             data=tuple(self.data(engines)),
             work=dict(self.work(engines)),
+            depends_on=tuple(terms.dependencies(top, tenant, name)),
+            least=least,
+            commit=terms.mode(top, least, circuits),
+            preemptible=top.flag("preemptible", False),
+            reservation=top.name("reservation", "", form=THING_NAME),
         )
+        return terms.members(spec, terms.array(top), top)
 
     def role(self, place: Place, name: object, known: Collection[str]) -> str:
         """Check that a role which another part of the document names is there."""
@@ -269,7 +222,7 @@ class _Reader:
     def engines(self) -> Iterator[tuple[str, EngineRole]]:
         for name, place, value in self.top.pairs("engines"):
             self.check_role_name(name, place)
-            fields = Fields(self.document, place, value, _ROLE, later=_LATER)
+            fields = Fields(self.document, place, value, _ROLE)
             if not fields.has("anyOf"):
                 yield name, EngineRole((self.choice(fields),))
                 continue
@@ -278,7 +231,7 @@ class _Reader:
                 problem = f"stands beside anyOf, which says all of {name}"
                 raise fields.fail(beside[0], problem, "write it in each choice of anyOf")
             choices = tuple(
-                self.choice(Fields(self.document, inner, written, _CHOICE, later=_LATER))
+                self.choice(Fields(self.document, inner, written, _CHOICE))
                 for inner, written in fields.entries("anyOf")
             )
             if not choices:
@@ -329,7 +282,7 @@ class _Reader:
     def hosts(self, engines: Mapping[str, EngineRole]) -> Iterator[tuple[str, HostRole]]:
         for name, place, value in self.top.pairs("hosts"):
             self.check_role_name(name, place)
-            fields = Fields(self.document, place, value, _HOST, later=_LATER)
+            fields = Fields(self.document, place, value, _HOST)
             if name in engines:
                 if fields.has("count"):
                     problem = f"the hosts of {name} are as many as its engines"
@@ -365,7 +318,7 @@ class _Reader:
         written = self.top.value("constraints")
         if written is None:
             return Constraints()
-        fields = Fields(self.document, ("constraints",), written, _CONSTRAINTS, later=_LATER)
+        fields = Fields(self.document, ("constraints",), written, _CONSTRAINTS)
         return Constraints(
             max_hops=fields.whole("max_hops", 0, 1, HOPS_MAX),
             max_latency_ns=fields.whole("max_latency_ns", 0, 1, amounts.NANOSECONDS_MAX),
@@ -399,7 +352,7 @@ class _Reader:
         self, engines: Mapping[str, EngineRole], hosts: Mapping[str, HostRole]
     ) -> Iterator[CircuitWish]:
         for place, value in self.top.entries("circuits"):
-            fields = Fields(self.document, place, value, _CIRCUIT, later=_LATER)
+            fields = Fields(self.document, place, value, _CIRCUIT)
             shapes = [shape for shape in _SHAPES if fields.has(shape)]
             flow = [end for end in ("from", "to") if fields.has(end)]
             if len(shapes) + bool(flow) != 1 or len(flow) == 1:
@@ -504,7 +457,7 @@ class _Reader:
             hint = f"write at most {DATA_MAX}"
             raise self.document.error(("data",), f"has {len(entries)} entries", hint)
         for place, value in entries:
-            fields = Fields(self.document, place, value, _DATA, later=_LATER)
+            fields = Fields(self.document, place, value, _DATA)
             at = fields.text("at")
             if _AT.fullmatch(at) is None:
                 problem = f"{shown(at)} is neither an engine nor a node"
@@ -530,11 +483,14 @@ class _Reader:
         """Yield what each role computes."""
         for name, place, value in self.top.pairs("work"):
             self.role(place, name, engines)
-            fields = Fields(self.document, place, value, _WORK, later=_LATER)
+            fields = Fields(self.document, place, value, _WORK)
             kind = fields.text("type").strip()
             if not kind:
                 raise fields.fail("type", "is empty", "name the type of work, such as bert")
-            written = fields.required("amount")
+            written = fields.value("amount")
+            if written is None:
+                yield name, Work(kind)
+                continue
             exact = amounts.number_of(written)
             if exact is None or not 0 < exact <= AMOUNT_MAX:
                 problem = f"{shown(written)} is no amount of work"
@@ -543,11 +499,15 @@ class _Reader:
 
     # -- what runs
 
+    def grace(self) -> float:
+        default = self.defaults.run.grace_seconds
+        return self.top.amount("grace", amounts.seconds_of, default)
+
     def run(self) -> Run:
         written = self.top.value("run")
         if written is None:
             return self.defaults.run
-        fields = Fields(self.document, ("run",), written, _RUN, later=_LATER)
+        fields = Fields(self.document, ("run",), written, _RUN)
         ways = [way for way in ("for", "command", "image", "flowlet") if fields.has(way)]
         if len(ways) != 1:
             both = f"both {' and '.join(ways)}" if ways else "nothing"
@@ -578,130 +538,3 @@ def _number_text(value: object) -> str:
     if amounts.number_of(value) is None:
         return ""
     return format(value, "f") if isinstance(value, Decimal) else str(value)
-
-
-# ----------------------------------------------------------------------------------------- writing
-
-
-def dump_slice(spec: SliceSpec) -> dict[str, Any]:
-    """Return the slice as a document, which reads back as an equal one."""
-    document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": "Slice"}
-    document |= {
-        "name": spec.name,
-        "tenant": spec.tenant,
-        "policy": spec.policy,
-        "priority": spec.priority,
-        "engines": {name: _role(role) for name, role in spec.engines.items()},
-        "hosts": {name: _host(role) for name, role in spec.hosts.items()},
-        "together": dict(spec.together),
-        "circuits": [_circuit(wish) for wish in spec.circuits],
-        "constraints": _constraints(spec.constraints),
-        "elastic": {role: list(bounds) for role, bounds in spec.elastic.items()},
-        "expected_duration": _duration(spec.expected_seconds),
-        "time_limit": _duration(spec.time_limit_seconds),
-        "run": _run(spec.run),
-        "data": [_data(data) for data in spec.data],
-        "work": {
-            role: {"type": work.type, "amount": _plain(work.amount)}
-            for role, work in spec.work.items()
-        },
-    }
-    return {name: value for name, value in document.items() if value not in (None, {}, [])}
-
-
-def _role(role: EngineRole) -> dict[str, Any]:
-    choices = [_choice(choice) for choice in role.choices]
-    return choices[0] if len(choices) == 1 else {"anyOf": choices}
-
-
-def _choice(choice: EngineChoice) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    if choice.kind:
-        document["kind"] = choice.kind
-    if choice.models:
-        document["model"] = _one_or_list(choice.models)
-    if choice.share_millis == WHOLE_MILLIS:
-        document["count"] = choice.count
-    else:
-        document["share"] = amounts.share_text(choice.share_millis)
-    if choice.where:
-        document["where"] = dict(choice.where)
-    if choice.bitstream:
-        document["bitstream"] = choice.bitstream
-    return document
-
-
-def _host(role: HostRole) -> dict[str, Any]:
-    document: dict[str, Any] = {"count": role.count} if role.count else {}
-    if role.cpu_millis:
-        document["cpu"] = amounts.cpu_text(role.cpu_millis)
-    if role.memory_bytes:
-        document["memory"] = amounts.bytes_text(role.memory_bytes)
-    if role.at:
-        document["at"] = role.at
-    return document
-
-
-def _data(data: Data) -> dict[str, Any]:
-    document: dict[str, Any] = {"at": data.at, "bytes": amounts.bytes_text(data.bytes)}
-    document["to"] = data.to
-    if data.estimated:
-        document["estimated"] = True
-    if data.lanes != 1:
-        document["lanes"] = data.lanes
-    if data.share_millis != WHOLE_MILLIS:
-        document["share"] = amounts.share_text(data.share_millis)
-    return document
-
-
-def _plain(amount: float) -> int | float:
-    """Return a number as people write it: whole where it is whole."""
-    return int(amount) if amount.is_integer() else amount
-
-
-def _circuit(wish: CircuitWish) -> dict[str, Any]:
-    document: dict[str, Any]
-    if wish.shape is Shape.FLOW:
-        document = dict(zip(("from", "to"), wish.roles, strict=True))
-    else:
-        document = {str(wish.shape): _one_or_list(wish.roles)}
-    document["lanes"] = wish.lanes
-    if wish.aggregate:
-        document["aggregate"] = wish.aggregate
-    if wish.dims:
-        document["dims"] = list(wish.dims)
-    if wish.links:
-        document["links"] = [list(pair) for pair in wish.links]
-    return document
-
-
-def _constraints(constraints: Constraints) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    if constraints.max_hops:
-        document["max_hops"] = constraints.max_hops
-    if constraints.max_latency_ns:
-        document["max_latency_ns"] = constraints.max_latency_ns
-    if constraints.spread != "pack":
-        document["spread"] = constraints.spread
-    if constraints.prefer:
-        document["prefer"] = constraints.prefer
-    return document
-
-
-def _run(run: Run) -> dict[str, Any]:
-    document = {
-        "for": _duration(run.for_seconds),
-        "command": list(run.command),
-        "image": run.image,
-        "kernel": run.kernel,
-        "flowlet": run.flowlet,
-    }
-    return {name: value for name, value in document.items() if value}
-
-
-def _duration(seconds: float) -> str | None:
-    return amounts.seconds_text(seconds) if seconds else None
-
-
-def _one_or_list(texts: Sequence[str]) -> str | list[str]:
-    return texts[0] if len(texts) == 1 else list(texts)

@@ -46,25 +46,35 @@ class SimDriver:
         self._random = random.Random(seed)  # simulated failures and jitter
         self._ends: list[tuple[float, int, Step]] = []
         self._count = 0
-        self._runs: dict[tuple[str, str], int] = {}  # (place, attempt) -> the RUN under way
+        # (place, attempt) -> the number of the RUN under way, and when it ends by itself
+        self._runs: dict[tuple[str, str], tuple[int, float]] = {}
         self._up: dict[tuple[str, str], Standing] = {}
         self._refused: dict[int, str] = {}  # the number of a step that can't be -> why
+        self._ending: set[int] = set()  # the numbers of STOPs whose tasks still go on
 
     def begin(self, step: Step, now: float) -> None:
         """Queue the step's end."""
         key = (step.place, step.attempt)
         self._count += 1
+        ends = now + self._takes(step)
         if step.verb is Verb.STOP:
-            for stopped in _meant(step, self._runs):
-                del self._runs[stopped]
+            goes_on = 0.0
+            for stopped in [*_meant(step, self._runs), *_halved(step, self._up)]:
+                if stopped not in self._runs:
+                    continue
+                _, by_itself = self._runs.pop(stopped)
+                goes_on = max(goes_on, min(step.graces.get(stopped[1], 0.0), by_itself - now))
+            if goes_on:
+                self._ending.add(self._count)
+            ends += goes_on
         elif step.verb is Verb.RUN:
-            self._runs[key] = self._count
+            self._runs[key] = self._count, ends
         busy = self._in_the_way(step) if step.verb is Verb.CONNECT else ""
         if busy:
             self._refused[self._count] = busy
         else:
             self._put_up(step)
-        heapq.heappush(self._ends, (now + self._takes(step), self._count, step))
+        heapq.heappush(self._ends, (ends, self._count, step))
 
     def finished(self, now: float) -> list[Finished]:
         """Return what has ended by now."""
@@ -72,7 +82,7 @@ class SimDriver:
         while self._ends and self._ends[0][0] <= now:
             _, count, step = heapq.heappop(self._ends)
             if step.verb is Verb.RUN:
-                if self._runs.get((step.place, step.attempt)) != count:
+                if self._runs.get((step.place, step.attempt), (0,))[0] != count:
                     continue  # stopped since
                 del self._runs[step.place, step.attempt]
             chance = self._settings.failures.get(step.verb, 0.0)
@@ -89,6 +99,9 @@ class SimDriver:
                     Finished(step, error=f"simulated failure to {step.verb} {step.subject}")
                 )
             else:
+                if count in self._ending:
+                    self._ending.discard(count)
+                    self._stopped(step)
                 self._tear_down(step)
                 found.append(Finished(step))
         return found
@@ -107,6 +120,7 @@ class SimDriver:
         self._runs.clear()
         self._up.clear()
         self._refused.clear()
+        self._ending.clear()
 
     def _in_the_way(self, step: Step) -> str:
         """Say which aggregator an order wants that another attempt has up; "" = none."""
@@ -126,9 +140,12 @@ class SimDriver:
         elif step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT):
             there = there or Standing(*key, step.order)
             self._up[key] = replace(there, order=step.order)
-        elif step.verb is Verb.STOP:
-            for stopped in _meant(step, self._up):
-                self._up[stopped] = replace(self._up[stopped], running=False)
+        elif step.verb is Verb.STOP and self._count not in self._ending:
+            self._stopped(step)
+
+    def _stopped(self, step: Step) -> None:
+        for stopped in [*_meant(step, self._up), *_halved(step, self._up)]:
+            self._up[stopped] = replace(self._up[stopped], running=False)
 
     def _ended(self, step: Step, exit_code: int) -> None:
         there = self._up.get((step.place, step.attempt))
@@ -142,6 +159,12 @@ class SimDriver:
         if step.verb is Verb.SCRUB and not step.attempt:  # the end of a sweep
             for swept in _meant(step, self._up):
                 del self._up[swept]
+            for halved in _halved(step, self._up):
+                keep, order = step.keep[halved[1]], self._up[halved].order
+                units = tuple(u for u in order.units if u in keep.units)
+                self._up[halved] = replace(
+                    self._up[halved], order=replace(order, units=units, crossbar=keep.crossbar)
+                )
         there = self._up.get(key)
         if there is None or step.verb not in (Verb.DISCONNECT, Verb.SCRUB, Verb.POWER_OFF):
             return
@@ -172,3 +195,15 @@ def _meant(step: Step, there: Collection[tuple[str, str]]) -> list[tuple[str, st
     if step.attempt:
         return [(step.place, step.attempt)] if (step.place, step.attempt) in there else []
     return [key for key in there if key[0] == step.place and key[1] not in step.keep]
+
+
+def _halved(step: Step, up: Mapping[tuple[str, str], Standing]) -> list[tuple[str, str]]:
+    """Return of what is up, by place and attempt, that of which a sweep leaves only a part."""
+    return [
+        (place, attempt)
+        for place, attempt in up
+        if not step.attempt
+        and place == step.place
+        and attempt in step.keep
+        and not {*up[place, attempt].order.units} <= {*step.keep[attempt].units}
+    ]

@@ -27,7 +27,8 @@ class Step:
 
     A STOP, DISCONNECT or SCRUB without an attempt is a part of a sweep, at a place of which nobody
     knows what is up: every task, every entry of the crossbar and every open port, every engine of
-    the place, but for what belongs to the attempts in `keep`. The driver knows what there is.
+    the place, but for the units that `keep` names for their attempts. The driver knows what there
+    is. Where not all engines of an attempt stay, its tasks there are stopped.
 
     Attributes:
         place: The node or switch.
@@ -36,6 +37,8 @@ class Step:
         subject: The engine, or "" for the whole order; for a sweep: the whole place.
         order: What is to be up here for the attempt (for STOP and DISCONNECT: what was).
         keep: For a sweep: attempt -> what may be up for it, and stays as it is.
+        graces: For a STOP: attempt -> for how many seconds its tasks, which are told to end, may go
+            on. It has ended when all of them have, or are made to.
     """
 
     place: str
@@ -44,6 +47,7 @@ class Step:
     subject: str
     order: Order
     keep: Mapping[str, Order] = field(default_factory=dict)
+    graces: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

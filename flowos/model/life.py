@@ -151,7 +151,7 @@ def reason_of(
         return placement.ending.reason if placement.ending else None
     if slice_.held:
         return Reason.HELD
-    if slice_.spec.policy not in policies:
+    if slice_.spec.served_by not in policies:
         # Whatever a scheduler wrote before it went, nobody looks for a place now.
         return Reason.SCHEDULER_DOWN
     return waiting.reason if waiting else None

@@ -111,6 +111,7 @@ class Ending:
 
     Attributes:
         phase: How the slice ends once all is clean; PENDING = it is queued again.
+        grace_seconds: How long its tasks may go on after they were told to end.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -119,6 +120,7 @@ class Ending:
     exit_code: int | None = None
     reason: Reason | None = None
     message: str = ""
+    grace_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,13 @@ class Placement:
         watts: What its engines draw when busy.
         spent: Power domain or tenant -> what this placement uses of the grant of `scheduler`.
         scheduler: The session whose grants are spent.
-        committed_at: Wall-clock seconds of the commit, for people and for accounts; 0 = not said.
+        committed_at: Wall-clock seconds since which it holds just this, for people and for
+            accounts: since its commit, as the controller saw it, or since it was last resized;
+            0 = not said yet.
         started_at: Wall-clock seconds when all of it was first up; for people and time limits.
         ending: Set once it is being given back.
+        had: What it held of shared engines and hosts when its end began, for accounts.
+        segment: How often it was resized: which line of its history it will be.
         why: For system placements: the operator's reason.
         wanted: For a drain that waits: the units it will take when they are given back.
         deadline_at: For a drain: wall-clock seconds at which it takes over; None = never.
@@ -169,6 +175,8 @@ class Placement:
     committed_at: float = 0.0
     started_at: float | None = None
     ending: Ending | None = None
+    had: Mapping[str, Amounts] = field(default_factory=dict)
+    segment: int = 0
     why: str = ""
     wanted: tuple[str, ...] = ()
     deadline_at: float | None = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from flowos.model.cell import STRICT, Attribute
+from flowos.model.slice import POLICY_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class PolicyRules:
     __pydantic_config__: ClassVar = STRICT
 
     assignments: tuple[Assignment, ...] = ()
-    default: str = "batch"
+    default: str = POLICY_DEFAULT
     ageing_seconds: float = 0.0
     settings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -110,3 +111,12 @@ class Reservation:
     until_at: float | None = None
     evict: bool = True
     why: str = ""
+
+    def is_for(self, tenant: str, named: str = "") -> bool:
+        """Whether a slice may use it.
+
+        Args:
+            tenant: The slice's.
+            named: The reservation that the slice names; "" = none.
+        """
+        return tenant in self.tenants and named in ("", self.name)

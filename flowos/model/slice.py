@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from flowos.model.cell import STRICT, WHOLE_MILLIS
+
+POLICY_DEFAULT: Final = "batch"
 
 
 class Phase(StrEnum):
@@ -197,6 +199,8 @@ class Constraints:
     """Bounds on every circuit, and where the engines should lie; 0 = no bound.
 
     Attributes:
+        spread: "pack" = near each other; "spread" = over nodes; "rack" = over racks; "apart" = over
+            racks, in each over switches, and there over nodes.
         prefer: What decides between engines beside the data and faster ones elsewhere: "fastest",
             "frugal" (the fewest joules), "" = what the cell's planner rules say.
     """
@@ -205,7 +209,7 @@ class Constraints:
 
     max_hops: int = 0
     max_latency_ns: int = 0
-    spread: str = "pack"  # pack | spread | rack
+    spread: str = "pack"  # pack | spread | rack | apart
     prefer: str = ""
 
 
@@ -291,7 +295,7 @@ class SliceSpec:
     """A user's request. Roles are named; every mapping is by role, in the user's order.
 
     Attributes:
-        policy: Which scheduler serves it; "" only until it is submitted: the cell's rule decides.
+        policy: Which scheduler serves it; "" until it is submitted: then the cell's rule decides.
         elastic: Role -> fewest and most engines that the slice can go on with.
         work: Role -> what it computes.
         depends_on: What has to happen before it may be placed.
@@ -306,7 +310,7 @@ class SliceSpec:
 
     name: str
     tenant: str = "default"
-    policy: str = "batch"
+    policy: str = ""
     priority: int = 0
     engines: Mapping[str, EngineRole] = field(default_factory=dict)
     hosts: Mapping[str, HostRole] = field(default_factory=dict)
@@ -330,6 +334,11 @@ class SliceSpec:
     def id(self) -> str:
         """The slice's name in the whole cell, "tenant/name"."""
         return f"{self.tenant}/{self.name}"
+
+    @property
+    def served_by(self) -> str:
+        """The policy; records that name none are of before there were rules about it."""
+        return self.policy or POLICY_DEFAULT
 
 
 def misasked(spec: SliceSpec) -> str:
@@ -406,6 +415,7 @@ class Waiting:
         sentence: The same for people, with the numbers.
         funnel: How many engines were left after each step of the search, in order.
         scheduler: Who says so.
+        hangs: How often in a row its policy has not answered when it was asked about it.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -414,3 +424,4 @@ class Waiting:
     sentence: str
     funnel: tuple[tuple[str, int], ...] = ()
     scheduler: str = ""
+    hangs: int = 0

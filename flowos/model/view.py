@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from flowos.model import collector
-from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine
+from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Domain, Engine, Tenant
 from flowos.model.codec import FEW, decode, decode_many
 from flowos.model.errors import SpecError
 from flowos.model.keys import PLANNER, POLICIES
@@ -25,6 +25,8 @@ from flowos.model.units import NOTHING, Amounts, engine_unit, is_divisible, well
 T = TypeVar("T")
 
 _THINGS: Final = {family: kind for kind, family in FAMILY_OF.items()}
+_LIMITING: Final = (Domain, Tenant)  # what grants are compared with: `written_at` knows them
+_GIVES_WAY: Final = ("~off/", "~reserved/")
 _MANY: Final = 8 * FEW  # records of a listing, from which on some kind in it has more than a few
 
 
@@ -64,6 +66,7 @@ class CellView:
         by_attempt: Attempt -> the placements that carry it.
         checkpoints: Verifier -> the oldest revision that it still needs.
         history: Line of the history, by its name -> wall-clock second at which it ends.
+        written_at: Domain or tenant, by its key -> the revision at which it was last written.
         planner: What the operator told all planners of the cell; None = nothing.
         policies: Who serves slices that name no policy; None = the default does.
         reservations: Name -> what is kept for somebody, whether its window is open or not.
@@ -115,12 +118,13 @@ class CellView:
     def holder(self, unit: str) -> str | None:
         """Return the placement that holds a whole unit, or None where it is free.
 
-        While a plan of ours that wakes an engine is under way, the plan holds it, not its `~off`.
+        While a plan of ours that wakes an engine is under way, the plan holds it, not its `~off`;
+        the same where it takes what is reserved for it.
         """
         names = self.holders.get(unit)
         if not names:
             return None
-        return next((name for name in names if not name.startswith("~off/")), names[0])
+        return next((name for name in names if not name.startswith(_GIVES_WAY)), names[0])
 
     def in_service(self, unit: str) -> bool:
         """Whether a node, switch or link unit is not taken out of service."""
@@ -174,6 +178,10 @@ class CellView:
     def assumed(self, identifier: str) -> bool:
         """Whether a plan of ours for this slice is under way."""
         return identifier in self._assumed
+
+    def spending(self, purse: str) -> bool:
+        """Whether a plan of ours that spends from a purse is under way."""
+        return any(purse in plan.spent for plan in self._assumed.values())
 
     def now(self, identifier: str) -> Placement | None:
         """Return a slice's placement as planned or as committed."""
@@ -271,7 +279,7 @@ class CellView:
             try:
                 if kind is not None:
                     add(read(kind, value))
-                    if kind is Domain:
+                    if kind in _LIMITING:
                         written_at[key] = modified
                 elif prefix == "slice/":
                     slices[key[6:]] = Entry(read(Slice, value), created, modified)
@@ -371,7 +379,7 @@ class CellView:
         else:
             thing: Any = decode(kind, change.value)
             self.cell.add(thing)
-            if kind is Domain:
+            if kind in _LIMITING:
                 self.written_at[change.key] = change.modified
         for listener in self.inventory_listeners:
             listener(family, name)

@@ -6,10 +6,12 @@ quotas, preemption, reasons, figures. A policy asks nobody and writes nothing, s
 can do is to place its own slices badly.
 """
 
-from collections.abc import Collection
-from typing import ClassVar, NamedTuple, TypeAlias
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 from flowos.model.placement import Decision, Unplaceable
+from flowos.model.rules import NO_POLICIES, PolicyRules
 from flowos.model.slice import Mode, SliceSpec
 from flowos.planning import place
 from flowos.planning.engines.pool import Pool
@@ -46,13 +48,14 @@ class Policy:
             each second.
         backfills: Whether later slices may pass the first that cannot be placed only where that
             does not make it wait longer; else they always may, until it is starving.
-        settings: What the cell's rules set for this policy, by name; given before any question.
+        settings: What can be set for it, by name, as it is where the cell's rules say nothing. The
+            loop puts what they say in its place, before any question.
     """
 
     name: str = ""
     reorders: bool = False
     backfills: bool = False
-    settings: ClassVar[dict[str, float]] = {}
+    settings: Mapping[str, float] = MappingProxyType({})
 
     def order(self, waits: Waits) -> Order:
         """Return the place in the queue: smaller is earlier.
@@ -87,3 +90,9 @@ class Policy:
     def commit_mode(self, spec: SliceSpec) -> Mode:
         """Return whether it takes all at once, or what fits; where the slice does not say."""
         return Mode(spec.commit) if spec.commit else Mode.GANG
+
+
+def settings_of(policy: Policy, rules: PolicyRules | None) -> dict[str, float]:
+    """Return what a policy is to be set to: what it has by itself, and over it what rules say."""
+    said = (rules or NO_POLICIES).settings.get(policy.name, {})
+    return {**type(policy).settings, **said}

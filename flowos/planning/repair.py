@@ -6,15 +6,14 @@ same engines, for they have to reach the new ones.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Final
 
 from flowos.model.placement import Decision, Unplaceable
-from flowos.model.slice import EngineRole, HostRole, SliceSpec
+from flowos.model.slice import SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, kind_of, share_unit, subject_of
 from flowos.planning.circuits.route import Blocked, route, wishes_of
 from flowos.planning.engines.pool import Pool
-from flowos.planning.place import plan
+from flowos.planning.reshape import more_of
 
 _LAID: Final = ("lane", "aggregator")  # what circuits bring with them
 
@@ -118,18 +117,8 @@ def _others(
     avoid: set[str],
 ) -> Decision | None:
     """Return engines for the members of a role that are gone, beside all that is kept."""
-    (choice,) = spec.engines[role].choices
-    host = spec.hosts.get(role)
-    alone = replace(
-        spec,
-        engines={role: EngineRole((replace(choice, count=len(gone)),))},
-        hosts={role: HostRole(host.cpu_millis, host.memory_bytes)} if host else {},
-        together={},
-        circuits=(),
-        elastic={},
-    )
     mine = {unit for members in decision.engines.values() for e in members for unit in _of(e)}
-    found = plan(pool, alone, seed=seed, avoid=avoid | mine)
+    found = more_of(pool, spec, role, len(gone), seed=seed, avoid=avoid | mine)
     return None if isinstance(found, Unplaceable) else found
 
 

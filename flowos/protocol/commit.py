@@ -1,12 +1,15 @@
 """Placing a slice: claims, orders and the placement in one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import TypeAlias
 
 from flowos.model import keys
 from flowos.model.cell import WHOLE_MILLIS, Cell
 from flowos.model.placement import Circuit, Decision, Ending, Placement
 from flowos.model.slice import Phase, Reason, Slice
 from flowos.model.units import (
+    Holding,
     claim_key,
     engine_unit,
     is_divisible,
@@ -18,11 +21,9 @@ from flowos.model.units import (
 from flowos.model.view import CellView
 from flowos.protocol.orders import rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
-from flowos.protocol.takeover import take_over, wake
+from flowos.protocol.takeover import RESERVED, Losses, given, losses, step_aside, take, wake
 
-PREEMPTED = Ending(
-    phase=Phase.PENDING, reason=Reason.BEHIND_HIGHER_PRIORITY, message="its units were taken over"
-)
+Moved: TypeAlias = Mapping[str, Mapping[str, int]]  # victim -> purse -> how much of what it spends
 
 
 def commit(
@@ -33,7 +34,7 @@ def commit(
     fence: Fence,
     attempt: str,
     scheduler: str,
-    preempt: bool = False,
+    victims: Collection[str] = (),
     spec: tuple[str, Slice] | None = None,
 ) -> Proposal | None:
     """Return the transaction that gives a slice what was decided.
@@ -45,7 +46,8 @@ def commit(
         fence: The acting process's session.
         attempt: An id that no commit has had.
         scheduler: The session whose grants are spent.
-        preempt: Whether units that other slices hold may be taken over.
+        victims: Slices whose units may be taken over (`flowos.planning.preempt`). Each that loses
+            anything is queued again; the slice gets its orders when all of them are clean.
         spec: For an embedded client: the slice's own record, to be created in the same
             transaction. None = it exists and is compared.
 
@@ -69,16 +71,33 @@ def commit(
         record, uid = entry.value, entry.created
         draft.seen(keys.slice_(identifier), entry.modified)
     draft.placed(identifier, None)
-    waits = _claim_all(draft, view, identifier, attempt, decision.units, preempt=preempt)
-    if waits is None:
+    if record.spec.array is not None and record.spec.array.parallel:
+        # Whoever counted how many of it hold something must not have missed one.
+        array = keys.placement(f"{record.spec.tenant}/{record.spec.array.array}-")
+        draft.stays_quiet(array, view.guard(array))
+    lost = losses(view, decision.units, victims)
+    if any(name not in view.placements or view.assumed(name) for name in lost):
+        return None
+    tenant, named = record.spec.tenant, record.spec.reservation
+    kept = [w.name for w in view.reservations.values() if w.is_for(tenant, named)]
+    if known := view.epochs.get("reservations", 0):
+        # What is kept for whom is as known. A cell that never had a reservation pays nothing; then
+        # its first one is not planned around by what is just under way, and takes over from it.
+        draft.seen(keys.RESERVATIONS, known)
+    unclean = _claim_all(draft, view, identifier, attempt, decision.units, lost, kept)
+    if unclean is None:
         return None
     if not in_service(draft, view, decision.units, decision.circuits):
         return None
-    spent, watts = drawn(view.cell, decision.units)
-    if not draw(draft, view, spent, scheduler):
+    spent, watts = drawn(view.cell, decision.units, identifier)
+    moved = moves(view, lost, spent)
+    if not draw(draft, view, spent, scheduler, moved):
         return None
-    tenant = f"tenant:{record.spec.tenant}"
-    draft.seen(keys.epoch(tenant), view.epochs.get(tenant, 0))
+    waits = _take(draft, view, identifier, record, lost, moved) if lost else ()
+    if waits is None:
+        return None
+    waits = (*waits, *unclean)
+    stays(draft, view, record.spec.tenant)
     placement = Placement(
         uid=uid,
         attempt=attempt,
@@ -104,12 +123,26 @@ def _claim_all(
     view: CellView,
     identifier: str,
     attempt: str,
-    units: Mapping[str, tuple[int, ...]],
-    *,
-    preempt: bool,
+    units: Holding,
+    lost: Losses,
+    kept: Collection[str],
 ) -> tuple[str, ...] | None:
-    """Compare and write the claims; return the attempts to wait for, or None."""
-    busy: list[str] = []
+    """Compare and write the claims.
+
+    Args:
+        draft: Collects them.
+        view: What is known.
+        identifier: The slice.
+        attempt: Its attempt.
+        units: What is claimed.
+        lost: What of it victims give up.
+        kept: The reservations that the slice may use.
+
+    Returns:
+        The attempts that have to be clean before what was reserved is; None where a unit cannot
+        be had.
+    """
+    unclean: list[str] = []
     unshared: dict[str, list[str]] = {}
     holders, shares, known = view.holders, view.shares, view.cell.engines
     for unit, amounts in units.items():
@@ -119,15 +152,19 @@ def _claim_all(
             if engine is None:
                 return None
             if engine.shareable:
-                if shares.get(subject):
+                parts = shares.get(subject)
+                if not parts:
+                    unshared.setdefault(engine.node, []).append(subject)
+                elif given(lost, share_unit(subject)) == (sum(parts.values()),):
+                    _guard(draft, view, share_unit(subject))
+                else:
                     return None
-                unshared.setdefault(engine.node, []).append(subject)
             if unit not in holders:  # nearly always
                 draft.claim_free(f"claim/{unit}", identifier, attempt, amounts)
                 continue
         key = claim_key(unit, attempt)
         if is_divisible(unit):
-            if not divide(draft, view, unit, amounts):
+            if not divide(draft, view, unit, amounts, given(lost, unit) if lost else (), kept):
                 return None
         else:
             holder = view.holder(unit)
@@ -136,14 +173,79 @@ def _claim_all(
             elif holder.startswith("~off/"):
                 if not wake(draft, view, holder):
                     return None
-            elif preempt:
-                busy.append(unit)
-            else:
+            elif holder.startswith(RESERVED):
+                aside = step_aside(draft, view, holder) if _kept_in(holder) in kept else None
+                if aside is None:
+                    return None
+                unclean += aside
+            elif holders[unit] != (holder,) or unit not in lost.get(holder, ()):
                 return None
         draft.claim(key, identifier, attempt, amounts)
     for node, engines in unshared.items():
         _stay_unshared(draft, view, node, engines)
-    return take_over(draft, view, identifier, busy, PREEMPTED) if busy else ()
+    return tuple(dict.fromkeys(unclean))
+
+
+def _kept_in(reserved: str) -> str:
+    """Return the name of the reservation that a `~reserved` placement is of."""
+    return reserved.split("/", 2)[1]
+
+
+def _take(
+    draft: Draft,
+    view: CellView,
+    identifier: str,
+    taker: Slice,
+    lost: Losses,
+    moved: Moved,
+) -> tuple[str, ...] | None:
+    """Take from the victims; return the attempts to wait for, or None where one has gone."""
+    for name in lost:
+        victim = view.slices.get(name)
+        if victim is None:
+            return None
+        # What it is worth to its user was weighed against the taker: that is still so.
+        draft.seen(keys.slice_(name), victim.modified)
+    ending = Ending(
+        phase=Phase.PENDING,
+        reason=Reason.BEHIND_HIGHER_PRIORITY,
+        message=f"gives way to {identifier} of priority {taker.spec.priority}",
+    )
+    return take(draft, view, identifier, lost, ending, moved)
+
+
+def moves(view: CellView, lost: Losses, wanted: Mapping[str, int]) -> Moved:
+    """Return how much of what victims spend goes over to who takes their units.
+
+    What was taken draws power once, whoever has it; so it is spent once, and at every moment. The
+    grants move with it, so a slice can take over even where a limit is used up to the last watt.
+
+    Args:
+        view: What is known.
+        lost: What each victim loses.
+        wanted: Purse -> how much the taker is to spend of it.
+    """
+    found: dict[str, dict[str, int]] = {}
+    left = dict(wanted)
+    for name in sorted(lost) if wanted else ():
+        victim = view.placements[name].value
+        if not victim.spent:
+            continue
+        units = {**victim.held, **victim.releasing}
+        for unit, amounts in lost[name].items():
+            units[unit] = tuple(had - gone for had, gone in zip(units[unit], amounts, strict=False))
+            if not any(units[unit]):
+                del units[unit]
+        rest = spend(view.cell, units, name)
+        for purse, amount in victim.spent.items():
+            grant = view.grants.get(purse, {}).get(victim.scheduler)
+            if grant is None:
+                continue  # it comes by another watch, and a moment later
+            goes = min(left.get(purse, 0), amount - rest.get(purse, 0), grant.value)
+            if goes > 0:
+                found.setdefault(name, {})[purse] = goes
+                left[purse] -= goes
+    return found
 
 
 def _stay_unshared(draft: Draft, view: CellView, node: str, engines: Sequence[str]) -> None:
@@ -159,7 +261,14 @@ def _stay_unshared(draft: Draft, view: CellView, node: str, engines: Sequence[st
         draft.stays_quiet(f"claim/{share_unit(engine)}/", 0)
 
 
-def divide(draft: Draft, view: CellView, unit: str, more: tuple[int, ...]) -> bool:
+def divide(
+    draft: Draft,
+    view: CellView,
+    unit: str,
+    more: tuple[int, ...],
+    given: tuple[int, ...] = (),
+    kept: Collection[str] = (),
+) -> bool:
     """Guard a part of an engine or of a host.
 
     Args:
@@ -167,14 +276,17 @@ def divide(draft: Draft, view: CellView, unit: str, more: tuple[int, ...]) -> bo
         view: What is known.
         unit: A divisible unit.
         more: How much of it is wanted in addition to what the same placement holds already.
+        given: How much of it victims give up in the same transaction.
+        kept: Reservations whose engines may be had.
 
     Returns:
         False where it does not fit, or the whole engine is held.
     """
-    if not _fits(view, unit, more):
+    if given:
+        more = tuple(want - gets for want, gets in zip_longest(more, given, fillvalue=0))
+    if not _fits(view, unit, more, kept):
         return False
-    prefix = f"claim/{unit}/"
-    draft.stays_quiet(prefix, view.guard(prefix))
+    _guard(draft, view, unit)
     if kind_of(unit) == "share":
         whole = engine_unit(subject_of(unit))
         holder = view.holder(whole)
@@ -182,19 +294,31 @@ def divide(draft: Draft, view: CellView, unit: str, more: tuple[int, ...]) -> bo
             draft.seen(f"claim/{whole}", 0)
         elif holder.startswith("~off/") and wake(draft, view, holder):
             draft.delete(f"claim/{whole}")
+        elif holder.startswith(RESERVED) and _kept_in(holder) in kept:
+            if step_aside(draft, view, holder) != ():
+                return False  # no part of it is free before it is clean
+            draft.delete(f"claim/{whole}")
         else:
             return False
     return True
 
 
-def _fits(view: CellView, unit: str, more: tuple[int, ...]) -> bool:
+def _guard(draft: Draft, view: CellView, unit: str) -> None:
+    """Compare that nobody took a part of a unit since the view."""
+    prefix = f"claim/{unit}/"
+    draft.stays_quiet(prefix, view.guard(prefix))
+
+
+def _fits(view: CellView, unit: str, more: tuple[int, ...], kept: Collection[str]) -> bool:
     # The guard says that nothing was put since the view; so the view must have room for it. A
     # placement that cannot be read may hold parts of anything.
     if any(key.startswith("placement/") for key in view.unreadable):
         return False
     subject = subject_of(unit)
     if kind_of(unit) == "share":
-        return subject in view.cell.engines and more[0] <= view.free_millis(subject)
+        mine = [f"{RESERVED}{name}/{engine_unit(subject)}" for name in kept]
+        with view.lifted(mine):
+            return subject in view.cell.engines and more[0] <= view.free_millis(subject)
     return subject in view.cell.nodes and view.host_has(subject, more)
 
 
@@ -225,44 +349,110 @@ def in_service(
     return all(map(view.in_service, used))
 
 
-def draw(draft: Draft, view: CellView, watts: Mapping[str, int], spender: str) -> bool:
+def stays(draft: Draft, view: CellView, tenant: str) -> None:
+    """Compare that a tenant is as known: what is spent of its quotas depends on what they are.
+
+    Its own record, and not its epoch: a new epoch may be known while the quotas of before are, for
+    the two come by different watches.
+    """
+    key = keys.inventory("tenant", tenant)
+    draft.seen(key, view.written_at.get(key, 0))
+
+
+def draw(
+    draft: Draft,
+    view: CellView,
+    watts: Mapping[str, int],
+    spender: str,
+    moved: Moved | None = None,
+) -> bool:
     """Compare the grants that are spent and their rules; False where a grant does not cover it.
 
+    What victims spent is covered already. Where they spent it from another scheduler's grant, that
+    much of it becomes the spender's; the sum of all grants stays as it was.
+
     Args:
-        draft: Collects the compares.
+        draft: Collects the compares, and the writes of grants that move.
         view: What is known; what `spender` has under way counts in it as spent.
         watts: Purse -> how much more is to be spent of it.
         spender: The session whose grants they are: the acting process's own, since nobody else
             knows what that has under way.
+        moved: What of it victims have spent so far (see `moves`).
     """
+    gets: dict[str, dict[str, int]] = {}  # purse -> whose grant -> how much is the spender's now
+    for name, purses in (moved or {}).items():
+        for purse, amount in purses.items():
+            table = gets.setdefault(purse, {})
+            scheduler = view.placements[name].value.scheduler
+            table[scheduler] = table.get(scheduler, 0) + amount
     for purse, amount in watts.items():
         grant = view.grants.get(purse, {}).get(spender)
-        if view.spent(purse, spender) + amount > (grant.value if grant else 0):
+        had = grant.value if grant else 0
+        table = gets.get(purse, {})
+        if view.spent(purse, spender) + amount - sum(table.values()) > had:
             return False
         draft.seen(keys.grant(purse, spender), grant.modified if grant else 0)
         draft.seen(keys.epoch(purse), view.epochs.get(purse, 0))
+        comes = sum(_hand_over(draft, view, purse, table, spender))
+        if comes:
+            draft.put(keys.grant(purse, spender), had + comes)
     return True
 
 
-def spend(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return what units draw above idle, by power domain with a budget: "domain:<name>" -> watts."""
-    return drawn(cell, units)[0] if cell.domains else {}
+def _hand_over(
+    draft: Draft, view: CellView, purse: str, gets: Mapping[str, int], spender: str
+) -> Iterator[int]:
+    """Lower the grants of others by what moves from them, and yield how much that is."""
+    for scheduler, amount in gets.items():
+        if scheduler == spender:
+            continue
+        grant = view.grants[purse][scheduler]
+        key = keys.grant(purse, scheduler)
+        draft.seen(key, grant.modified)
+        if grant.value > amount:
+            draft.put(key, grant.value - amount)
+        else:
+            draft.delete(key)
+        yield amount
+
+
+def spend(
+    cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]], owner: str
+) -> dict[str, int]:
+    """Return what units use of what is limited, by purse.
+
+    Args:
+        cell: Has the budgets and quotas.
+        units: What is held; parts with their amounts.
+        owner: The placement whose they are: "tenant/name", or a system placement's, which counts
+            for no tenant.
+
+    Returns:
+        "domain:<name>" -> watts above idle, of each power domain with a budget;
+        "tenant:<name>:<kind>" -> thousandths of engines of a kind, where the tenant has a quota.
+    """
+    return drawn(cell, units, owner)[0]
 
 
 def busy_watts(cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]) -> int:
     """Return what the engines among the units draw when busy, in watts."""
-    return drawn(cell, units)[1]
+    return drawn(cell, units, "")[1]
 
 
 def drawn(
-    cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]]
+    cell: Cell, units: Iterable[str] | Mapping[str, tuple[int, ...]], owner: str
 ) -> tuple[dict[str, int], int]:
     """Return what `spend` and what `busy_watts` say, together."""
+    tenant = cell.tenants.get(owner.partition("/")[0])
+    quota = tenant.quota if tenant else {}
     spent: dict[str, int] = {}
     busy = 0
     purses: dict[str, list[str]] = {}
     for engine_id, millis in _engines(units):
         engine = cell.engines[engine_id]
+        if quota and tenant and engine.kind in quota:
+            purse = f"tenant:{tenant.name}:{engine.kind}"
+            spent[purse] = spent.get(purse, 0) + millis
         watts = engine.watts
         busy += -(-watts.busy * millis // WHOLE_MILLIS)
         # Rounded up: a budget is never passed.

@@ -17,11 +17,12 @@ from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subje
 from flowos.protocol.proposal import Draft
 
 _NO_RUN: Final = Run()
+_IDLE: Final = ("~drain", "~quarantine", "~reserved")  # what these hold is not to be up
 
 
 def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Order]:
     """Return what is to be up at each place; nothing while the placement waits for victims."""
-    if placement.waits or not placement.held or identifier.startswith(("~drain", "~quarantine")):
+    if placement.waits or not placement.held or identifier.startswith(_IDLE):
         return {}
     if identifier.startswith("~off/"):
         (unit,) = placement.held
@@ -91,6 +92,14 @@ def rank_of(placement: Placement) -> dict[str, int]:
     return {engine: rank for rank, engine in enumerate(dict.fromkeys(flat))}
 
 
+def nothing_of(identifier: str, placement: Placement) -> Order:
+    """Return what is ordered where nothing is to be up any more, with the grace its tasks have."""
+    ending = placement.ending
+    if ending is None or not ending.grace_seconds:
+        return Order(slice=identifier)
+    return Order(slice=identifier, run=Run(grace_seconds=ending.grace_seconds))
+
+
 def rewrite_orders(
     draft: Draft, cell: Cell, identifier: str, before: Placement | None, after: Placement
 ) -> Placement:
@@ -109,13 +118,13 @@ def rewrite_orders(
             draft.put(keys.order(place, after.attempt), new[place])
         return replace(after, ordered=tuple(sorted(new)))
     old = orders_of(cell, identifier, before)
-    nothing = Order(slice=identifier)
+    had_nothing, nothing = nothing_of(identifier, before), nothing_of(identifier, after)
     for place in ordered_first(before.ordered, new):
         wanted = new.get(place, nothing)
         known = place in before.ordered
         # What is ordered there may have left the inventory since, and then `old` does not say it.
         unclear = bool(before.held) and not before.waits and place not in old
-        if not known or unclear or old.get(place, nothing) != wanted:
+        if not known or unclear or old.get(place, had_nothing) != wanted:
             draft.put(keys.order(place, after.attempt), wanted)
     return replace(after, ordered=tuple(sorted({*after.ordered, *new})))
 

@@ -74,9 +74,9 @@ class Draft:
         """Compare that nothing was put under the prefix after a revision."""
         self.quiet[prefix] = Quiet(prefix, since)
 
-    def put(self, key: str, record: object) -> None:
-        """Write a record."""
-        self.operations[key] = Put(key, encode(record))
+    def put(self, key: str, record: object, lease: int = 0) -> None:
+        """Write a record; under a lease it goes with that."""
+        self.operations[key] = Put(key, encode(record), lease)
 
     def claim_free(self, key: str, identifier: str, attempt: str, amounts: tuple[int, ...]) -> None:
         """Compare that nobody holds a unit, and write who does."""

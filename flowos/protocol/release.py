@@ -12,6 +12,7 @@ from flowos.model.placement import Ending, Placement
 from flowos.model.slice import End, Phase
 from flowos.model.units import Holding, claim_key
 from flowos.model.view import CellView
+from flowos.protocol import accounts
 from flowos.protocol.commit import spend
 from flowos.protocol.orders import cleaners_of, rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
@@ -33,18 +34,30 @@ def arm(view: CellView, identifier: str, *, fence: Fence) -> Proposal | None:
     return draft.proposal("arm", identifier, view, after)
 
 
-def mark_started(view: CellView, identifier: str, at: float, *, fence: Fence) -> Proposal:
-    """Note when all of a placement was first up."""
+def mark_started(
+    view: CellView, identifier: str, at: float, *, fence: Fence, since: float = 0.0
+) -> Proposal:
+    """Note when all of a placement was first up, and since when it holds what it holds."""
     entry = view.placements[identifier]
     draft = Draft(fence=fence)
     draft.placed(identifier, entry)
-    after = replace(entry.value, started_at=at)
+    after = replace(entry.value, started_at=at, committed_at=entry.value.committed_at or since)
     draft.put(keys.placement(identifier), after)
     return draft.proposal("start", identifier, view, after)
 
 
-def release(view: CellView, identifier: str, ending: Ending, *, fence: Fence) -> Proposal | None:
-    """Move all that is held to releasing and order it down."""
+def release(
+    view: CellView, identifier: str, ending: Ending, *, fence: Fence, since: float = 0.0
+) -> Proposal | None:
+    """Move all that is held to releasing and order it down.
+
+    Args:
+        view: What is known.
+        identifier: The placement.
+        ending: Why, and what becomes of its slice.
+        fence: The acting process's session.
+        since: Wall-clock seconds since which it was held, where the placement does not say.
+    """
     entry = view.placements[identifier]
     before = entry.value
     if before.ending is not None:
@@ -55,7 +68,14 @@ def release(view: CellView, identifier: str, ending: Ending, *, fence: Fence) ->
     # Whoever cancels at this moment must be seen, since the outcome depends on it; and a record
     # that is only not known yet, for it comes by another watch, must not count as gone.
     draft.seen(keys.slice_(identifier), spec.modified if spec else 0)
-    after = replace(before, held={}, releasing={**before.releasing, **before.held}, ending=ending)
+    after = replace(
+        before,
+        held={},
+        releasing={**before.releasing, **before.held},
+        ending=ending,
+        had=accounts.parts_of(before),
+        committed_at=before.committed_at or since,
+    )
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     draft.put(keys.placement(identifier), after)
     return draft.proposal("release", identifier, view, after)
@@ -66,7 +86,9 @@ def uid_of(created: int, placement: Placement) -> int:
     return placement.uid or created
 
 
-def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Proposal | None:
+def free(
+    view: CellView, identifier: str, *, fence: Fence, now: float, since: float = 0.0
+) -> Proposal | None:
     """Give back the units that are clean; with the last of them the placement ends.
 
     Args:
@@ -74,6 +96,7 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
         identifier: A placement with units in releasing, or with nothing left.
         fence: The acting process's session.
         now: Wall-clock seconds, for the record.
+        since: Since when it was held, where the placement does not say.
 
     Returns:
         None where nothing is clean yet.
@@ -99,7 +122,7 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
         draft.delete(claim_key(unit, before.attempt))
     if not last:
         left = {u: a for u, a in before.releasing.items() if u not in clean}
-        freed = spend(view.cell, clean)
+        freed = spend(view.cell, clean, identifier)
         spent = {p: w - freed.get(p, 0) for p, w in before.spent.items() if w > freed.get(p, 0)}
         after = replace(before, releasing=left, spent=spent)
         draft.put(keys.placement(identifier), after)
@@ -110,6 +133,7 @@ def free(view: CellView, identifier: str, *, fence: Fence, now: float) -> Propos
     draft.delete(keys.placement(identifier))
     if not identifier.startswith("~"):
         _write_outcome(draft, view, identifier, before, entry.created, now)
+        accounts.close(draft, view, identifier, before, now=now, since=since)
     return draft.proposal("free", identifier, view)
 
 

@@ -7,16 +7,26 @@ from flowos.model import keys
 from flowos.model.placement import Decision, Placement
 from flowos.model.units import claim_key, is_divisible, kind_of, share_unit, subject_of
 from flowos.model.view import CellView
-from flowos.protocol.commit import busy_watts, divide, draw, in_service, spend
+from flowos.protocol import accounts
+from flowos.protocol.commit import busy_watts, divide, draw, in_service, spend, stays
 from flowos.protocol.orders import rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
 
 
-def shrink(view: CellView, identifier: str, keep: Decision, *, fence: Fence) -> Proposal | None:
+def shrink(
+    view: CellView, identifier: str, keep: Decision, *, fence: Fence, now: float
+) -> Proposal | None:
     """Go on with `keep` alone; what it does not name goes to releasing.
 
     A part of a host or engine that is kept stays as large as it is, whatever `keep` says of it:
     less of it in use is nothing that an agent could report as clean.
+
+    Args:
+        view: What is known.
+        identifier: The slice.
+        keep: What it goes on with.
+        fence: The acting process's session.
+        now: Wall-clock seconds, for the history.
 
     Returns:
         None where the placement is on its way out, or does not hold all of `keep`.
@@ -40,16 +50,26 @@ def shrink(view: CellView, identifier: str, keep: Decision, *, fence: Fence) -> 
         watts=busy_watts(view.cell, kept),
         # Power is spent until it is off: `spent` follows when the dropped units are clean.
     )
+    after = accounts.resized(draft, view, identifier, before, after, now=now)
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     draft.put(keys.placement(identifier), after)
     return draft.proposal("shrink", identifier, view, after)
 
 
-def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Proposal | None:
+def grow(
+    view: CellView, identifier: str, to: Decision, *, fence: Fence, now: float
+) -> Proposal | None:
     """Go on with `to`, which names all that is held and more; every new unit must be free.
 
     What it draws is spent from the acting process's own grant: if that is not the one that placed
     it, all of it moves there. Parts of hosts and engines may grow too, but do not shrink.
+
+    Args:
+        view: What is known.
+        identifier: The slice.
+        to: What it goes on with.
+        fence: The acting process's session.
+        now: Wall-clock seconds, for the history.
 
     Returns:
         None where the placement is on its way out or its slice wants an end, a unit is not free,
@@ -89,10 +109,9 @@ def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Prop
     circuits = [circuit for circuit in to.circuits if circuit not in before.circuits]
     if not in_service(draft, view, new, circuits):
         return None
-    tenant = f"tenant:{spec.value.spec.tenant}"
-    draft.seen(keys.epoch(tenant), view.epochs.get(tenant, 0))
-    had_watts, watts = spend(view.cell, before.held), spend(view.cell, held)
-    rise = {p: w - had_watts.get(p, 0) for p, w in watts.items() if w > had_watts.get(p, 0)}
+    stays(draft, view, spec.value.spec.tenant)
+    had, has = (spend(view.cell, units, identifier) for units in (before.held, held))
+    rise = {p: w - had.get(p, 0) for p, w in has.items() if w > had.get(p, 0)}
     spent = {p: before.spent.get(p, 0) + rise.get(p, 0) for p in {**before.spent, **rise}}
     spender = fence.key.rpartition("/")[2] if rise else before.scheduler
     if not draw(draft, view, rise if spender == before.scheduler else spent, spender):
@@ -108,6 +127,7 @@ def grow(view: CellView, identifier: str, to: Decision, *, fence: Fence) -> Prop
         spent=spent,
         scheduler=spender,
     )
+    after = accounts.resized(draft, view, identifier, before, after, now=now)
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     draft.put(keys.placement(identifier), after)
     return draft.proposal("grow", identifier, view, after)

@@ -77,6 +77,7 @@ class Rights:
 CONTROL_WRITES: Final = (
     "slice/", "placement/", "claim/", "order/", "report/", "grant/", "reason/", "stats/", "verify/",
     "mark/", "history/", "session/scheduler/", "session/controller/", "session/client/",
+    "rule/reservation/", keys.RESERVATIONS,
 )  # fmt: skip
 # Drains take claims and placements, and with a deadline rewrite those of others with their orders.
 OPERATOR_WRITES: Final = (

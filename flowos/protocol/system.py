@@ -10,8 +10,9 @@ from flowos.model.view import CellView
 from flowos.protocol.commit import spend
 from flowos.protocol.orders import cleaners_of, rewrite_orders
 from flowos.protocol.proposal import Draft, Fence, Proposal
-from flowos.protocol.takeover import holders_of, take_over
+from flowos.protocol.takeover import RESERVED, holders_of, take_over
 
+_GIVES_WAY = ("~off/", RESERVED)
 DRAINED = Ending(phase=Phase.PENDING, message="an engine of it is drained")
 
 
@@ -22,7 +23,7 @@ def power_off(view: CellView, engine: str, *, attempt: str, fence: Fence) -> Pro
         return None
     identifier = f"~off/{unit}"
     draft = Draft(fence=fence)
-    _claim_free(draft, unit, identifier, attempt)
+    claim_free(draft, unit, identifier, attempt)
     blank = Placement(uid=0, attempt=attempt)
     after = replace(blank, held={unit: ()})
     after = rewrite_orders(draft, view.cell, identifier, blank, after)
@@ -31,7 +32,8 @@ def power_off(view: CellView, engine: str, *, attempt: str, fence: Fence) -> Pro
     return draft.proposal("power off", identifier, view, after)
 
 
-def _claim_free(draft: Draft, unit: str, identifier: str, attempt: str) -> None:
+def claim_free(draft: Draft, unit: str, identifier: str, attempt: str) -> None:
+    """Claim a whole unit that nobody holds, or parts of."""
     draft.seen(claim_key(unit, attempt), 0)
     if unit.startswith("engine/"):
         draft.stays_quiet(f"claim/{share_unit(subject_of(unit))}/", 0)
@@ -76,18 +78,11 @@ def drain(
     busy = holders_of(view, unit)
     after = replace(blank, held={unit: ()}, wanted=())
     if not busy:
-        _claim_free(draft, unit, identifier, attempt)
-    elif take or all(name.startswith("~off/") for name in busy):
-        if unit.startswith("engine/"):
-            prefix = f"claim/{share_unit(subject_of(unit))}/"
-            shared = bool(view.shares.get(subject_of(unit)))
-            draft.stays_quiet(prefix, view.guard(prefix) if shared else 0)
-            if shared:
-                draft.seen(claim_key(unit, attempt), 0)
-        waits = take_over(draft, view, identifier, (unit,), DRAINED)
+        claim_free(draft, unit, identifier, attempt)
+    elif take or all(name.startswith(_GIVES_WAY) for name in busy):
+        waits = seize(draft, view, identifier, unit, attempt=attempt, ending=DRAINED)
         if waits is None:
             return None
-        draft.claim(claim_key(unit, attempt), identifier, attempt, ())
         after = replace(after, waits=waits)
     elif entry is not None:
         return None
@@ -98,17 +93,45 @@ def drain(
     return draft.proposal("drain", identifier, view, after)
 
 
+def seize(
+    draft: Draft, view: CellView, identifier: str, unit: str, *, attempt: str, ending: Ending
+) -> tuple[str, ...] | None:
+    """Take a whole unit over from whoever holds it, or parts of it, for the system.
+
+    Args:
+        draft: Collects the compares and writes, the claim among them.
+        view: What is known.
+        identifier: The system placement that takes it.
+        unit: Somebody holds it.
+        attempt: The system placement's.
+        ending: What becomes of slices that lose it.
+
+    Returns:
+        The attempts that must be clean before the unit is; None where it cannot be taken now.
+    """
+    if unit.startswith("engine/"):
+        prefix = f"claim/{share_unit(subject_of(unit))}/"
+        shared = bool(view.shares.get(subject_of(unit)))
+        draft.stays_quiet(prefix, view.guard(prefix) if shared else 0)
+        if shared:
+            draft.seen(claim_key(unit, attempt), 0)
+    waits = take_over(draft, view, identifier, (unit,), ending)
+    if waits is not None:
+        draft.claim(claim_key(unit, attempt), identifier, attempt, ())
+    return waits
+
+
 def undrain(view: CellView, identifier: str, *, fence: Fence | None) -> Proposal | None:
     """Put a drained unit back to use; not while what it was taken from is still being cleaned."""
     entry = view.placements[identifier]
     if view.carried(entry.value.waits):
         return None
-    return _drop(view, identifier, fence=fence, step="undrain")
+    return drop(view, identifier, fence=fence, step="undrain")
 
 
 def power_on(view: CellView, identifier: str, *, fence: Fence | None) -> Proposal | None:
     """Remove a `~off` placement: the engine is free and on."""
-    return _drop(view, identifier, fence=fence, step="power on")
+    return drop(view, identifier, fence=fence, step="power on")
 
 
 def declare_clean(
@@ -145,7 +168,7 @@ def declare_clean(
         )
     }
     if not dirty:
-        return _drop(view, identifier, fence=fence, step="declare clean")
+        return drop(view, identifier, fence=fence, step="declare clean")
     if not before.ordered:
         return None
     draft = Draft(fence=fence)
@@ -158,7 +181,8 @@ def declare_clean(
     return draft.proposal("declare clean", identifier, view, after)
 
 
-def _drop(view: CellView, identifier: str, *, fence: Fence | None, step: str) -> Proposal:
+def drop(view: CellView, identifier: str, *, fence: Fence | None, step: str) -> Proposal:
+    """Remove a system placement with all its claims and orders."""
     entry = view.placements[identifier]
     placement = entry.value
     draft = Draft(fence=fence)
@@ -181,7 +205,7 @@ def take_out(view: CellView, place: str, *, attempt: str, fence: Fence) -> Propo
     draft = Draft(fence=fence)
     draft.seen(keys.session("agent", place), 0)
     draft.placed(identifier, None)
-    _claim_free(draft, unit, identifier, attempt)
+    claim_free(draft, unit, identifier, attempt)
     after = Placement(uid=0, attempt=attempt, held={unit: ()}, why=f"{place} does not answer")
     draft.put(keys.placement(identifier), after)
     return draft.proposal("take out", identifier, view, after)
@@ -215,9 +239,11 @@ def quarantine(
     draft.placed(identifier, entry)
     draft.placed(name, None)
     left = {u: a for u, a in units.items() if u not in gone}
-    # What is dead may still draw power: it counts as used until the quarantine ends.
-    drawn = {p: min(w, before.spent.get(p, 0)) for p, w in spend(view.cell, gone).items()}
-    spent = {p: w - drawn.get(p, 0) for p, w in before.spent.items() if w > drawn.get(p, 0)}
+    # What is dead may still draw power: that counts as used until the quarantine ends. Its tenant
+    # does not have it any more, and gets as much elsewhere.
+    drawn = {p: min(w, before.spent.get(p, 0)) for p, w in spend(view.cell, gone, name).items()}
+    less = {**spend(view.cell, gone, identifier), **drawn}
+    spent = {p: w - less.get(p, 0) for p, w in before.spent.items() if w > less.get(p, 0)}
     after = replace(before, held={}, releasing=left, spent=spent, ending=before.ending or ending)
     after = rewrite_orders(draft, view.cell, identifier, before, after)
     after = replace(after, ordered=tuple(p for p in after.ordered if p != place))

@@ -55,6 +55,7 @@ class _Work:
         sent: The same, on its way.
         own: Whether this life has built it: then `up` and `target` are all there is of it.
         again: Not looked at since the session began; `modified` is what it was in the last one.
+        lit_until: Until when the circuits here stay, for tasks elsewhere that were told to end.
     """
 
     place: str
@@ -77,6 +78,7 @@ class _Work:
     alone: bool = False  # a group with its report was refused
     own: bool = False
     again: bool = False
+    lit_until: float = inf
 
     @property
     def key(self) -> tuple[str, str]:
@@ -127,6 +129,7 @@ class Agent:
         self._held_back: set[tuple[str, str]] = set()
         self._left: dict[tuple[str, str], list[str]] = {}  # engines that tasks were left on
         self._timers: dict[tuple[str, str], float] = {}
+        self._lingering: set[tuple[str, str]] = set()  # with circuits that others may still need
         self._retries: list[tuple[float, Step]] = []
         self._vanished: set[tuple[str, str]] = set()  # their orders were not in the last listing
         self._confirm_at = inf  # when the store is asked whether it is the one of this session
@@ -136,6 +139,7 @@ class Agent:
         self._knows_all = False  # the driver has said what is up
         self._known: set[str] = set()  # places that were swept, or where nothing had been
         self._sweeps: dict[str, list[Step]] = {}  # place -> what is still to be done, in order
+        self._spared: dict[tuple[str, str], frozenset[str]] = {}  # what sweeps have left up
 
     def go_on(self, *, fence: Callable[[], Fence], on_new_cell: Callable[[], None]) -> None:
         """Keep what is known of devices for a new session, in this store or another.
@@ -166,6 +170,9 @@ class Agent:
             place, _, attempt = change.name.rpartition("/")
             if self._serves(place):
                 self._note(place, attempt)
+        if change.family == "report" and self._lingering:
+            attempt = change.name.rpartition("/")[2]
+            self._due |= {key: None for key in self._lingering if key[1] == attempt}
 
     def relisted(self) -> None:
         """Look at every order again; what is up but in no order is torn down.
@@ -344,6 +351,11 @@ class Agent:
         if self._is_held_by_a_sweep(work, now):
             return None
         if not _same(work.up, work.wanted):
+            if self._lingers(work, now):
+                self._lingering.add(key)
+                self._timers[key] = work.lit_until
+                return None
+            self._lingering.discard(key)
             if self._begin(work, now):
                 self._due[key] = None  # steps that take no time end in this round
             return None
@@ -391,6 +403,9 @@ class Agent:
     def _is_held_by_a_sweep(self, work: _Work, now: float) -> bool:
         """Whether a work has to wait until its place is swept; begins the sweep if need be."""
         swept = work.place in self._sweeps
+        spared = self._spared.get(work.key)
+        if spared and not swept and not work.own and not spared <= {*work.wanted.units}:
+            self._known.discard(work.place)  # it was left up, and is not to be up any more
         if self._knows_all or work.own or work.place in self._known:
             # What this life has up may go down meanwhile: that takes nothing from anybody.
             up, wanted = work.up, work.wanted
@@ -412,7 +427,14 @@ class Agent:
             if there.units or there.crossbar:
                 keep[attempt] = there
         verbs = (Verb.STOP, Verb.DISCONNECT, Verb.SCRUB)
-        first, *rest = (Step(place, "", verb, "", _NOTHING, keep) for verb in verbs)
+        orders = {a: self.view.orders.get(a, {}).get(place) for a in sorted(self._at[place])}
+        graces = {
+            attempt: order.value.run.grace_seconds
+            for attempt, order in orders.items()
+            if order and order.value.run.grace_seconds and not self.view.applied(place, attempt)
+        }
+        steps = [Step(place, "", verb, "", _NOTHING, keep) for verb in verbs]
+        first, *rest = [replace(steps[0], graces=graces) if graces else steps[0], *steps[1:]]
         self._sweeps[place] = rest
         self._driver.begin(first, now)
         self._look_again(place)  # steps that take no time end in this round
@@ -444,6 +466,11 @@ class Agent:
         else:
             del self._sweeps[step.place]
             self._known.add(step.place)
+            gone = [key for key in self._spared if key[0] == step.place]
+            for key in gone:
+                del self._spared[key]
+            for attempt, there in step.keep.items():
+                self._spared[step.place, attempt] = frozenset(there.units)
             for attempt in sorted(self._at.get(step.place, ())):
                 work = self._work.get((step.place, attempt))
                 if work is not None and not work.own and work.up.units:
@@ -472,6 +499,25 @@ class Agent:
             elif work.wanted.units:
                 work.report = replace(work.report, building=work.modified)
         return work if work.news or work.report != work.reported else None
+
+    def _lingers(self, work: _Work, now: float) -> bool:
+        """Whether circuits stay for a while: tasks at their ends may have something to save.
+
+        A place with tasks knows when they have ended; a switch takes it from what other places
+        report, where its agent hears of them, and else waits as long as tasks have at most.
+        """
+        grace = work.wanted.run.grace_seconds
+        if not grace or work.running or not work.up.crossbar:
+            return False
+        work.lit_until = min(work.lit_until, now + grace)
+        others = [place for place in self.view.orders.get(work.attempt, ()) if place != work.place]
+        ends = [place for place in others if not self._crossbar_at(place, work.attempt)]
+        over = bool(ends) and all(self.view.applied(place, work.attempt) for place in ends)
+        return not over and now < work.lit_until
+
+    def _crossbar_at(self, place: str, attempt: str) -> bool:
+        there = self._work.get((place, attempt))
+        return there is not None and bool(there.up.crossbar)
 
     def _begin(self, work: _Work, now: float) -> bool:
         """Plan the stages from what is up to what is wanted; False where others are in the way."""
@@ -517,7 +563,9 @@ class Agent:
         engines = [subject_of(u) for u in sorted(down & set(work.up.units)) if _computes(u)]
         stages: list[list[Step]] = []
         if work.running:
-            stages.append([_step(work, Verb.STOP, work.up)])
+            stop = _step(work, Verb.STOP, work.up)
+            graces = {work.attempt: work.wanted.run.grace_seconds}
+            stages.append([replace(stop, graces=graces) if graces[work.attempt] else stop])
             work.running = False
         if work.up.crossbar or any(map(_crosses, down)):
             stages.append([_step(work, Verb.DISCONNECT, work.up)])

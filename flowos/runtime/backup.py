@@ -52,6 +52,7 @@ from flowos.model.transaction import (
 )
 from flowos.protocol.restored import MARKS, SLICES, Rewriting, is_kept, places_in, quarantined
 from flowos.runtime.loading import KEYS_A_REQUEST, LOADING
+from flowos.runtime.submission import SUBMIT_MAX
 
 VERSION: Final = "flowos/v1"
 KIND: Final = "CellBackup"
@@ -437,7 +438,7 @@ def _queue(work: "_Writer", slices: Iterable[Versioned]) -> None:
             waiting = []
         waiting += puts
         if not ended:  # one that lives has a revision of its own, as it had
-            work.write_now(waiting)
+            work.write_now(waiting, keys_max=SUBMIT_MAX)
             waiting = []
     work.write_now(waiting)
 
@@ -475,9 +476,9 @@ class _Writer:
         while under_way:
             under_way = self._settle(under_way, counted=counted)
 
-    def write_now(self, operations: Sequence[Operation]) -> None:
+    def write_now(self, operations: Sequence[Operation], *, keys_max: int = 0) -> None:
         """Write these before anything that comes later."""
-        for part in _parts(operations):
+        for part in _parts(operations, keys_max):
             self._write(part)
             self._count(len(part))
 
@@ -530,12 +531,12 @@ def _overtaken() -> StillContended:
     )
 
 
-def _parts(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+def _parts(operations: Iterable[Operation], keys_max: int = 0) -> Iterator[list[Operation]]:
     part: list[Operation] = []
     size = 0
     for operation in operations:
         more = len(operation.value) if isinstance(operation, Put) else 0
-        if part and (len(part) == KEYS_A_REQUEST or size + more > PART_BYTES_MAX):
+        if part and (len(part) == (keys_max or KEYS_A_REQUEST) or size + more > PART_BYTES_MAX):
             yield part
             part, size = [], 0
         part.append(operation)

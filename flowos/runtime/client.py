@@ -16,21 +16,21 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Any, Final, Self
 
-from flowos.documents.totals import never
 from flowos.model import keys
 from flowos.model.codec import decode, encode
 from flowos.model.errors import (
-    DuplicateName,
+    FlowosError,
     NeverPlaceable,
     NotInTime,
     OutcomeUnknown,
     SpecError,
     StillContended,
+    StoreRefused,
     StoreUnreachable,
     UnknownName,
 )
 from flowos.model.protocols import Clock, Watch
-from flowos.model.slice import Reason, Slice, SliceSpec, misasked
+from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.transaction import (
     Changes,
     Committed,
@@ -55,9 +55,12 @@ from flowos.runtime.looking import look
 from flowos.runtime.processes import Store, new_attempt
 from flowos.runtime.shown import view_of
 from flowos.runtime.slice_queue import POLL_SECONDS, YOUNG_SECONDS, SliceQueue
+from flowos.runtime.submission import PLAIN_MAX, Facts, named, taken, totals_in
+from flowos.runtime.updating import Update, updated
 
 TRIES_MAX: Final = 20  # a user's own record is rarely written by anyone else at the same moment
-SUBMIT_GROUP: Final = 100  # slices of one atomic submission: etcd's default limit is 128 operations
+WISHES_A_REQUEST: Final = 100  # each a nested transaction; etcd's default limit is 128 operations
+FEW: Final = 8  # slices that are followed by their keys; more by what their names begin with
 SUBMITTED_MAX: Final = 10_000  # slices whose record is remembered, some 300 bytes each
 SLICES: Final = ("slice/", "placement/", "reason/", "session/", "order/", "report/")
 
@@ -69,7 +72,7 @@ class CellClient:
         """Use a store that is connected; `close` closes it."""
         self.store = store
         self._clock = clock
-        self._facts = _Facts(store)
+        self._facts = Facts(store)
         self._submitted: dict[str, Versioned] = {}  # the newest; their own records as written here
 
     def __enter__(self) -> Self:
@@ -100,7 +103,7 @@ class CellClient:
         Raises:
             UnknownName: No cell was loaded here.
         """
-        return _totals_in(look(self.store, [keys.TOTALS]).records[keys.TOTALS])
+        return totals_in(look(self.store, [keys.TOTALS]).records[keys.TOTALS])
 
     # -- a user's wishes
 
@@ -114,15 +117,21 @@ class CellClient:
             DuplicateName: A name is taken.
             OutcomeUnknown: No answer came, and the slices may or may not be in the queue.
         """
-        names = _named(specs)
+        names = named(specs)
         now = self._clock.wall()
-        records = {keys.slice_(s.id): encode(Slice(spec=s, submitted_at=now)) for s in specs}
-        puts = tuple(Put(key, value) for key, value in records.items())
         for _ in range(TRIES_MAX):
-            compares = self._facts.for_submission(specs)
-            compares += [Seen(key, 0) for key in records]
+            served, compares = self._facts.for_submission(specs)
+            records = {keys.slice_(s.id): encode(Slice(spec=s, submitted_at=now)) for s in served}
+            # A slice of the array's own name would be meant wherever the array is.
+            arrays = {f"{s.tenant}/{s.array.array}" for s in specs if s.array}
+            absent = [*records, *map(keys.slice_, sorted(arrays))]
+            compares += [Seen(key, 0) for key in absent]
+            puts = tuple(Put(key, value) for key, value in records.items())
+            seen = self._none_of(absent) if len(absent) > PLAIN_MAX else 0
             try:
-                (outcome,) = self.store.commit([Transaction(tuple(compares), puts)])
+                (outcome,) = self.store.commit([Transaction(tuple(compares), puts, seen)])
+            except StoreRefused as error:
+                raise _too_much(error, puts) from None
             except OutcomeUnknown as error:
                 now_there = look(self.store, records).records
                 found = {k: r for k, r in now_there.items() if r and r.value == records[k]}
@@ -135,10 +144,9 @@ class CellClient:
             if isinstance(outcome, Committed):
                 self._remember(records, outcome.revision)
                 return outcome.revision
-            for key in records:
+            for key in absent:
                 if outcome.keys.get(key) is not None:
-                    name = key.partition("/")[2]
-                    raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
+                    raise taken(key.partition("/")[2])
             self._facts.refresh(outcome)
         raise StillContended("a tenant was changed at this moment: submit again")
 
@@ -148,12 +156,17 @@ class CellClient:
         Raises:
             SpecError, UnknownName, NeverPlaceable, DuplicateName: As `submit`.
         """
-        names = _named(specs)
+        names = named(specs)
         self._facts.for_submission(specs)
-        there = look(self.store, map(keys.slice_, names)).records
-        for name in names:
-            if there[keys.slice_(name)] is not None:
-                raise DuplicateName(f"slice {name} exists: cancel it or choose another name")
+        self._none_of(list(map(keys.slice_, names)))
+
+    def _none_of(self, absent: Sequence[str]) -> int:
+        """Return a revision at which none of these slices was there."""
+        told = look(self.store, absent)
+        for key in absent:
+            if told.records[key] is not None:
+                raise taken(key.partition("/")[2])
+        return told.revision
 
     def _remember(self, records: Mapping[str, bytes], revision: int) -> None:
         for key, value in records.items():
@@ -167,15 +180,84 @@ class CellClient:
         Raises:
             UnknownName: There is no such slice.
         """
-        return self._wish(identifier, lambda s: None if s.end else replace(s, cancelled=True))
+        return self._wish(identifier, _cancelled)
+
+    def cancel_all(self, identifiers: Sequence[str]) -> list[str]:
+        """Ask for the end of many slices; return those that have ended already."""
+        return self._wishes(identifiers, _cancelled)
 
     def hold(self, identifier: str) -> bool:
         """Keep a pending slice from being placed; False where it has ended."""
-        return self._wish(identifier, lambda s: None if s.end else replace(s, held=True))
+        return not self.hold_all([identifier])
 
     def unhold(self, identifier: str) -> bool:
         """Let a held slice be placed again; False where it has ended."""
-        return self._wish(identifier, lambda s: None if s.end else replace(s, held=False))
+        return not self.unhold_all([identifier])
+
+    def hold_all(self, identifiers: Sequence[str]) -> list[str]:
+        """Keep many slices from being placed; return those that have ended."""
+        return self._wishes(identifiers, lambda s: None if s.end else replace(s, held=True))
+
+    def unhold_all(self, identifiers: Sequence[str]) -> list[str]:
+        """Let many held slices be placed again; return those that have ended."""
+        return self._wishes(identifiers, lambda s: None if s.end else replace(s, held=False))
+
+    def update(self, identifiers: Sequence[str], update: Update) -> list[str]:
+        """Change what slices ask for, in whatever phase they are; return those that have ended.
+
+        Nothing is written where one of the requests would be refused, which is checked as when it
+        is submitted; a slice that is changed by somebody else at this moment keeps that change.
+
+        Raises:
+            SpecError: It cannot be meant.
+            NeverPlaceable: No state of this cell could hold it.
+            UnknownName: There is no such slice.
+        """
+
+        def change(record: Slice) -> Slice | None:
+            if record.end:
+                return None
+            return replace(record, spec=updated(record.spec, update))
+
+        records = look(self.store, map(keys.slice_, identifiers)).records
+        after = [change(self._there(key, record)) for key, record in records.items()]
+        specs = [record.spec for record in after if record is not None]
+        self._facts.still_fit(specs)
+        return self._wishes(identifiers, change)
+
+    def _wishes(
+        self, identifiers: Sequence[str], change: Callable[[Slice], Slice | None]
+    ) -> list[str]:
+        """Change many records, in few requests; return those that have ended."""
+        if len(identifiers) == 1:
+            return [i for i in identifiers if not self._wish(i, change)]
+        ended: list[str] = []
+        names = {keys.slice_(identifier): identifier for identifier in identifiers}
+        wanted = list(names)
+        for start in range(0, len(wanted), WISHES_A_REQUEST):
+            records = look(self.store, wanted[start : start + WISHES_A_REQUEST]).records
+            changes: dict[str, Transaction] = {}
+            for key, record in records.items():
+                before = self._there(key, record)
+                after = change(before)
+                if after is None:
+                    ended.append(names[key])
+                elif after != before and record is not None:
+                    seen = Seen(key, record.modified)
+                    changes[key] = Transaction((seen,), (Put(key, encode(after)),))
+            outcomes = self.store.commit(list(changes.values())) if changes else []
+            for key, outcome in zip(changes, outcomes, strict=True):
+                self._submitted.pop(key, None)
+                if isinstance(outcome, Conflicted) and not self._wish(names[key], change):
+                    ended.append(names[key])
+        return ended
+
+    @staticmethod
+    def _there(key: str, record: Versioned | None) -> Slice:
+        if record is None:
+            name = key.partition("/")[2]
+            raise UnknownName(f"there is no slice {name}: 'flowos ls --all' lists all")
+        return decode(Slice, record.value)
 
     def _wish(self, identifier: str, change: Callable[[Slice], Slice | None]) -> bool:
         key = keys.slice_(identifier)
@@ -231,14 +313,27 @@ class CellClient:
             NotInTime: It did not happen in time; the slice goes on.
             NeverPlaceable: Its scheduler found that it can never be placed.
         """
+        return self.wait_all([identifier], until, timeout_seconds=timeout_seconds, changed=changed)
+
+    def wait_all(
+        self,
+        identifiers: Sequence[str],
+        until: str,
+        *,
+        timeout_seconds: float | None = None,
+        changed: Callable[[CellView], None] = lambda _view: None,
+    ) -> CellView:
+        """Wait until each of several slices has come so far at some time; see `wait`."""
         deadline = None if timeout_seconds is None else self._clock.monotonic() + timeout_seconds
-        for view in self.follow(
-            [keys.slice_(identifier), keys.placement(identifier), keys.reason(identifier)],
-            deadline=deadline,
-        ):
+        left = deque(identifiers)
+        for view in self.follow(_families_of(identifiers), deadline=deadline):
             changed(view)
-            if _reached(view, identifier, until):
+            # They come so far in any order, but all of them have to.
+            while left and _reached(view, left[0], until):
+                left.popleft()
+            if not left:
                 return view
+        identifier = left[0]
         entry = view.slices.get(identifier)
         waiting = view.reasons.get(identifier)
         said = (
@@ -405,92 +500,29 @@ def _refill(view: CellView, reading: Reading) -> None:
     view.progressed(reading.revision)
 
 
-def _named(specs: Sequence[SliceSpec]) -> list[str]:
-    """Return the names of slices that are submitted together."""
-    if len(specs) > SUBMIT_GROUP:
-        raise SpecError(
-            f"{len(specs)} slices in one submission, which is all or nothing",
-            hint=f"submit at most {SUBMIT_GROUP} at once, in several files",
-        )
-    for spec in specs:
-        if wrong := misasked(spec):
-            raise SpecError(wrong, where=spec.name, hint="write an amount that can be meant")
-    names = [spec.id for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise DuplicateName(f"slice {name} is named twice in one submission")
-    return names
+def _cancelled(record: Slice) -> Slice | None:
+    return None if record.end else replace(record, cancelled=True)
 
 
-class _Facts:
-    """What a submission is checked against: kept, and compared instead of read each time."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._records: dict[str, Versioned] = {}
-        self._totals: dict[str, Any] | None = None
-
-    def for_submission(self, specs: Sequence[SliceSpec]) -> list[Compare]:
-        """Check requests and return what must still be so when they are written."""
-        tenants = sorted({keys.inventory("tenant", spec.tenant) for spec in specs})
-        places = dict.fromkeys(place for spec in specs for place in _places_named(spec))
-        wanted = [keys.TOTALS, *tenants]
-        # A place that goes later is the planner's to tell of: it is not compared.
-        unknown = [key for key in (*wanted, *places) if key not in self._records]
-        if unknown:
-            self._take(look(self._store, unknown).records)
-        # What is missing may be there by now, and what is kept be of a cell that is not any more.
-        if self._totals is None:
-            self._totals = _totals_in(self._records.get(keys.TOTALS))
-        for key in tenants:
-            if key not in self._records:
-                name = key.partition("/")[2]
-                raise UnknownName(
-                    f"tenant {name} is not known to this cell: 'flowos tenant ls' names those "
-                    f"that are, 'flowos tenant set {name}' makes it"
-                )
-        for key in places:
-            if key not in self._records:
-                family, _, name = key.partition("/")
-                raise UnknownName(
-                    f"the cell has no {family} {name}, which data or hosts of the slice name: "
-                    f"'flowos engine ls' names all"
-                )
-        for spec in specs:
-            why = never(spec, self._totals)
-            if why and not unknown:  # of a cell as it was some time ago
-                self._records.clear()
-                self._totals = None
-                return self.for_submission(specs)
-            if why:
-                raise NeverPlaceable(f"slice {spec.name} can never be placed on this cell: {why}")
-        return [Seen(key, self._records[key].modified) for key in wanted]
-
-    def refresh(self, conflict: Conflicted) -> None:
-        """Take over what has changed, as the conflict tells."""
-        self._take({key: conflict.keys.get(key) for key in self._records})
-
-    def _take(self, records: Mapping[str, Versioned | None]) -> None:
-        for key, record in records.items():
-            if record is None:
-                self._records.pop(key, None)
-            else:
-                self._records[key] = record
-        if keys.TOTALS in records:
-            self._totals = None
+def _families_of(identifiers: Sequence[str]) -> list[str]:
+    """Return what is to be followed of slices: their own keys, or what all of them begin with."""
+    starts = identifiers
+    if len(identifiers) > FEW:
+        first, last = min(identifiers), max(identifiers)
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+        starts = ["".join(one for one, _ in same)]
+    return [of(start) for start in starts for of in (keys.slice_, keys.placement, keys.reason)]
 
 
-def _places_named(spec: SliceSpec) -> Iterator[str]:
-    """Yield the inventory keys of the engines and nodes that a request names."""
-    for at in (*(data.at for data in spec.data), *(host.at for host in spec.hosts.values())):
-        if at:
-            yield keys.inventory("engine" if "/" in at else "node", at)
-
-
-def _totals_in(record: Versioned | None) -> dict[str, Any]:
-    if record is None:
-        raise UnknownName("the store holds no cell of this name: load one with 'cell init'")
-    return decode(dict, record.value)
+def _too_much(error: StoreRefused, puts: Sequence[Put]) -> FlowosError:
+    """Return the error about a submission that is too large for one request of the store."""
+    if "request is too large" not in str(error) and "larger than max" not in str(error):
+        return error
+    kibibytes = sum(len(put.value) for put in puts) // 1024
+    return SpecError(
+        f"{len(puts)} slices of {kibibytes} KiB are more than the store takes at once",
+        hint="submit fewer in one submission, in several files",
+    )
 
 
 def _reached(view: CellView, identifier: str, until: str) -> bool:

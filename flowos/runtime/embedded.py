@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from flowos.model import keys
+from flowos.model.assignment import assigned
 from flowos.model.codec import decode
 from flowos.model.errors import (
     DuplicateName,
@@ -41,15 +42,18 @@ from flowos.model.transaction import (
 )
 from flowos.model.view import CellView, Entry
 from flowos.planning.engines.pool import Pool
-from flowos.planning.policy import Policy
+from flowos.planning.policy import Policy, settings_of
+from flowos.planning.reserved import planned
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.protocol.release import CANCELLED, GIVEN_BACK, release
+from flowos.runtime.figures import Figures
+from flowos.runtime.guarded import refused
 from flowos.runtime.looking import Look, look
 from flowos.runtime.machine import Answer, after_fence, settle_view
-from flowos.runtime.purses import Purses
-from flowos.runtime.scheduling import GROUP_MAX, Figures, refused
+from flowos.runtime.purses import ASKING, Purses
 from flowos.runtime.session import ProcessSession
+from flowos.runtime.underway import GROUP_MAX
 
 ROUNDS_MAX: Final = 50  # lost races before it gives up: each is one round trip
 SYNC_SECONDS: Final = 10.0  # how long a progress answer may take
@@ -171,12 +175,17 @@ class EmbeddedScheduler:
             For each its committed placement, or why it cannot be placed now.
 
         Raises:
+            SpecError: One waits for another slice, which is for the queue.
             DuplicateName: A name is taken; slices before it in the list are placed, some of those
                 behind it may be.
             StillContended: Rivals kept winning; slices that were placed stay placed.
             SessionLost: The lease is over: open a new scheduler.
             StoreUnreachable: No answer; every lost answer was decided before this was raised.
         """
+        for spec in specs:
+            if spec.depends_on or (spec.array and spec.array.parallel):
+                problem = "what is placed at once waits for nobody"
+                raise SpecError(problem, where=spec.name, hint="submit it to the queue")
         work = _Work(
             specs, list(range(len(specs))), [None] * len(specs), dict.fromkeys(release, GIVEN_BACK)
         )
@@ -220,10 +229,13 @@ class EmbeddedScheduler:
                     f"{work.size} of {len(work.specs) + len(work.gave) + len(work.giving)} slices "
                     f"lost {ROUNDS_MAX} races: try again later"
                 )
+        self._give_back_grants()
 
     def _do_some(self, work: _Work) -> None:
         """Plan and commit one group."""
         work.asked.clear()
+        if self.view.policies is not None:
+            self._policy.settings = settings_of(self._policy, self.view.policies)
         group = self._releases(work)
         written = writes(group)
         planned: list[int] = []
@@ -249,7 +261,7 @@ class EmbeddedScheduler:
                 group.append(outcome)
                 planned.append(index)
                 written |= mine
-            elif self._purses.asking:
+            elif outcome is ASKING:
                 rest += work.left[at:]
                 break
             else:
@@ -285,15 +297,22 @@ class EmbeddedScheduler:
         if spec.id in self.view.slices or self.view.now(spec.id) is not None:
             raise _taken(spec.id)
         before = self._clock.monotonic()
-        decision = self._policy.plan(self.pool, spec, seed=0, avoid=frozenset())
+        decision = planned(
+            self.view,
+            spec,
+            self._clock.wall(),
+            frozenset(),
+            lambda units: self._policy.plan(self.pool, spec, seed=0, avoid=units),
+        )
         now = self._clock.monotonic()
         self.figures.plans += 1
         self.figures.decisions_ms.append(1000 * (now - before))
         if isinstance(decision, Unplaceable):
             return decision
-        short = refused(decision) or self._purses.afford(decision, now)
+        short = refused(decision) or self._purses.afford(spec.id, decision, now)
         if short is not None:
             return short
+        spec = assigned(spec, self.view.policies)  # who serves it if it is queued again
         record = work.asked[spec.id] = Slice(spec=spec, submitted_at=self._clock.wall())
         proposal = commit(
             self.view,
@@ -378,10 +397,19 @@ class EmbeddedScheduler:
     # -- committing
 
     def _raise_grants(self) -> None:
-        steps = self._purses.raises()
+        steps = self._purses.steps(self._clock.monotonic())
         if steps:
             self._commit(steps, _Work((), [], [], {}))
-            self._catch_up(self._newest)
+        self._catch_up(max(self._newest, self._purses.known_until))
+
+    def _give_back_grants(self) -> None:
+        """Keep no grant from others between two calls: nobody knows when the next one comes."""
+        steps = self._purses.give_all_back() if self._watch is not None else []
+        if steps:
+            # The call has done what it was asked for; the rest can go back with the next one.
+            with contextlib.suppress(FlowosError):
+                self._commit(steps, _Work((), [], [], {}))
+                self._catch_up(self._newest)
 
     def _commit(self, proposals: list[Proposal], work: _Work) -> set[str]:
         """Commit a group, settle the view, and return what lost."""
@@ -399,6 +427,7 @@ class EmbeddedScheduler:
         lost: set[str] = set()
         behind, taken = 0, ""
         for proposal, answer in zip(proposals, answers, strict=True):
+            self._purses.answered(proposal, answer)
             name = proposal.identifier
             if isinstance(answer, Committed):
                 self._newest = max(self._newest, answer.revision)
@@ -431,6 +460,7 @@ class EmbeddedScheduler:
     def _retract(self, proposals: Sequence[Proposal]) -> None:
         for proposal in proposals:
             self.view.retract(proposal.identifier)
+            self._purses.answered(proposal, None)
 
     def _decided(self, proposals: Sequence[Proposal], work: _Work) -> list[Answer]:
         """Fence what got no answer, and find out what became of it, however long that takes."""

@@ -14,8 +14,10 @@ from flowos.planning.place import plan
 from flowos.planning.reasons.defrag import Defrag, defrag
 from flowos.planning.reasons.explain import funnel, why_not
 from flowos.planning.reasons.unblock import EACH_MAX, Item, cheapest_first, unblock
+from flowos.planning.reserved import RESERVED, in_the_way, when
+from flowos.planning.shadow import left
 from flowos.protocol.commit import spend
-from flowos.protocol.grants import limit_of
+from flowos.protocol.grants import limit_of, uncovered
 from flowos.runtime.affinity_shown import accounts_of
 from flowos.runtime.shown import API_VERSION, Shown, slice_shown
 
@@ -60,10 +62,10 @@ def explained(view: CellView, identifier: str, *, now: float, why_not_engine: st
         found["unblock"] = _unblock(view, pool, slice_.spec, shown["reason"], now)
     if why_not_engine:
         sentence = why_not(pool, slice_.spec, why_not_engine)
-        if shown["phase"] != Phase.PENDING and why_not_engine in {
-            e["id"] for e in shown["engines"]
-        }:
-            sentence = f"{why_not_engine} is used"
+        if shown["phase"] != Phase.PENDING:
+            used = why_not_engine in {e["id"] for e in shown["engines"]}
+            # Of one that was placed, planning can only say what it would do with it today.
+            sentence = f"{why_not_engine} is used" if used else f"asked anew, {sentence}"
         found["why_not"] = {"engine": why_not_engine, "sentence": sentence}
     return found
 
@@ -84,16 +86,18 @@ def _unblock(
         case Reason.HELD:
             return [_item("release", f"flowos slice release {spec.name}")]
         case Reason.SCHEDULER_DOWN:
-            return [_item("start", f"flowos scheduler run {spec.policy}")]
+            return [_item("start", f"flowos scheduler run {spec.served_by}")]
+        case Reason.RESERVED_FOR_OTHER:
+            return list(_wait_for_windows(view, spec, now))
     items = unblock(
         pool,
         spec,
-        lambda name: _left(view, name, now),
+        lambda name: left(view, name, now),
         priority_of=lambda name: _priority(view, name),
     )
-    if reason == Reason.WAITING_FOR_POWER:
+    if reason in (Reason.WAITING_FOR_POWER, Reason.QUOTA_EXCEEDED):
         decision = plan(pool, spec)
-        short = short_of(view, decision) if isinstance(decision, Decision) else {}
+        short = short_of(view, spec.id, decision) if isinstance(decision, Decision) else {}
         if short:
             return list(_wait_for_power(view, short, now))
     if items and items[0].sort not in ("place", "wake"):
@@ -116,7 +120,7 @@ def _shown(view: CellView, spec: SliceSpec, item: Item) -> Shown:
     slices = [name for name in item.names if not name.startswith("~")]
     match item.sort:
         case "place":
-            do = f"nothing: it can be placed as it is, when a scheduler of {spec.policy} looks"
+            do = f"nothing: it can be placed as it is, when a scheduler of {spec.served_by} looks"
         case "wake":
             count = len(item.engines)
             what = "engine" if count == 1 else "engines"
@@ -163,35 +167,56 @@ def _priority(view: CellView, name: str) -> int | None:
 # -- power
 
 
-def short_of(view: CellView, decision: Decision) -> dict[str, int]:
-    """Return the purses that cannot cover a plan, with how many watts are missing."""
+def short_of(view: CellView, name: str, decision: Decision) -> dict[str, int]:
+    """Return the purses that cannot cover a slice's plan, with how much is missing of each."""
     found: dict[str, int] = {}
-    for purse, watts in spend(view.cell, decision.units).items():
+    for purse, amount in spend(view.cell, decision.units, name).items():
         limit = limit_of(view.cell, purse)
         used = sum(e.value.spent.get(purse, 0) for e in view.placements.values())
-        if limit is not None and watts > limit - used:
-            found[purse] = watts - (limit - used)
+        used += uncovered(view.cell, view.placements, purse)
+        if limit is not None and amount > limit - used:
+            found[purse] = amount - (limit - used)
     return found
 
 
 def _wait_for_power(view: CellView, short: Mapping[str, int], now: float) -> Iterator[Shown]:
-    """Yield the slices of which each draws, alone, as much as is missing."""
+    """Yield the slices of which each draws, or counts for, alone as much as is missing."""
     enough = [
         name
         for name, entry in view.placements.items()
         if all(entry.value.spent.get(purse, 0) >= watts for purse, watts in short.items())
     ]
-    whens = {name: _left(view, name, now) for name in enough}
+    whens = {name: left(view, name, now) for name in enough}
     for name in sorted(enough, key=lambda n: (whens[n] is None, whens[n] or 0, n))[:EACH_MAX]:
         ending = view.placements[name].value.ending
         do = f"wait for {name}" + (", which is being given back" if ending else "")
         yield _item("wait", do, whens[name], slices=[name])
-    for purse, watts in short.items():
-        name = purse.partition(":")[2]
-        yield _item("budget", f"raise the budget of domain {name} by {watts} W")
+    for purse, amount in short.items():
+        family, name, *kind = purse.split(":")
+        if family == "tenant":
+            yield _item("quota", f"raise the quota of tenant {name} by {amount / 1000:g} {kind[0]}")
+        else:
+            yield _item("budget", f"raise the budget of domain {name} by {amount} W")
+
+
+def _wait_for_windows(view: CellView, spec: SliceSpec, now: float) -> Iterator[Shown]:
+    """Yield what would let a slice in where reservations keep it out."""
+    for window in in_the_way(view, spec, now):
+        ends = f"closes, {when(window.until_at)}" if window.until_at else "is removed"
+        eta_s = max(0.0, window.until_at - now) if window.until_at else None
+        do = f"wait until reservation {window.name} {ends}"
+        yield _item("wait", do, eta_s, reservation=window.name)
+        if window.from_at > now:
+            limit = int(window.from_at - now)
+            do = f"set a time limit of less than {limit} s: reservation {window.name} opens then"
+            yield _item("accept", do, 0.0, reservation=window.name)
+        do = f"flowos reservation rm {window.name}"
+        yield _item("unreserve", do, reservation=window.name)
 
 
 def _undrain(view: CellView, name: str) -> str:
+    if name.startswith(RESERVED):
+        return f"flowos reservation rm {name.split('/')[1]}"
     if name.startswith("~drain/"):
         return f"flowos engine undrain {subject_of(name.removeprefix('~drain/'))}"
     if name.startswith("~quarantine/"):
@@ -203,20 +228,3 @@ def _undrain(view: CellView, name: str) -> str:
 def _why(view: CellView, name: str) -> str:
     placement = view.now(name)
     return placement.why if placement is not None else ""
-
-
-def _left(view: CellView, name: str, now: float) -> float | None:
-    """Return in how many seconds a placement may be given back; None where nothing tells."""
-    placement = view.now(name)
-    if name.startswith("~") or placement is None:
-        return None
-    if placement.ending is not None:
-        return 0
-    entry = view.slices.get(name)
-    if entry is None:
-        return None
-    spec = entry.value.spec
-    takes = placement.run.for_seconds or spec.expected_seconds or spec.time_limit_seconds
-    if not takes:
-        return None
-    return max(0, round((placement.started_at or now) + takes - now))

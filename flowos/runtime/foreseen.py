@@ -67,6 +67,8 @@ def _limit(spec: SliceSpec, found: Capacity) -> str:
     choice = spec.engines[role].choices[0]
     now, then = found.roles[role]
     kind = " ".join([choice.kind, *choice.models])
+    if not then.free:
+        return f"this cell has no {kind} that would do: 'flowos engine ls' lists what it has"
     if choice.share_millis < WHOLE_MILLIS:
         share = f"{choice.share_millis / WHOLE_MILLIS:g}"
         return f"{now.free} of {then.free} {kind} have {share} of themselves free"
@@ -165,17 +167,19 @@ def preview(view: CellView, spec: SliceSpec) -> Shown:
             "sentence": found.sentence,
             "funnel": [{"step": s, "engines": n} for s, n in funnel(Pool(view), spec)],
         }
-    short = short_of(view, found)
+    short = short_of(view, spec.id, found)
     changes = _changes(view, found)
     view.assume(spec.id, _as_if(found, view))
     pool.close()
     if short:
-        purse, watts = next(iter(short.items()))
-        domain = purse.partition(":")[2]
+        purse, amount = next(iter(short.items()))
+        family, name, *kind = purse.split(":")
+        power = family == "domain"
+        lack = f"{amount} W" if power else f"a quota of {amount / 1000:g} more {kind[0]}"
         return shown | {
             "placeable": False,
-            "reason": str(Reason.WAITING_FOR_POWER),
-            "sentence": f"its engines are free, but domain {domain} lacks {watts} W for them",
+            "reason": str(Reason.WAITING_FOR_POWER if power else Reason.QUOTA_EXCEEDED),
+            "sentence": f"its engines are free, but {family} {name} lacks {lack} for them",
             "funnel": [],
         }
     return shown | {"placeable": True, "reason": None, "sentence": _in_words(changes), **changes}

@@ -12,22 +12,28 @@ from math import inf
 from typing import Final
 
 from flowos.model import keys
-from flowos.model.placement import Ending, Placement
+from flowos.model.placement import Decision, Ending, Placement
 from flowos.model.slice import End, Phase, Reason
 from flowos.model.transaction import Committed, Conflicted, Put, Seen, Transaction
 from flowos.model.units import subject_of
 from flowos.model.view import Applied, CellView, Entry
-from flowos.protocol import grants, release, system
+from flowos.planning.reshape import kept
+from flowos.protocol import accounts, grants, release, system
 from flowos.protocol.proposal import Fence, Proposal, writes
-from flowos.runtime.ended import EndedSlices
+from flowos.protocol.resize import shrink
+from flowos.protocol.takeover import RESERVED
+from flowos.runtime.ended import ended_lines, ended_slices
+from flowos.runtime.gates import Gates
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 from flowos.runtime.power import IdleEngines
+from flowos.runtime.reserving import Reserving
 from flowos.runtime.retention import Keeping, Retention
 
 LOG = logging.getLogger("flowos")
 
 GROUP_MAX: Final = 16
 BUILD_TRIES: Final = 3  # a slice whose build failed this often is given up
+LINES_A_SWEEP: Final = 2_000  # of the history that are forgotten: more than a second brings
 RETRY_SECONDS: Final = 0.2  # after a step was refused or lost a race
 
 
@@ -40,6 +46,8 @@ class Rules(Keeping):
     mass_silence: float = 0.1  # more than this share of agents gone is the store's fault
     ended_seconds: float = 86_400.0
     ended_max: int = 100_000
+    history_seconds: float = 604_800.0  # a week of who held what ...
+    history_max: int = 100_000  # ... or so many lines of it
     sweep_seconds: float = 1.0  # how often things are looked at that no event announces
 
 
@@ -84,6 +92,9 @@ class Lifecycle:
         self._alone: set[str] = set()  # what was refused in a group
         self._in_flight: dict[str, int] = {}  # identifier -> revision to wait for, 0 = no answer
         self._waiting: set[str] = set()
+        self._fitting: dict[
+            str, tuple[int, int]
+        ] = {}  # slices that hold what they ask for, as of when
         self._quarantines: set[str] = set()
         self._silent_since: dict[str, float] = {}
         self._seen_agents: set[str] = set()
@@ -93,7 +104,11 @@ class Lifecycle:
         self._acting = False
         self._wake_at = inf
         self._idle = IdleEngines(view)
-        self._ended = EndedSlices(view)
+        self._reserving = Reserving(view, fence=fence, wall=wall, new_attempt=new_attempt)
+        self._ended = ended_slices(view)
+        self._lines = ended_lines(view)
+        self._gates = Gates(view)
+        self._since: dict[str, tuple[str, float]] = {}  # placement -> its attempt, since when
 
     # -- what happened
 
@@ -102,12 +117,19 @@ class Lifecycle:
         match change.family:
             case "slice" | "placement":
                 self._due[change.name] = None
+                self._due |= dict.fromkeys(self._gates.changed(change))
+                self._reserving.changed(change)
                 if change.family == "slice":
                     self._ended.changed(change.name)
                 else:
+                    self._note_since(change.name)
                     self._due |= dict.fromkeys(self._waiting)
                     if change.name.startswith("~quarantine/"):
                         self._quarantines.add(change.name)
+            case "history":
+                self._lines.changed(change.name)
+            case "rule":
+                self._reserving.changed(change)
             case "order" | "report":
                 attempt = change.name.rpartition("/")[2]
                 self._due |= dict.fromkeys(self.view.by_attempt.get(attempt, ()))
@@ -135,7 +157,21 @@ class Lifecycle:
             if attempt in self.view.by_attempt:
                 self._seen_agents |= reports.keys()
         self._idle.restart()
+        self._reserving.restart()
         self._ended.restart()
+        self._lines.restart()
+        self._gates.restart()
+        self._since.clear()
+        for name in self.view.placements:
+            self._note_since(name)
+
+    def _note_since(self, name: str) -> None:
+        """Note when a placement was first seen, until its record says since when it is there."""
+        entry = self.view.placements.get(name)
+        if entry is None or entry.value.committed_at or name.startswith("~"):
+            self._since.pop(name, None)
+        elif self._since.get(name, ("",))[0] != entry.value.attempt:
+            self._since[name] = (entry.value.attempt, self._wall())
 
     def answered(self, commit: Commit, answers: Sequence[Answer], now: float) -> None:
         """Wait until the view shows what was done, or try again soon."""
@@ -185,6 +221,7 @@ class Lifecycle:
         for name in [n for n, at in self._alarms.items() if at <= now]:
             del self._alarms[name]
             self._due[name] = None
+        self._due |= dict.fromkeys(self._reserving.due())
         proposals: list[Proposal] = []
         if now >= self._sweep_at:
             self._sweep_at = now + self.rules.sweep_seconds
@@ -199,7 +236,10 @@ class Lifecycle:
             proposal = self._tried(name, now, partial(self._look, name, now))
             if proposal is not None:
                 proposals.append(proposal)
-        self._wake_at = min([self._sweep_at, *self._later.values(), *self._alarms.values()])
+        opens_at = now + self._reserving.wake_in()
+        self._wake_at = min(
+            [self._sweep_at, opens_at, *self._later.values(), *self._alarms.values()]
+        )
         instructions: list[Instruction] = [Commit(group) for group in self._groups(proposals)]
         return [*instructions, *self._history.compaction(now)]
 
@@ -246,6 +286,11 @@ class Lifecycle:
 
     def _look(self, name: str, now: float) -> Proposal | None:
         entry = self.view.placements.get(name)
+        if name.startswith(RESERVED):
+            self._waiting.discard(name)
+            if entry is not None and entry.value.waits:
+                self._waiting.add(name)
+            return self._reserving.look(name)
         if name.startswith("~"):
             if entry is None:
                 self._waiting.discard(name)
@@ -254,6 +299,7 @@ class Lifecycle:
             return self._look_at_system(name, entry)
         if entry is None:
             self._alarms.pop(name, None)
+            self._fitting.pop(name, None)
             self._waiting.discard(name)
             return self._look_at_unplaced(name, now)
         if entry.value.waits:
@@ -269,20 +315,55 @@ class Lifecycle:
                     self._in_flight[name] = entry.modified
                     return None
                 if self._all_up(entry):
-                    return release.mark_started(self.view, name, self._wall(), fence=self._fence())
-            return release.release(self.view, name, ending, fence=self._fence())
+                    return self._mark_started(name)
+            return release.release(
+                self.view, name, ending, fence=self._fence(), since=self._held_since(name)
+            )
         if placement.waits and placement.ending is None:
             return release.arm(self.view, name, fence=self._fence())
         if placement.releasing or placement.ending is not None:
-            step = release.free(self.view, name, fence=self._fence(), now=self._wall())
+            step = release.free(
+                self.view,
+                name,
+                fence=self._fence(),
+                now=self._wall(),
+                since=self._held_since(name),
+            )
             if step is None and entry.modified > self.view.revision:
                 self._in_flight[name] = entry.modified  # look again once the view is complete
             return step
         if placement.started_at is None and self._all_up(entry):
-            return release.mark_started(self.view, name, self._wall(), fence=self._fence())
-        if placement.started_at is None and entry.modified > self.view.revision:
+            return self._mark_started(name)
+        stays = self._kept(name, entry)
+        if entry.modified > self.view.revision and (placement.started_at is None or stays):
             self._in_flight[name] = entry.modified  # look again once the view is complete
+        elif stays and self._all_up(entry):
+            return shrink(self.view, name, stays, fence=self._fence(), now=self._wall())
         return None
+
+    def _kept(self, name: str, entry: Entry[Placement]) -> Decision | None:
+        """Return what stays where a slice that runs holds more than it asks for, and lacks nothing.
+
+        That changes only with its record or its placement, and hardly any slice is resized.
+        """
+        spec = self.view.slices.get(name)
+        if spec is None or entry.value.waits or entry.value.started_at is None:
+            return None
+        looked_at = (spec.modified, entry.modified)
+        if self._fitting.get(name) == looked_at:
+            return None
+        stays = kept(spec.value.spec, entry.value)
+        if stays is None:
+            self._fitting[name] = looked_at
+        return stays
+
+    def _mark_started(self, name: str) -> Proposal:
+        return release.mark_started(
+            self.view, name, self._wall(), fence=self._fence(), since=self._held_since(name)
+        )
+
+    def _held_since(self, name: str) -> float:
+        return self._since[name][1] if name in self._since else 0.0
 
     def _ending(self, name: str, entry: Entry[Placement], now: float) -> Ending | None:
         """Return why a placement must be given back, or None."""
@@ -313,6 +394,10 @@ class Lifecycle:
                 return Ending(Phase.FAILED, exit_code=worst, message=text)
             if None not in codes:
                 return Ending(Phase.DONE, exit_code=0)
+        if self._reserving.closes_places:
+            evicted = self._reserving.ending(name, placement)
+            if evicted is not None:
+                return evicted
         limit = spec.value.spec.time_limit_seconds
         if limit and placement.started_at is not None:
             left = placement.started_at + limit - self._wall()
@@ -345,14 +430,19 @@ class Lifecycle:
             ended = spec.value.end.ended_at + self.rules.ended_seconds
             if self._wall() < ended:
                 return None  # the sweep forgets it in time
-            return release.forget(self.view, name, fence=self._fence())
-        if spec.value.cancelled:
-            if max(spec.modified, self.view.placed_at) > self.view.revision:
-                self._in_flight[name] = max(spec.modified, self.view.placed_at)
+            if self._gates.is_waited_for(name):
                 return None
-            end = End(Phase.CANCELLED, message="cancelled by its user", ended_at=self._wall())
-            return release.end_unplaced(self.view, name, end, fence=self._fence())
-        return None
+            return release.forget(self.view, name, fence=self._fence())
+        message, reason = "cancelled by its user", None
+        if not spec.value.cancelled:
+            message, reason = self._gates.never(spec.value), Reason.DEPENDS_ON
+        if not message:
+            return None
+        if max(spec.modified, self.view.placed_at) > self.view.revision:
+            self._in_flight[name] = max(spec.modified, self.view.placed_at)
+            return None
+        end = End(Phase.CANCELLED, reason=reason, message=message, ended_at=self._wall())
+        return release.end_unplaced(self.view, name, end, fence=self._fence())
 
     def _look_at_system(self, name: str, entry: Entry[Placement]) -> Proposal | None:
         placement = entry.value
@@ -454,8 +544,14 @@ class Lifecycle:
 
     def _retention(self) -> list[Proposal]:
         old = self._wall() - self.rules.ended_seconds
-        names = self._ended.due(old, self.rules.ended_max, 10 * GROUP_MAX)
+        stays = self._gates.is_waited_for
+        names = self._ended.due(old, self.rules.ended_max, 10 * GROUP_MAX, stays)
         steps = [release.forget(self.view, name, fence=self._fence()) for name in names]
+        old = self._wall() - self.rules.history_seconds
+        lines = self._lines.due(old, self.rules.history_max, LINES_A_SWEEP)
+        for start in range(0, len(lines), accounts.FORGOTTEN_AT_ONCE):
+            few = lines[start : start + accounts.FORGOTTEN_AT_ONCE]
+            steps.append(accounts.forget(few, fence=self._fence()))
         return [step for step in steps if step is not None]
 
 

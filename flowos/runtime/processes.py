@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
@@ -25,10 +26,12 @@ from flowos.protocol.proposal import Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.lifecycle import Lifecycle, Rules, election
 from flowos.runtime.machine import Machine
-from flowos.runtime.scheduling import GROUPS_MAX, SCHEDULER_FOLLOWS, Scheduling
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Scheduling
 from flowos.runtime.session import ProcessSession
 from flowos.runtime.shell import Shell
 from flowos.runtime.trouble import BackOff, Kind, Trouble, kind_of
+from flowos.runtime.underway import GROUPS_MAX
+from flowos.runtime.watchdog import DECISION_SECONDS, Watchdog
 
 LOG = logging.getLogger("flowos")
 
@@ -44,6 +47,7 @@ CELL_SECONDS: Final = 0.2  # how often a cell that is being loaded is looked for
 CALM_SECONDS: Final = 10.0  # a life as long as this was no failed try
 CONTROLLER_FOLLOWS: Final = (
     *keys.INVENTORY, "slice/", "placement/", "session/", "grant/", "order/", "report/", "verify/",
+    "history/", "rule/",
 )  # fmt: skip
 AGENT_FOLLOWS: Final = ("order/", "report/", "observed/")
 
@@ -190,8 +194,15 @@ def scheduler_process(
     *,
     ready: Callable[[], None],
     ttl_seconds: int = SCHEDULER_TTL_SECONDS,
+    tell: Callable[[Mapping[str, object]], None] = lambda _figures: None,
+    on_hung: Callable[[], None] | None = None,
+    decision_seconds: float = DECISION_SECONDS,
 ) -> None:
-    """Run one life of a scheduler."""
+    """Run one life of a scheduler; `tell` gets its figures once a second.
+
+    Where a policy takes longer than `decision_seconds` for an answer, `on_hung` is called, on
+    another thread, to begin the process anew; None = nobody looks.
+    """
 
     def in_step() -> None:
         _spare_collector()
@@ -209,18 +220,38 @@ def scheduler_process(
             fits=_fits(store),
             stopwatch=clock.monotonic,
             new_attempt=attempts().__next__,
+            wall=clock.wall,
+            lease=lambda: session.lease_id,
         )
-        stats = _Stats(store, clock, session, machine.figures_now, supervisor.trouble)
-        supervisor.live(
-            session,
-            machine,
-            SCHEDULER_FOLLOWS,
-            ready=in_step,
-            on_round=stats.round,
-            commit_threads=GROUPS_MAX,
+        stats = _Stats(store, clock, session, machine.figures_now, supervisor.trouble, tell)
+        watchdog = on_hung and Watchdog(
+            store,
+            policy=policy.name,
+            scheduler=name,
+            asked=lambda: machine.guarded.asked,
+            fence=lambda: session.fence,
+            on_hung=_after(session.close, on_hung),
+            seconds=decision_seconds,
         )
+        with watchdog or nullcontext():
+            supervisor.live(
+                session,
+                machine,
+                SCHEDULER_FOLLOWS,
+                ready=in_step,
+                on_round=stats.round,
+                commit_threads=GROUPS_MAX,
+            )
     finally:
         session.close()
+
+
+def _after(first: Callable[[], None], then: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        first()
+        then()
+
+    return both
 
 
 def controller_process(
@@ -367,7 +398,9 @@ class _Stats:
         session: ProcessSession,
         figures: Callable[[float], Mapping[str, object]],
         trouble: Trouble,
+        tell: Callable[[Mapping[str, object]], None],
     ) -> None:
+        self._tell = tell
         self._store = store
         self._clock = clock
         self._trouble = trouble
@@ -384,6 +417,7 @@ class _Stats:
             return
         self._told_at = now
         figures = dict(self._figures(now - self._started_at))
+        self._tell(figures)
         compared = {k: v for k, v in figures.items() if k != "busy"}
         if compared == self._told or self._sending.locked():
             return

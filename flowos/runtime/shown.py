@@ -19,7 +19,7 @@ from flowos.model.slice import EngineRole, Phase, Slice, SliceSpec
 from flowos.model.transaction import Change, Conflicted, Seen, Transaction, Versioned
 from flowos.model.units import aggregator_unit, engine_unit, share_unit
 from flowos.model.view import CellView, Entry
-from flowos.protocol.grants import limit_of, total
+from flowos.protocol.grants import limit_of, tenant_purse, total, uncovered
 from flowos.protocol.release import uid_of
 from flowos.runtime.tree_shown import depth, is_tree, tree_shown
 
@@ -108,7 +108,7 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
         "name": spec.name,
         "tenant": spec.tenant,
         "phase": str(phase),
-        "policy": spec.policy,
+        "policy": spec.served_by,
         "priority": spec.priority,
         "reason": str(reason) if reason else None,
         "message": _message(slice_, placement, waiting.value.sentence if waiting else "", reason),
@@ -127,6 +127,14 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
         "hosts": _hosts(spec, placement),
         "data": _data(spec, placement),
         "work": {role: {"type": w.type, "amount": w.amount} for role, w in spec.work.items()},
+        "array": _array(spec),
+        "depends_on": [{"on": d.on, "once": str(d.once)} for d in spec.depends_on],
+        "min": dict(spec.least),
+        "commit": spec.commit or None,
+        "preemptible": spec.preemptible,
+        "reservation": spec.reservation or None,
+        "expected_s": spec.expected_seconds or None,
+        "time_limit_s": spec.time_limit_seconds or None,
     }
     if circuits:
         shown["circuits"] = [
@@ -138,6 +146,18 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
     )
     shown["watts"] = placement.watts if placement else 0
     return shown
+
+
+def _array(spec: SliceSpec) -> Shown | None:
+    member = spec.array
+    if member is None:
+        return None
+    return {
+        "of": member.array,
+        "index": member.index,
+        "count": member.size,
+        "parallel": member.parallel or None,
+    }
 
 
 def placement_of(view: CellView, identifier: str) -> Entry[Placement] | None:
@@ -158,7 +178,7 @@ def _message(slice_: Slice, placement: Placement | None, sentence: str, reason: 
         case "Held":
             return "held by its user: 'flowos slice release' lets it go on"
         case "SchedulerDown":
-            return f"no scheduler with policy {slice_.spec.policy} runs"
+            return f"no scheduler with policy {slice_.spec.served_by} runs"
     return sentence
 
 
@@ -293,10 +313,14 @@ def links_of(view: CellView, identifiers: Iterable[str]) -> set[str]:
 
 
 def in_queue_order(view: CellView) -> list[str]:
-    """Return all slices: by priority, then first come."""
-    return sorted(
-        view.slices, key=lambda n: (-view.slices[n].value.spec.priority, view.slices[n].created)
-    )
+    """Return all slices: by priority, then first come; those of an array by their index."""
+
+    def place(name: str) -> tuple[int, int, int]:
+        entry = view.slices[name]
+        spec = entry.value.spec
+        return -spec.priority, entry.created, spec.array.index if spec.array else -1
+
+    return sorted(view.slices, key=place)
 
 
 # ------------------------------------------------------------------------------------- engines
@@ -308,7 +332,8 @@ def engine_state(view: CellView, engine: Engine) -> tuple[str, list[str]]:
     by = list(view.holders.get(engine_unit(engine.id), ()))
     outside = list(view.holders.get(node, ()))
     if by and by[0].startswith("~"):
-        state = {"~off": "off", "~drain": "drained"}.get(by[0].partition("/")[0], "quarantined")
+        states = {"~off": "off", "~drain": "drained", "~reserved": "reserved"}
+        state = states.get(by[0].partition("/")[0], "quarantined")
         if state != "off" or not outside:
             return state, by
     elif by:
@@ -541,7 +566,11 @@ def bitstream_users(view: CellView, bitstream: Bitstream) -> list[str]:
 
 
 def tenants_shown(view: CellView) -> list[Shown]:
-    """Return all tenants; the view follows `tenant/`, `SLICES` and the engines that are held."""
+    """Return all tenants; the view follows `tenant/`, `grant/`, `SLICES` and engines that are held.
+
+    `quota` is what an operator wants; `limits` tells of each kind in it what is in force: more, as
+    long as more is granted or held than is wanted now. All in engines, parts as fractions.
+    """
     held: dict[str, Counter[str]] = defaultdict(Counter)
     slices: dict[str, Counter[str]] = defaultdict(Counter)
     for name, entry in view.placements.items():
@@ -561,6 +590,7 @@ def tenants_shown(view: CellView) -> list[Shown]:
             "name": name,
             "weight": tenant.weight,
             "quota": dict(tenant.quota),
+            "limits": {kind: _limit_shown(view, name, kind) for kind in sorted(tenant.quota)},
             "held": dict(sorted(held[name].items())),
             "placed": slices[name]["placed"],
             "pending": slices[name]["pending"],
@@ -569,12 +599,28 @@ def tenants_shown(view: CellView) -> list[Shown]:
     ]
 
 
+def _limit_shown(view: CellView, tenant: str, kind: str) -> Shown:
+    purse = tenant_purse(tenant, kind)
+    wanted = limit_of(view.cell, purse) or 0
+    without = uncovered(view.cell, view.placements, purse)
+    granted = total(view, purse) + without
+    used = without + sum(e.value.spent.get(purse, 0) for e in view.placements.values())
+    amounts = {"wanted": wanted, "in_force": max(wanted, granted), "granted": granted, "used": used}
+    return {what: _in_engines(millis) for what, millis in amounts.items()}
+
+
+def _in_engines(millis: int) -> float:
+    whole, part = divmod(millis, WHOLE_MILLIS)
+    return millis / WHOLE_MILLIS if part else whole
+
+
 def domains_shown(view: CellView) -> list[Shown]:
     """Return all power domains; the view follows the inventory, placements and grants.
 
     Watts: `idle` is what all engines draw when none computes; `held` is what slices may draw above
     that, `granted` what schedulers may give away of the budget above idle, `free` what is left of
-    it; `draw` is the sum now, as far as states tell.
+    it; `in_force` is the budget, or more as long as more is granted than a lowered one allows;
+    `draw` is the sum now, as far as states tell.
     """
     cell = view.cell
     above = {node: [d.name for d in cell.domains_of(node)] for node in cell.nodes}
@@ -597,6 +643,7 @@ def domains_shown(view: CellView) -> list[Shown]:
                 "name": name,
                 "parent": known.parent or None,
                 "budget_watts": known.budget_watts,
+                "in_force_watts": None if limit is None else max(limit, granted) + sums["idle"],
                 "idle_watts": sums["idle"],
                 "held_watts": sums["held"],
                 "granted_watts": granted,

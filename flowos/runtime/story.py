@@ -196,9 +196,13 @@ class Story:
             again = f"queued again after {slice_.attempts}" if slice_.attempts else "queued"
             return sentence or again
         if placement.ending is not None:
-            return placement.ending.message or (
+            ending = placement.ending
+            what = ending.message or (
                 "being given back" if phase is Phase.DRAINING else "being cleaned"
             )
+            if ending.grace_seconds and phase is Phase.DRAINING:
+                what += f"; its tasks have {ending.grace_seconds:g} s to end"
+            return what
         if slice_.cancelled:
             return "its user wants it gone"
         engines = sum(map(len, placement.engines.values()))

@@ -1,12 +1,13 @@
 """Which slices wait to be placed, and which of them is looked at next?"""
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
 from typing import Final
 
+from flowos.model.placement import Decision
 from flowos.planning.policy import Order
 
 _FEW: Final = 32  # entries are put into a pass one by one; more are sorted in together
@@ -31,6 +32,10 @@ class Pending:
         passed: Its owner was past it when it was last looked at.
         afar: It has waited for those whose nodes it fits on.
         shape: What decides whether it can be placed; None = not worked out yet.
+        lost: What was planned for it when it lost its last race; None = nothing, or planned anew.
+        ask_at: When it is to be found out who may give way to it; inf = that is not open.
+        blocked: There was no room for it when it was last planned.
+        shut: Its gate is closed (see `gates`): it is not planned until that is over.
     """
 
     order: Order
@@ -48,6 +53,10 @@ class Pending:
     passed: bool = False
     afar: bool = False
     shape: object = None
+    lost: Decision | None = None
+    ask_at: float = inf
+    blocked: bool = False
+    shut: bool = False
     due_at: float = inf  # when it comes back into the pass
 
 
@@ -111,6 +120,22 @@ class Queue:
         """Begin a new pass."""
         self._pass = sorted((p.order, name) for name, p in self.slices.items())
         self._next = 0
+
+    def reorder(self, place: Callable[[str, Pending], Order]) -> None:
+        """Ask anew where each slice stands; what is left of the pass is gone through in that order.
+
+        Args:
+            place: Name and entry of a slice -> its order now.
+        """
+        moved = False
+        for name, pending in self.slices.items():
+            order = place(name, pending)
+            if order != pending.order:
+                pending.order, moved = order, True
+        if moved:
+            rest = {name for _, name in self._pass[self._next :]} & self.slices.keys()
+            self._pass = sorted((self.slices[name].order, name) for name in rest)
+            self._next = 0
 
     # -- those that are passed over
 

@@ -21,11 +21,11 @@ from flowos.planning.policy import Policy
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Fence, Proposal
 from flowos.runtime import mirror
+from flowos.runtime.guarded import refused
 from flowos.runtime.machine import Answer, Commit, Compact, Instruction, Machine, settle_view
 from flowos.runtime.mirror import Event, Mirror
 from flowos.runtime.purses import Purses
 from flowos.runtime.requests import Conversation, Look, Renew, Request, Revoke, Write
-from flowos.runtime.scheduling import refused
 from flowos.runtime.tenure import Renewals, Tenure
 from flowos.runtime.trouble import BackOff, Kind, Trouble
 from flowos.simulation.wire import Site, Wire, WireWatch
@@ -389,13 +389,14 @@ class Embedding:
         """Wait until the view shows what a rival did."""
         self._busy = False
         settle_view(self.view, commit.proposals, answers)
-        for answer in answers:
+        for proposal, answer in zip(commit.proposals, answers, strict=True):
+            self._purses.answered(proposal, answer)
             if isinstance(answer, Conflicted):
                 self._behind_until = max(self._behind_until, answer.revision)
 
     def needs(self) -> int:
         """Return up to where the view must be complete: a rival's commit must be seen."""
-        return self._behind_until
+        return max(self._behind_until, self._purses.known_until)
 
     def wake_at(self) -> float:
         """Return when to try again."""
@@ -414,7 +415,7 @@ class Embedding:
             if proposal is not None:
                 proposals.append(proposal)
                 break
-        proposals = proposals or self._purses.raises() or self._purses.returns(now)[0]
+        proposals = proposals or self._purses.steps(now)
         if not proposals:
             return []
         for proposal in proposals:
@@ -427,7 +428,7 @@ class Embedding:
         decision = self._policy.plan(self._pool, spec, seed=0, avoid=frozenset())
         if isinstance(decision, Unplaceable):
             return None
-        if refused(decision) or self._purses.afford(decision, now):
+        if refused(decision) or self._purses.afford(spec.id, decision, now):
             return None
         return commit(
             self.view,

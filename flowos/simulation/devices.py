@@ -61,22 +61,36 @@ class Devices:
                 self.running = {
                     (place, attempt)
                     for place, attempt in self.running
-                    if place != step.place or _stays(step, attempt)
+                    if place != step.place or self._runs_on(step, attempt)
                 }
             case Verb.DISCONNECT:
                 for (place, lane), attempts in list(self.lit.items()):
                     if place == step.place:
-                        self._keep_lit(place, lane, {a for a in attempts if _stays(step, a)})
+                        self._keep_lit(place, lane, {a for a in attempts if _stays(step, a, lane)})
             case Verb.SCRUB:
                 self._scrub(step)
             case _:
                 pass
 
+    def _runs_on(self, step: Step, attempt: str) -> bool:
+        """Whether tasks outlast a stop: in a sweep, those whose engines all stay."""
+        return all(
+            _stays(step, attempt, f"{kind}/{engine}")
+            for engine, users in self.users.items()
+            if engine.partition("/")[0] == step.place
+            for kind, user in users
+            if user == attempt
+        )
+
     def _scrub(self, step: Step) -> None:
         whole_place = [] if step.subject else list(self.users)
         here = [e for e in whole_place if e.partition("/")[0] == step.place]
         for engine in [step.subject] if step.subject else here:
-            left = {user for user in self.users[engine] if _stays(step, user[1])}
+            left = {
+                (kind, attempt)
+                for kind, attempt in self.users[engine]
+                if _stays(step, attempt, f"{kind}/{engine}")
+            }
             for _, attempt in sorted(self.users[engine] - left):
                 runs = (step.place, attempt) in self.running
                 assert not runs, f"{engine} is scrubbed while tasks of {attempt} run on it"
@@ -114,13 +128,16 @@ class Devices:
             assert len(users) < 2 or kinds == {"share"}, f"{engine} is used by {sorted(users)}"
             for _, attempt in sorted(users):
                 held = f"engine/{engine}" in claims
-                part = f"share/{engine}/{attempt}" in claims
+                # Whoever took its part over, of the same engine, waits for it.
+                part = any(key.startswith(f"share/{engine}/") for key in claims)
                 assert held or part, f"{engine} is free but still used for {attempt}"
 
 
-def _stays(step: Step, attempt: str) -> bool:
-    """Whether a step that tears down leaves alone what is up for an attempt."""
-    return attempt in step.keep if not step.attempt else attempt != step.attempt
+def _stays(step: Step, attempt: str, unit: str) -> bool:
+    """Whether a step that tears down leaves a unit alone that is up for an attempt."""
+    if step.attempt:
+        return attempt != step.attempt
+    return attempt in step.keep and unit in step.keep[attempt].units
 
 
 def _engines(step: Step) -> Iterator[tuple[str, str]]:

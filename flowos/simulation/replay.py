@@ -10,7 +10,7 @@ import heapq
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final
 
@@ -27,9 +27,10 @@ from flowos.protocol.proposal import Draft, Proposal
 from flowos.runtime.agent import Agent
 from flowos.runtime.client import CellClient
 from flowos.runtime.clock import SystemClock
+from flowos.runtime.figures import Figures, quantiles
 from flowos.runtime.lifecycle import Lifecycle, Rules
 from flowos.runtime.processes import CONTROLLER_FOLLOWS, Store, new_attempt
-from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Figures, Scheduling, quantiles
+from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Scheduling
 from flowos.runtime.session import ProcessSession
 from flowos.simulation.jobs import Job, slice_name
 from flowos.simulation.stage import Stage, VirtualClock
@@ -296,6 +297,8 @@ class _Replay:
             stopwatch=time.monotonic,
             new_attempt=new_attempt,
             alone=True,
+            wall=clock.wall,
+            clock=clock.monotonic,
         )
         lifecycle = Lifecycle(
             view,
@@ -374,7 +377,7 @@ class _Replay:
                 Run(for_seconds=duration),
                 node_engines_max=self._largest,
             )
-            due.append(self._submission(spec))
+            due.append(self._submission(replace(spec, policy=self._scheduler.policy.name)))
             if len(due) == BATCH:
                 self._stage.write(due)
                 due = []

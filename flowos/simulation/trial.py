@@ -367,6 +367,8 @@ class Trial:
                 fits=self.fits,
                 stopwatch=self.clock.monotonic,
                 new_attempt=self.new_attempt,
+                wall=self.clock.wall,
+                lease=lambda: process.tenure.lease_id if process.tenure is not None else 0,
             )
 
         return Role(

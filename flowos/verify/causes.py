@@ -19,6 +19,7 @@ from flowos.model.protocols import CellStore
 from flowos.model.slice import Slice
 from flowos.model.transaction import Change, Changes, Lost, Progress, Versioned, WatchMessage
 from flowos.model.units import engine_unit, host_unit, is_divisible, subject_of
+from flowos.protocol.grants import limit_key
 from flowos.protocol.orders import orders_of
 from flowos.protocol.release import GIVEN_BACK, uid_of
 from flowos.verify.facts import CLAIM, Claim, listing, ordered_units, thing_of, unit_of_claim
@@ -182,7 +183,8 @@ class _Past:
         if any(key.startswith(CLAIM) for key in puts):
             for key in placed:
                 placement = _read(Placement, puts[key].value)
-                if placement is not None and placement.scheduler:
+                # Whoever gives way was placed by somebody, who did not do this.
+                if placement is not None and placement.scheduler and not placement.ending:
                     return f"scheduler {placement.scheduler}"
         elif len(placed) == 1 and not any(change.key.startswith(CLAIM) for change in changes):
             released = _read(Placement, puts[placed[0]].value)
@@ -201,7 +203,7 @@ class _Past:
             return f"scheduler {changes[0].key.rpartition('/')[2]}"
         if families <= _INVENTORY:
             return "operator"
-        if families & {"placement", "order"} or families == {"slice"}:
+        if families & {"placement", "order"} or families in ({"slice"}, {"history"}):
             return self._controller(revision)
         return "unknown"
 
@@ -625,8 +627,8 @@ def _raised(scene: _Scene) -> Iterator[Fact]:
     purse = scene.where.partition("/")[2]
     yield scene.this(f"grants of {purse} come to {scene.details['granted']}")
     cell = scene.facts.cell
-    kind, _, name = purse.partition(":")
-    judged = [keys.inventory(kind, name)]
+    name = purse.partition(":")[2]
+    judged = [limit_key(purse)]
     judged += [keys.grant(purse, holder) for holder in scene.facts.grants.get(purse, ())]
     judged += [
         keys.inventory("engine", identifier)
@@ -652,6 +654,22 @@ def _committed(scene: _Scene) -> Iterator[Fact]:
         return slice_ is not None and bool(getattr(slice_, wish))
 
     yield Fact(keys.slice_(name), f"{name} is {wish}", holds)
+
+
+def _covered(scene: _Scene) -> Iterator[Fact]:
+    name, purse = scene.where.partition("/")[2], scene.details["purse"]
+    yield scene.this(f"{name} spends too little of {purse}")
+    limited = limit_key(purse)
+    if limited in scene.records and scene.records[limited].modified < scene.revision:
+        yield scene.stays(limited, f"{limited} was written: there is a quota")
+
+
+def _reserved(scene: _Scene) -> Iterator[Fact]:
+    reservation, owner = scene.details["reservation"], scene.details["owner"]
+    yield scene.this(f"{scene.where.partition('/')[2]} goes to {owner}")
+    rule = keys.reservation(reservation)
+    if rule in scene.records:
+        yield scene.stays(rule, f"{rule} was written: it is not for {owner}")
 
 
 def _in_service(scene: _Scene) -> Iterator[Fact]:
@@ -692,6 +710,8 @@ _CAUSES: Final[Mapping[str, Callable[[_Scene], Iterator[Fact]]]] = {
     "freed": _freed,
     "raised": _raised,
     "committed": _committed,
+    "covered": _covered,
+    "reserved": _reserved,
     "in service": _in_service,
     "phases": _phases,
 }

@@ -15,6 +15,7 @@ from flowos.model.cell import FAMILY_OF, WHOLE_MILLIS, Cell, Link, name_of
 from flowos.model.codec import decode
 from flowos.model.errors import SpecError
 from flowos.model.placement import Observed, Order, Placement, Report, Session
+from flowos.model.rules import Reservation
 from flowos.model.slice import ENDED, Phase, Slice, Waiting
 from flowos.model.transaction import Change
 from flowos.model.units import (
@@ -32,6 +33,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 CLAIM: Final = "claim/"
+RESERVATION: Final = "rule/reservation/"
 _UNIT: Final = re.compile(
     r"(?:engine|share)/[^/]+/[^/]+"
     r"|(?:host|node|switch)/[^/]+"
@@ -121,6 +123,7 @@ class Facts:
         crossing: Link -> the placements whose circuits cross it.
         out_of_service: Claimed units that are a node, a switch or a link.
         used: (family, name) of a thing -> the claims, there or listed, of its units.
+        reservations: Name -> what is kept for whom.
         unreadable: Key -> why its record cannot be read; the rest behaves as if it were not there.
         inventory: Counts changes to what exists, for those who remember what follows from it.
     """
@@ -145,6 +148,7 @@ class Facts:
     tasks: dict[str, set[str]] = field(default_factory=dict)
     crossing: dict[str, set[str]] = field(default_factory=dict)
     used: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    reservations: dict[str, Reservation] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     inventory: int = 0
     _listings: dict[str, dict[str, Claim]] = field(default_factory=dict)
@@ -153,8 +157,8 @@ class Facts:
         """Take in one change, and note whom it touches."""
         key = change.key
         family, _, name = key.partition("/")
-        kind = _KINDS.get(family)
-        if kind is None or key == keys.LEADER:  # figures, rules, the election: nothing held by laws
+        kind = Reservation if key.startswith(RESERVATION) else _KINDS.get(family)
+        if kind is None or key == keys.LEADER:  # figures, the election: nothing held by laws
             return
         record: Any = None
         if self.unreadable.pop(key, None):
@@ -167,7 +171,11 @@ class Facts:
                 record = None
                 self.unreadable[key] = str(error)
                 touched.records.add(key)
-        if family in _THINGS:
+        if kind is Reservation:
+            self.reservations.pop(key[len(RESERVATION) :], None)
+            if record is not None:
+                self.reservations[record.name] = record
+        elif family in _THINGS:
             self._put_thing(family, name, record, touched)
         elif (put := _PUTS.get(family)) is not None:
             put(self, name, record, change, touched)
@@ -487,6 +495,9 @@ def _refuse_misfit(family: str, name: str, record: Any) -> None:
     if family in _THINGS:
         if name_of(record) != name:
             raise SpecError(f"the record names itself {name_of(record)}")
+    elif family == "rule":
+        if f"reservation/{record.name}" != name:
+            raise SpecError(f"the record names itself {record.name}")
     elif family == "slice":
         if record.spec.id != name:
             raise SpecError(f"the record names itself {record.spec.id}")
@@ -517,6 +528,10 @@ def _refuse_misfit_placement(name: str, placement: Placement) -> None:
                 raise SpecError(f"{unit} is no unit")
             if not amounts_fit(unit, amounts):
                 raise SpecError(f"{list(amounts)} is no amount of {unit}")
+    if name.startswith("~reserved/"):
+        unit = "".join((*placement.held, *placement.wanted, *placement.releasing))
+        if name.split("/", 2)[2:] != [unit]:
+            raise SpecError("a reserved unit's placement holds it or waits for it, and nothing else")
     if name.startswith("~off/") and name != f"~off/{''.join(placement.held)}":
         raise SpecError("a switched off engine's placement holds this engine and nothing else")
     if placement.ending is not None and placement.ending.phase not in (*ENDED, Phase.PENDING):

@@ -10,7 +10,7 @@ from flowos.verify.laws import LAWS, Fault, Violation
 from flowos.verify.state import State
 
 # Every law by name, with what it says; the first are of states, the others of steps.
-NAMES: Final = (*LAWS, "freed", "raised", "committed", "in service", "phases")
+NAMES: Final = (*LAWS, "freed", "raised", "committed", "covered", "reserved", "in service", "phases")
 
 
 # While this key is there a cell is being loaded or restored, over many revisions, and nobody may
@@ -61,6 +61,7 @@ class Checker:
         granted = steps.granted(facts, changes)
         limits = {purse: self._limits.of(facts, purse) for purse in granted}
         placed = steps.placed(facts, changes)
+        kept = steps.kept(facts, changes)
         self.state.apply(changes)
         for change in changes:
             facts.apply(change, touched)
@@ -68,6 +69,8 @@ class Checker:
         found += self._noted("freed", freed)
         found += self._noted("raised", steps.raised(facts, granted, limits))
         found += self._noted("committed", steps.committed(facts, placed))
+        found += self._noted("covered", steps.covered(facts, placed))
+        found += self._noted("reserved", steps.reserved(facts, kept, changes))
         found += self._noted("in service", steps.in_service(facts, placed))
         for identifier in sorted(touched.slices):
             found += self._noted("phases", self.phases.move(facts, identifier))

@@ -22,7 +22,7 @@ from flowos.model.units import (
     share_unit,
     subject_of,
 )
-from flowos.protocol.orders import orders_of
+from flowos.protocol.orders import nothing_of, orders_of
 from flowos.protocol.release import uid_of
 from flowos.verify.facts import CLAIM, ByAttempt, Facts, Purse, thing_of, unit_of_claim
 
@@ -263,7 +263,8 @@ def orders(facts: Facts, attempt: str) -> Iterator[Fault]:
                     placement=name,
                 )
             listed.add(place)
-            yield from _as_wanted(facts, name, attempt, place, wanted.get(place, Order(slice=name)))
+            nothing = nothing_of(name, placement)
+            yield from _as_wanted(facts, name, attempt, place, wanted.get(place, nothing))
     for place in sorted(there.keys() - listed):
         yield fault(
             keys.order(place, attempt),
@@ -278,8 +279,10 @@ def _as_wanted(facts: Facts, name: str, attempt: str, place: str, wanted: Order)
     if entry is None:
         yield fault(key, f"{name} lists an order at {place}, but none is there", placement=name)
         return
-    # An order that a quarantine took along keeps the name of the slice that it was made for.
-    order = replace(entry.value, slice=name) if is_quarantine(name) else entry.value
+    order = entry.value
+    if is_quarantine(name):
+        # One that it took along keeps the name of the slice that it was made for, and its grace.
+        order = replace(order, slice=name, run=replace(order.run, grace_seconds=0.0))
     if order != wanted:
         parts = [
             part

@@ -50,6 +50,25 @@ def test_what_cannot_be_counted_is_said_in_one_sentence(still):
     said = still("cell", "capacity", "--engines", "gpu=x", code=2).err
     assert "is no number of engines" in said
     assert still("cell", "capacity", "--engines", "tpu=1", "-o", "json").json["now"] == 0
+    said = still("cell", "capacity", "--engines", "tpu=1").out
+    assert "this cell has no tpu that would do: 'flowos engine ls'" in said
+    assert "scarcest" not in said
+
+
+def test_why_a_slice_that_runs_does_not_use_an_engine(halves):
+    used = halves("slice", "show", "s0", "-o", "json").json["engines"][0]["id"]
+
+    def why(engine: str) -> str:
+        arguments = ("explain", "s0", "--why-not", engine, "-o", "json")
+        return halves(*arguments).json["why_not"]["sentence"]
+
+    assert why(used) == f"{used} is used"
+    idle = next(
+        engine["id"]
+        for engine in halves("engine", "ls", "-o", "json").json["items"]
+        if engine["kind"] == "gpu" and engine["state"] == "free"
+    )
+    assert why(idle).startswith(f"asked anew, {idle} ")
 
 
 def test_defrag_names_the_moves_and_moves_nothing(halves):

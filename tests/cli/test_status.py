@@ -54,6 +54,16 @@ def test_scheduler_stats_have_every_field_of_the_contract(live):
     assert (listed["name"], listed["policy"]) == ("batch-0", "batch")
 
 
+def test_scheduler_stats_say_what_one_more_process_would_do_and_why(live):
+    (item,) = live("scheduler", "stats", "-o", "json").json["items"]
+    assert item["one_more"] == "no matter"  # a cell where nothing waits
+    assert "nothing waits" in item["advice"]
+    wide = live("scheduler", "stats", "-o", "wide").lines
+    assert "WHY 1 MORE" in wide[0]
+    assert "nothing waits" in wide[1]
+    assert {"conflicts_by_cause", "rejected_units", "attempts", "wait_seconds"} <= item.keys()
+
+
 def test_top_is_for_terminals(still):
     assert "flowos status" in still("top", code=2).err
 
@@ -71,7 +81,7 @@ def test_the_figures_of_schedulers_fit_a_terminal_of_80_columns(monkeypatch):
         **NOTHING_DONE, "name": "batch-12", "policy": "batch", "queue": 12_345, "commits": 123_456,
         "conflicts": 1_234, "conflict_fraction": 0.0123, "plans_per_placed": 1.0123,
         "decision_ms": {"p50": 0.023, "p99": 0.17}, "commit_ms": {"p50": 1.2, "p99": 14.0},
-        "busy": 0.99, "id": "batch-12@0123456789",
+        "busy": 0.99, "one_more": "helps", "id": "batch-12@0123456789",
     }  # fmt: skip
     monkeypatch.setattr("flowos_cli.render.terminal_width", lambda: 80)
     lines = Output().lines(STATS, [busy])

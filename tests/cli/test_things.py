@@ -302,6 +302,26 @@ def test_tenant_tells_what_its_slices_hold(live):
     assert (tenant["held"], tenant["placed"], tenant["pending"]) == ({"gpu": 3}, 1, 0)
 
 
+def test_tenant_tells_what_is_wanted_in_force_and_used(live):
+    live("tenant", "set", "default", "--quota", "gpu=4,fpga=0")
+    live("submit", "--engines", "gpu=3", "--name", "t", "--wait", "running")
+    (tenant,) = live("tenant", "ls", "-o", "json").json["items"]
+    gpu = tenant["limits"]["gpu"]
+    assert (gpu["wanted"], gpu["in_force"], gpu["used"]) == (4, 4, 3)
+    said = live("tenant", "set", "default", "--quota", "gpu=2,fpga=0").err
+    assert "comes into force as slices end" in said
+    (tenant,) = live("tenant", "ls", "-o", "json").json["items"]
+    gpu = tenant["limits"]["gpu"]
+    assert gpu["wanted"] == 2
+    assert gpu["in_force"] == gpu["granted"] >= 3
+    assert "gpu=2" in live("tenant", "ls").out
+    foreseen = live("submit", "--engines", "gpu=1", "--dry-run", "-o", "json", code=None).json
+    assert (foreseen["placeable"], foreseen["reason"]) == (False, "QuotaExceeded")
+    assert foreseen["sentence"] == (
+        "its engines are free, but tenant default lacks a quota of 2 more gpu for them"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -12,7 +12,7 @@ import pytest
 from flowos.documents.presets import preset
 from flowos.runtime.loading import load_cell_into
 from flowos.verify.history import verify_history
-from flowos_cli.commands import up
+from flowos_cli.children import Child
 from flowos_store import find_server
 from tests.faults.load import short
 from tests.faults.machine import until
@@ -95,7 +95,7 @@ def pauses(monkeypatch, command: str) -> list[float]:
     child = subprocess.Popen(["sh", "-c", command])
     child.wait()
     monkeypatch.setattr("time.monotonic", lambda: now)
-    process = up._Process("x", [], running=child)
+    process = Child("x", [], running=child)
     found = []
     for _ in range(7):
         process.started_at = now

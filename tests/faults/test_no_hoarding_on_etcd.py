@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import partial
 
 import pytest
 
@@ -37,6 +38,10 @@ def reason(cell, identifier: str) -> Reason | None:
     return decode(Waiting, records[0].value).reason if records else None
 
 
+def has_its_turn(cell, identifier: str) -> bool:
+    return identifier in placements(cell)
+
+
 def commits(cell) -> int:
     """How many commits of slices all schedulers have sent, won or lost."""
     figures = [json.loads(r.value) for r in cell.store.read(["stats/scheduler/"]).records]
@@ -70,12 +75,12 @@ def test_one_of_two_gangs_starts_and_the_other_holds_nothing(machine):
             placed = placements(cell)
             (won,) = placed
             (lost,) = names - {won}
-            until(lambda lost=lost: reason(cell, lost), "the other says why not")
+            until(partial(reason, cell, lost), "the other says why not")
             assert reason(cell, lost) in NOT_NOW
             assert placements(cell).keys() == {won}
             assert len(claims(cell)) == len(placed[won].held) == WHOLE
             cell.cancel(won)
-            until(lambda lost=lost: lost in placements(cell), "the other one has its turn")
+            until(partial(has_its_turn, cell, lost), "the other one has its turn")
             cell.cancel(lost)
             until(lambda: not placements(cell) and not claims(cell), "the cell is empty")
         # Each gang was won once; no more was lost than one race for each.

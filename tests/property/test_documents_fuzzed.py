@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from flowos.documents.cell_file import cell_json, load_cell
 from flowos.documents.presets import preset
-from flowos.documents.slice_file import dump_slice, parse_slice, slice_from_options
+from flowos.documents.slice_file import parse_slice
+from flowos.documents.slice_options import slice_from_options
+from flowos.documents.slice_writing import dump_slice
 from flowos.documents.text import parse
 from flowos.documents.yaml_text import FASTEST, parse_yaml
 from flowos.model.cell import Cell
@@ -202,7 +204,7 @@ def test_both_parsers_of_yaml_read_alike(text: str):
 )
 def test_any_options_make_a_slice_or_are_refused(engines: str, circuits: str):
     try:
-        spec = slice_from_options(engines, circuits, rng=random.Random(0))
+        (spec,) = slice_from_options(engines, circuits, rng=random.Random(0))
     except SpecError as error:
         check_answer(error, "")
         return

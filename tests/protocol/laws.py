@@ -10,9 +10,10 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from flowos.model.cell import Cell, Domain
+from flowos.model.cell import Cell, Domain, Tenant
 from flowos.model.codec import decode
 from flowos.model.placement import Order, Placement
+from flowos.model.rules import Reservation
 from flowos.model.slice import Phase, Slice
 from flowos.model.transaction import Versioned
 from flowos.model.units import Amounts
@@ -69,6 +70,7 @@ class Laws:
         self.before: State = {}
         self.over: set[tuple[str, int]] = set()
         self._placements: dict[str, Placement] = {}
+        self._parts: dict[tuple[str, str], Amounts] = {}  # (unit, attempt) -> the most it had
 
     def look(self, state: State, built: Iterable[Built]) -> None:
         """Check a state and the step that led to it."""
@@ -77,8 +79,10 @@ class Laws:
         orders = {tuple(n.rsplit("/", 1)): read(Order, r.value) for n, r in family(state, "order")}
         self._claims(placements, claims)
         self._capacities(claims)
+        self._reservations(state, claims)
         self._orders(state, placements, claims, orders)
-        self._devices(claims, orders, list(built))
+        self._devices(claims, orders, sorted(built))
+        self._parts_of_devices(placements, claims, sorted(built))
         self._circuits(placements)
         self._grants(state, placements)
         for name, placement in placements.items():
@@ -122,6 +126,24 @@ class Laws:
             fits = used[0] <= there.cpu_millis and used[1] <= there.memory_bytes
             fits &= not there.devices_max or sum(used[2:]) <= there.devices_max
             law(fits, f"host {node} is given away more than once: {used}")
+
+    def _reservations(self, state: State, claims: Mapping[str, Claim]) -> None:
+        """What is kept for somebody goes from there only to those whom it is kept for."""
+        for name, record in family(self.before, "placement"):
+            if not name.startswith("~reserved/"):
+                continue
+            reservation, _, unit = name.removeprefix("~reserved/").partition("/")
+            if unit not in read(Placement, record.value).held:
+                continue
+            share = f"share/{unit.partition('/')[2]}/"
+            rule = state.get(f"rule/reservation/{reservation}")
+            tenants = read(Reservation, rule.value).tenants if rule else ()
+            for key, claim in claims.items():
+                taken = key == unit or key.startswith(share)
+                if taken and not claim.identifier.startswith("~"):
+                    tenant = claim.identifier.partition("/")[0]
+                    sentence = f"{unit}, kept by {reservation}, went to {claim.identifier}"
+                    law(tenant in tenants, sentence)
 
     def _owner(self, unit: str, claims: Mapping[str, Claim]) -> str | None:
         """Whose a whole unit is; a lane at the port of an engine held whole comes with it."""
@@ -214,17 +236,53 @@ class Laws:
                 len(users[thing]) == 1,
                 f"{thing} is built for two: {sorted(users[thing])}",
             )
-            if unit.startswith("host/"):
-                law(f"{unit}/{attempt}" in claims, f"{unit} is free but still built for {attempt}")
-                continue
             owner = self._owner(thing, claims)
-            if unit.startswith("share/"):
-                free = owner is None and f"{unit}/{attempt}" not in claims
-            else:
-                free = owner is None
+            free = owner is None and not _divisible(unit)
             law(not free, f"{unit} is free but still built for {attempt}")
             others = ordered[thing] - {user}
             law(not others, f"{thing} is ordered for {sorted(others)} while built for {user}")
+
+    def _parts_of_devices(
+        self,
+        placements: Mapping[str, Placement],
+        claims: Mapping[str, Claim],
+        built: Iterable[Built],
+    ) -> None:
+        """Parts that are in use are claimed for their user, or by somebody who waits for it."""
+        for key, claim in claims.items():
+            if _divisible(key):
+                unit = key.rpartition("/")[0]
+                had = self._parts.get((unit, claim.attempt), ())
+                most = tuple(map(max, zip_longest(had, claim.amounts, fillvalue=0)))
+                self._parts[unit, claim.attempt] = most
+        users: dict[str, list[str]] = defaultdict(list)
+        for _, unit, attempt in built:
+            if _divisible(unit):
+                users[unit].append(attempt)
+        for unit, attempts in users.items():
+            used = _sum(self._parts[unit, attempt] for attempt in attempts)
+            law(_covers(self._there(unit), used), f"{used} of {unit} is built, for {attempts}")
+            missing: list[Amounts] = []
+            for attempt in attempts:
+                mine = claims.get(f"{unit}/{attempt}")
+                both = zip_longest(self._parts[unit, attempt], mine.amounts if mine else ())
+                missing.append(tuple(had - (left or 0) for had, left in both))
+            takers = _waiting_for(attempts, placements.values())
+            engine = f"engine/{unit.partition('/')[2]}"
+            if any(engine in p.held or engine in p.releasing for p in takers):
+                continue
+            covered = _sum({**p.held, **p.releasing}.get(unit, ()) for p in takers)
+            law(
+                _covers(covered, _sum(missing)),
+                f"{unit} is free but still built for {' and '.join(attempts)}",
+            )
+
+    def _there(self, unit: str) -> Amounts:
+        """How much of a divisible unit there is."""
+        if unit.startswith("share/"):
+            return (1000,)
+        node = self.cell.nodes[unit.split("/")[1]]
+        return node.cpu_millis, node.memory_bytes, node.devices_max or 1_000_000
 
     def _circuits(self, placements: Mapping[str, Placement]) -> None:
         for name, placement in placements.items():
@@ -261,10 +319,11 @@ class Laws:
         for name, placement in placements.items():
             for purse, amount in placement.spent.items():
                 used[purse, placement.scheduler] += amount
-            if not name.startswith(("~off/", "~drain/")):
+            if not name.startswith(("~off/", "~drain/", "~reserved/")):
                 for purse, watts in self._draw(state, placement).items():
                     spent = placement.spent.get(purse, 0)
                     law(spent >= watts, f"{name} draws {watts} W of {purse} and says {spent}")
+            self._covered(state, name, placement)
         grants = {n: read(int, r.value) for n, r in family(state, "grant")}
         for (purse, holder), amount in used.items():
             granted = grants.get(f"{purse}/{holder}", 0)
@@ -276,11 +335,52 @@ class Laws:
                 for table in (grants, before)
             )
             if total > earlier:
-                limit = self._budget(state, purse)
+                limit = self._limit(state, placements, purse)
                 law(
                     limit is not None and total <= limit,
                     f"raising brings the grants to {total} over a limit of {limit}",
                 )
+
+    def _covered(self, state: State, name: str, placement: Placement) -> None:
+        """What came after a quota is spent from it; what was there before stays as it was."""
+        tenant = name.partition("/")[0]
+        for kind in self._quota(state, tenant):
+            purse = f"tenant:{tenant}:{kind}"
+            uses, spent = self._uses(placement, kind), placement.spent.get(purse, 0)
+            earlier = self._placements.get(name)
+            known = kind in self._quota(self.before, tenant)
+            lacked = self._uses(earlier, kind) - earlier.spent.get(purse, 0) if earlier else 0
+            law(
+                uses - spent <= max(0, lacked) or not known,
+                f"{name} has {uses} of {purse} and says {spent}",
+            )
+
+    def _quota(self, state: State, tenant: str) -> Mapping[str, int]:
+        record = state.get(f"tenant/{tenant}")
+        return read(Tenant, record.value).quota if record else {}
+
+    def _uses(self, placement: Placement, kind: str) -> int:
+        """Thousandths of engines of a kind."""
+        units = (*placement.held.items(), *placement.releasing.items())
+        return sum(
+            amounts[0] if amounts else 1000
+            for unit, amounts in units
+            if unit.startswith(("engine/", "share/"))
+            and self.cell.engines[unit.partition("/")[2]].kind == kind
+        )
+
+    def _limit(self, state: State, placements: Mapping[str, Placement], purse: str) -> int | None:
+        """What all grants may come to; a quota, less what runs since before there was one."""
+        family, name, *kind = purse.split(":")
+        if family == "domain":
+            return self._budget(state, purse)
+        quota = self._quota(state, name).get(kind[0])
+        free = sum(
+            max(0, self._uses(placed, kind[0]) - placed.spent.get(purse, 0))
+            for other, placed in placements.items()
+            if other.startswith(f"{name}/")
+        )
+        return None if quota is None else 1000 * quota - free
 
     def _budget(self, state: State, purse: str) -> int | None:
         record = state.get(f"domain/{purse.partition(':')[2]}")
@@ -339,6 +439,25 @@ class Laws:
 
 def _divisible(unit: str) -> bool:
     return unit.startswith(("share/", "host/"))
+
+
+def _waiting_for(attempts: Iterable[str], placements: Iterable[Placement]) -> list[Placement]:
+    """Who took from these attempts, or from who took from them and so on."""
+    found: list[Placement] = []
+    left, gone = list(placements), set(attempts)
+    while taken := [p for p in left if gone.intersection(p.waits)]:
+        found += taken
+        gone |= {p.attempt for p in taken}
+        left = [p for p in left if p not in taken]
+    return found
+
+
+def _sum(amounts: Iterable[Amounts]) -> Amounts:
+    return tuple(map(sum, zip_longest(*amounts, fillvalue=0)))
+
+
+def _covers(have: Amounts, wanted: Amounts) -> bool:
+    return all(had >= want for had, want in zip_longest(have, wanted, fillvalue=0))
 
 
 def _exclusive(unit: str) -> str:

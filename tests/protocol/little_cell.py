@@ -13,7 +13,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from flowos.model.cell import Cell, Domain, Engine, Link, Node, Switch, Watts
+from flowos.model.cell import Cell, Domain, Engine, Link, Node, Switch, Tenant, Watts
 from flowos.model.placement import Arc, Circuit, Decision
 from flowos.model.units import Amounts
 
@@ -22,11 +22,13 @@ HOST: Final = (2000, 2000)  # CPU thousandths and bytes of each node
 DEVICES: Final = 2  # that each node takes at once
 TRUNK: Final = "lane/trunk/fwd/0"
 PURSE: Final = "domain:d"
+QUOTA: Final = "tenant:t:gpu"
 
 
-def little_cell(budget: int | None = None) -> Cell:
-    """Build the cell; `budget` in watts is what all grants may come to."""
+def little_cell(budget: int | None = None, quota: int | None = None) -> Cell:
+    """Build the cell; `budget` in watts, and `quota` in GPUs of tenant t, limit the grants."""
     cell = Cell()
+    cell.add(Tenant("t", quota={} if quota is None else {"gpu": quota}))
     watts = Watts(off=0, idle=0, busy=BUSY_WATTS)
     cell.add(Domain("d", budget_watts=budget))
     for node, switch in (("n1", "s1"), ("n2", "s2")):

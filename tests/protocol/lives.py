@@ -17,7 +17,8 @@ from tests.protocol.rules import Rules
 from tests.protocol.world import AGAIN, CANCELLED, DONE, HEARD, Control, World
 
 STEPS: Final = 120
-NAMES: Final = ("t/S", "t/T", "t/U", "t/V")
+NAMES: Final = ("t/S", "t/T", "u/U", "t/V")
+KEPT: Final = ("engine/n1/x", "engine/n1/f", "engine/n2/y", "node/n2", "switch/s1")
 DRAINED: Final = (
     "engine/n1/x",
     "engine/n1/f",
@@ -74,6 +75,7 @@ class Life:
             (self._often(1), self.agent_stops),
             (self._often(1), self.operate),
             (self._often(1), self.restart),
+            (self._often(6), self.reservations),
             (3 if self.budget is not None else 0, self.grants),
         ]
 
@@ -89,6 +91,7 @@ class Life:
         """Come to a clean end."""
         if self.budget is not None:
             self.world.set_budget(self.budget)
+        self.world.unreserve("r")
         for name in NAMES:
             self.world.wish(name, held=False)
         self.world.come_to_rest(fairly)
@@ -253,6 +256,18 @@ class Life:
         else:
             self._declare(control)
 
+    def reservations(self) -> None:
+        """An operator makes or removes a reservation, or a controller keeps a unit of it."""
+        control, chance = self._who("controller"), self.random.random()
+        if chance < 0.1:
+            units = self.random.sample(KEPT, 2)
+            tenants = self.random.choice((("t",), ("u",), ("t", "u"), ()))
+            self.world.reserve("r", *units, tenants=tenants, evict=self.random.random() < 0.6)
+        elif chance < 0.15:
+            self.world.unreserve("r")
+        elif window := control.view.reservations.get("r"):
+            control.ask(control.keep("r", self.random.choice(window.units)))
+
     def _declare(self, control: Control) -> None:
         """The operator has seen that a place has no power, or has cleaned it by hand."""
         view = control.view
@@ -353,6 +368,12 @@ def system(control: Control, name: str, entry: Entry[Any]) -> Any:
     view, rules = control.view, control.rules.system
     if name.startswith("~off/"):
         return rules.power_on(view, name, fence=control.fence)
+    if name.startswith("~reserved/"):
+        reservation, unit = control.rules.reserved.parts_of(name)
+        window = view.reservations.get(reservation)
+        if window is None or unit not in window.units:
+            return control.let_go(reservation, unit)
+        return control.keep(reservation, unit)
     if name.startswith("~drain/"):
         return rules.undrain(view, name, fence=control.fence)
     if entry.value.releasing:

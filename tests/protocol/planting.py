@@ -16,6 +16,7 @@ def needed(
     *mistakes: Mistake,
     law: str,
     budget: int | None = None,
+    quota: int | None = None,
     operations_max: int = 128,
 ) -> None:
     """Prove that a rule keeps a law.
@@ -25,9 +26,11 @@ def needed(
         mistakes: What takes the rule out of a copy of them.
         law: What the copy then breaks: a part of the sentence.
         budget: Watts of domain d.
+        quota: GPUs of tenant t.
         operations_max: What one request may hold; few make the store guard commits by ranges.
     """
-    script(World(budget=budget, operations_max=operations_max))
-    copy = World(planted(mistakes), budget=budget, operations_max=operations_max)
+    script(World(budget=budget, quota=quota, operations_max=operations_max))
+    rules = planted(mistakes)
+    copy = World(rules, budget=budget, quota=quota, operations_max=operations_max)
     with pytest.raises(LawBroken, match=law):
         script(copy)

@@ -28,9 +28,16 @@ Part 1, `model_life`
 Part 2, `model_divisible`
  11 One claim per holder of a part, guarded by a range compare over all of them; what is planned
     for one request is planned on one working copy.
+    `model_parts`: What a taker lacks moves from its victims' claims to its own, in one transaction
+    that compares the victims, writes anew what they keep, and moves what was spent for it together
+    with the grant, comparing that too. The rest is free when the victim is clean, and not before.
 Part 3, `model_grants`
  12 A holder counts what is under way and unknown as used. Raising compares all grants and the
     limit. A dead holder's grant is fenced, then placements are read, then it is lowered.
+    `model_quotas`: A commit compares its tenant's record, for what it has to spend depends on it;
+    so what runs without a grant is what was placed before the quota was set, and only falls. A raise
+    counts it as given away, on a view of placements that is complete up to when the quota was set.
+    What is taken over is paid for by the taker's grant, and that much moves to it from the payer's.
 Part 4, `model_answers`
  13 A lost answer is decided only when the session is known to stand at a later revision than the
     request compares, or to be gone, and by a view that is complete up to there. A fence whose own
@@ -47,6 +54,8 @@ from tests.protocol.model_answers import Answers
 from tests.protocol.model_divisible import Divisible
 from tests.protocol.model_grants import Grants
 from tests.protocol.model_life import Life
+from tests.protocol.model_parts import Parts
+from tests.protocol.model_quotas import Quotas
 from tests.protocol.model_store import Found, Model, explore, wander
 
 Make: TypeAlias = Callable[[tuple[str, ...]], Model]
@@ -77,6 +86,16 @@ def grants(**budget: float) -> Make:
     return lambda mistakes: Grants(mistakes, **budget)
 
 
+def quotas(slices: str = "ST", **budget: float) -> Make:
+    """Return a maker of quotas with this budget."""
+    return lambda mistakes: Quotas(mistakes, slices=slices, **budget)
+
+
+def parts(wants: dict[str, float], *, limit: float = 2.0, **budget: float) -> Make:
+    """Return a maker of parts that are taken over, with this budget."""
+    return lambda mistakes: Parts(wants, mistakes, limit=limit, **budget)
+
+
 def answers(**budget: float) -> Make:
     """Return a maker of lost answers with this budget."""
     return lambda mistakes: Answers(mistakes, **budget)
@@ -101,10 +120,18 @@ SOUND: dict[str, Make] = {
     "an agent dies and returns": life(LANE, submit_S=1, die=1),
     "gangs guarded by ranges": life(ONE, **BOTH, cordon=1, gangs=True),
     "divisible units": Divisible,
+    "parts are taken from two": parts({"S": 1.0, "T": 1.0, "U": 1.5}, S=1, T=1, U=1, end=3),
+    "parts are taken, and grants change hands": parts(
+        {"S": 1.0, "U": 1.5}, limit=3.0, S=1, U=1, end=2, back=1, other=1
+    ),
+    "parts of one that is placed again": parts({"S": 1.5, "U": 1.0}, S=2, U=1, end=3, back=1),
     "grants: a holder dies": grants(lose=0, lower=0, spend=1),
     "grants: a holder dies after a lost answer": grants(lower=0, grow=0, spend=2),
     "grants: the limit falls": grants(lose=0, crash=0, spend=2),
     "grants: lost answers": grants(crash=0, lower=0),
+    "quotas: set while slices run": quotas(lower=0),
+    "quotas: lowered while grants are raised": quotas(commit=1),
+    "quotas: taken over from another scheduler's slice": quotas(lower=0, commit=1, take=1),
     "answers: of requests and of fences are lost": answers(lose=4, expire=0),
     "answers: are lost while the lease runs out": answers(lose=3),
 }
@@ -137,6 +164,16 @@ PLANTED: dict[str, Make] = {
     "whole ignores shares": Divisible,
     "share ignores whole": Divisible,
     "drain ignores new shares": Divisible,
+    "no guard": parts({"S": 1.0, "T": 1.0, "U": 1.5}, limit=4.0, S=1, T=1, U=1, end=3),
+    "rest is free at once": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
+    "rest is not written": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
+    "victim not compared": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
+    "victim spends on": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
+    "victim's grant not compared": parts(
+        {"S": 1.0, "U": 1.5}, limit=3.0, S=1, U=1, end=2, back=1, other=1
+    ),
+    "grant stays": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
+    "armed early": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
     "in flight not counted": grants(lose=0, crash=0, lower=0),
     "absent is an answer": grants(crash=0, lower=0),
     "session of the holder not compared": grants(crash=0, lower=0),
@@ -144,6 +181,12 @@ PLANTED: dict[str, Make] = {
     "takes on an older look": grants(lose=0, grow=0, lower=0),
     "raise without range compare": grants(lose=0, crash=0, lower=0, spend=0, grow=2),
     "raise without limit compare": grants(lose=0, crash=0, spend=0),
+    "tenant not compared": quotas(lower=0),
+    "the epoch will do": quotas(lower=0),
+    "an older look at placements": quotas(lower=0),
+    "what is uncovered is forgotten": quotas(lower=0),
+    "the victim's grant is not compared": quotas("TU", lower=0, commit=1, take=1),
+    "the grant stays with the victim": quotas(lower=0, commit=1, take=1),
     "a read alone decides": answers(lose=1, expire=0),
     "an older view will do": answers(lose=1, expire=0),
     "a lost fence counts as put": answers(expire=0),

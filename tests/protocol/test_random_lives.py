@@ -33,6 +33,7 @@ def test_a_life_keeps_every_law_and_comes_to_a_clean_end(seed):
             "if not placement.held or ",
         ),
         Mistake("protocol.proposal", "self.seen(fence.key, fence.revision)", "pass"),
+        Mistake("protocol.commit", "draft.seen(keys.RESERVATIONS, known)", "pass"),
     ],
     ids=lambda mistake: mistake.module,
 )
@@ -41,7 +42,7 @@ def test_lives_by_rules_with_a_mistake_break_a_law(mistake):
     rules = planted([mistake])
 
     def many_lives() -> None:
-        for seed in range(120):
+        for seed in range(240):
             Life(seed, rules).live()
 
     with pytest.raises(LawBroken):

@@ -39,7 +39,7 @@ def test_what_no_longer_fits_is_not_committed_though_nothing_is_new_since_the_vi
         # A has decided before, and now hears of it: from here on the guard sees nothing new.
         assert not a.do(a.hear().commit("t/S", HOST_BIG))
 
-    check = "if not _fits(view, unit, more):\n        return False"
+    check = "if not _fits(view, unit, more, kept):\n        return False"
     needed(
         script,
         Mistake("protocol.commit", check, ""),
@@ -201,7 +201,7 @@ def test_nothing_is_committed_that_the_own_grant_does_not_cover():
         assert a.do(a.raise_grant(100))
         assert not a.do(a.hear().commit("t/S", XY))
 
-    check = "if view.spent(purse, spender) + amount > (grant.value if grant else 0):\n            return False"
+    check = "if view.spent(purse, spender) + amount - sum(table.values()) > had:\n            return False"
     needed(
         script, Mistake("protocol.commit", check, ""), law="spends 100 of a grant of 0", budget=400
     )
@@ -239,7 +239,7 @@ def test_what_a_shrunk_slice_gives_back_is_spent_until_it_is_clean():
     sum_ = "spent = {p: before.spent.get(p, 0) + rise.get(p, 0) for p in {**before.spent, **rise}}"
     needed(
         script,
-        Mistake("protocol.resize", sum_, "spent = dict(watts)"),
+        Mistake("protocol.resize", sum_, "spent = dict(has)"),
         law="t/S draws 300 W of domain:d and says 200",
         budget=400,
     )
@@ -308,7 +308,7 @@ def test_a_big_gang_sees_rules_that_were_written_before_placements_it_knows():
         Mistake("protocol.proposal", since, "seen=view.placed_at,"),
         law="rules that it has not seen",
         budget=400,
-        operations_max=6,
+        operations_max=7,
     )
 
 

@@ -15,17 +15,19 @@ from operator import attrgetter
 from typing import Any, Final
 
 from flowos.model import keys
-from flowos.model.cell import Cell, Domain, name_of
+from flowos.model.cell import Cell, Domain, Tenant, name_of
 from flowos.model.codec import decode, encode
 from flowos.model.errors import TransactionTooLarge
 from flowos.model.placement import Decision, Ending, Order, Placement, Report, Session
 from flowos.model.protocols import CellStore, Lease
+from flowos.model.rules import Reservation
 from flowos.model.slice import End, Phase, Slice, SliceSpec
 from flowos.model.transaction import (
     Change,
     Changes,
     Committed,
     Conflicted,
+    Delete,
     Outcome,
     Progress,
     Put,
@@ -49,7 +51,7 @@ HEARD: Final = (
     "report/",
     "session/",
     "grant/",
-    "rule/epoch/",
+    "rule/",
 )
 DONE: Final = Ending(Phase.DONE)
 CANCELLED: Final = Ending(Phase.CANCELLED)
@@ -97,12 +99,13 @@ class World:
         rules: Rules | None = None,
         *,
         budget: int | None = None,
+        quota: int | None = None,
         operations_max: int = 128,
         store: CellStore | None = None,
     ) -> None:
         self.rules = rules or real()
         self.store = store or MemoryStore(StillClock(), operations_max=operations_max)
-        self.cell = little_cell(budget)
+        self.cell = little_cell(budget, quota)
         self.laws = Laws(self.cell)
         self.controls: list[Control] = []
         self.late: list[Request] = []  # on the network; nobody waits for the answer
@@ -169,7 +172,8 @@ class World:
     def submit(self, *names: str) -> None:
         """Ask for slices of tenant t."""
         for name in names:
-            request = Slice(SliceSpec(name=name.partition("/")[2], tenant="t"))
+            tenant, _, short = name.partition("/")
+            request = Slice(SliceSpec(name=short, tenant=tenant))
             put = Put(keys.slice_(name), encode(request))
             self.commit([Transaction((Seen(put.key, 0),), (put,))], f"submit {name}")
 
@@ -186,6 +190,28 @@ class World:
         """Change what domain d may draw."""
         self.trace.append(f"budget {watts}")
         self._write(Put("domain/d", encode(Domain("d", budget_watts=watts))))
+        self.check()
+
+    def reserve(
+        self, name: str, *units: str, tenants: tuple[str, ...] = ("t",), **more: Any
+    ) -> None:
+        """Keep units for tenants, as `reservation add` does."""
+        self.trace.append(f"reserve {name} for {tenants}")
+        window = Reservation(name, units, tenants, **more)
+        self._write(Put(keys.reservation(name), encode(window)), Put(keys.RESERVATIONS, b'"r"'))
+        self.check()
+
+    def unreserve(self, name: str) -> None:
+        """Keep them no longer, as `reservation rm` does."""
+        self.trace.append(f"unreserve {name}")
+        gone = Transaction((), (Delete(keys.reservation(name)), Put(keys.RESERVATIONS, b'"r"')))
+        self.commit([gone], f"unreserve {name}")
+
+    def set_quota(self, gpus: int | None) -> None:
+        """Change what tenant t may hold, and with it its epoch, as `tenant set` does."""
+        self.trace.append(f"quota {gpus}")
+        tenant = Tenant("t", quota={} if gpus is None else {"gpu": gpus})
+        self._write(Put("tenant/t", encode(tenant)), Put(keys.epoch("tenant:t"), encode("t")))
         self.check()
 
     # -- who acts
@@ -441,7 +467,8 @@ class Control:
         self, name: str, what: Decision, *, preempt: bool = False, embedded: bool = False
     ) -> Any:
         """Plan a slice."""
-        record = Slice(SliceSpec(name=name.partition("/")[2], tenant="t"))
+        tenant, _, short = name.partition("/")
+        record = Slice(SliceSpec(name=short, tenant=tenant))
         return self.rules.commit.commit(
             self.view,
             name,
@@ -449,7 +476,7 @@ class Control:
             fence=self.fence,
             attempt=self.world.fresh(),
             scheduler=self.session,
-            preempt=preempt,
+            victims=[n for n in self.view.placements if n[0] != "~"] if preempt else (),
             spec=(name, record) if embedded else None,
         )
 
@@ -469,6 +496,17 @@ class Control:
         return self.rules.system.drain(
             self.view, unit, attempt=self.world.fresh(), fence=self.fence, take=take
         )
+
+    def keep(self, name: str, unit: str) -> Any:
+        """Keep a unit of an open window."""
+        reserved = self.rules.reserved
+        identifier = reserved.name_of(name, unit)
+        return reserved.hold(self.view, identifier, attempt=self.world.fresh(), fence=self.fence)
+
+    def let_go(self, name: str, unit: str) -> Any:
+        """Keep a unit of a window that is over no longer."""
+        reserved = self.rules.reserved
+        return reserved.drop(self.view, reserved.name_of(name, unit), fence=self.fence)
 
     def power_off(self, engine: str) -> Any:
         """Power a free engine off."""
@@ -505,22 +543,22 @@ class Control:
 
     def grow(self, name: str, to: Decision) -> Any:
         """Let a slice hold more."""
-        return self.rules.resize.grow(self.view, name, to, fence=self.fence)
+        return self.rules.resize.grow(self.view, name, to, fence=self.fence, now=1.0)
 
     def shrink(self, name: str, keep: Decision) -> Any:
         """Let a slice hold less."""
-        return self.rules.resize.shrink(self.view, name, keep, fence=self.fence)
+        return self.rules.resize.shrink(self.view, name, keep, fence=self.fence, now=1.0)
 
-    def raise_grant(self, amount: int) -> Any:
-        """Ask for watts of domain d."""
-        limit = self.rules.grants.limit_of(self.view.cell, PURSE)
-        return self.rules.grants.raise_grant(
-            self.view, PURSE, self.session, amount, limit=limit or 0, fence=self.fence
-        )
+    def raise_grant(self, amount: int, purse: str = PURSE) -> Any:
+        """Ask for watts of domain d, or thousandths of tenant t's GPUs."""
+        grants, view = self.rules.grants, self.view
+        limit = grants.limit_of(view.cell, purse) or 0
+        limit -= grants.uncovered(view.cell, view.placements, purse)
+        return grants.raise_grant(view, purse, self.session, amount, limit=limit, fence=self.fence)
 
-    def give_back(self, keep: int) -> Any:
+    def give_back(self, keep: int, purse: str = PURSE) -> Any:
         """Lower the own grant."""
-        return self.rules.grants.give_back(self.view, PURSE, self.session, keep, fence=self.fence)
+        return self.rules.grants.give_back(self.view, purse, self.session, keep, fence=self.fence)
 
 
 class Agent:

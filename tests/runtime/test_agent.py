@@ -96,6 +96,63 @@ def test_an_order_is_reported_as_being_built_before_it_is_applied(shop):
     assert shop.report("a") == Report(applied=revision, building=revision)
 
 
+LEAVE = Run(grace_seconds=8.0)
+
+
+def test_tasks_that_give_way_are_told_and_have_their_grace_before_anything_goes_down(shop):
+    shop.order("a", "engine/n0/gpu0", "lane/x/fwd/0", run=Run(for_seconds=100.0))
+    shop.play(5)
+    shop.devices.steps.clear()
+    revision = shop.order("a", run=LEAVE)
+    shop.play(8.5)
+    assert shop.done() == ["stop"]
+    assert shop.devices.running
+    shop.play(0.6)
+    assert shop.done() == ["stop", "disconnect"]
+    shop.play(3)
+    assert shop.done() == ["stop", "disconnect", "scrub n0/gpu0"]
+    assert shop.report("a").applied == revision
+
+
+def test_a_switch_keeps_circuits_until_the_tasks_that_its_agent_knows_of_have_ended(shop):
+    shop.order("a", "engine/n0/gpu0", run=Run(for_seconds=10.0))
+    shop.order("a", "lane/x/fwd/0", place="sw0", crossbar=(TURN,))
+    shop.play(5)
+    shop.devices.steps.clear()
+    shop.order("a", place="sw0", run=LEAVE)
+    shop.order("a", run=LEAVE)
+    shop.play(5.0)
+    assert shop.done(place="sw0") == []
+    shop.play(5.0)
+    assert shop.done(place="sw0") == ["disconnect"]
+    assert shop.applied("a", "sw0")
+
+
+def test_a_switch_keeps_circuits_for_the_grace_at_most(shop):
+    shop.order("a", "lane/x/fwd/0", place="sw0", crossbar=(TURN,))
+    shop.play(5)
+    shop.devices.steps.clear()
+    shop.order("a", place="sw0", run=LEAVE)
+    shop.play(7.9)
+    assert shop.done() == []
+    shop.play(0.2)
+    assert shop.done() == ["disconnect"]
+
+
+def test_an_agent_that_begins_anew_tells_tasks_again_and_gives_no_more_than_their_grace(shop):
+    shop.order("a", "engine/n0/gpu0", run=Run(for_seconds=100.0))
+    shop.play(5)
+    shop.order("a", run=LEAVE)
+    shop.play(4)
+    shop.devices.steps.clear()
+    shop.player.replace()
+    shop.play(0.1)
+    ((_, stop),) = shop.devices.steps
+    assert (stop.verb, stop.attempt, stop.graces) == (Verb.STOP, "", {"a": 8.0})
+    shop.play(15)
+    assert shop.applied("a")
+
+
 def test_what_goes_down_is_stopped_then_disconnected_then_scrubbed(shop):
     shop.order("a", "engine/n0/gpu0", "lane/x/fwd/0", run=Run(for_seconds=100.0))
     shop.play(5)

@@ -29,8 +29,8 @@ from flowos.model.errors import (
     UnknownName,
 )
 from flowos.model.life import phase_in
-from flowos.model.placement import Observed, Order, Placement, Report
-from flowos.model.slice import End, Phase, Slice
+from flowos.model.placement import Held, Observed, Order, Placement, Report
+from flowos.model.slice import End, Member, Phase, Slice
 from flowos.model.transaction import Committed, Delete, Put, Transaction
 from flowos.model.view import CellView
 from flowos.protocol import system
@@ -165,6 +165,22 @@ def test_slices_keep_their_order_and_those_of_one_submission_stay_one(little):
 def test_a_placement_is_of_the_slice_as_it_is_now_known(little):
     view = view_of(restored(little))
     assert view.placements["default/run"].value.uid == view.slices["default/run"].created
+
+
+def test_an_array_stays_one_and_the_history_is_kept(tmp_path):
+    store = MemoryStore(SystemClock())
+    load_cell_into(store, small_cell())
+    CellClient(store, SystemClock()).submit(
+        [wanted(f"t-{i}", gpus=1, array=Member("t", i, 500)) for i in range(500)]
+    )
+    line = Held("a9", engines={"w": ("n0/gpu0",)}, from_at=1.0, until_at=2.0, ended="done")
+    put(store, {keys.history("default/old", "a9", 0): line})
+    path = tmp_path / "array.backup"
+    written(store, path)
+    again = restored(path)
+    assert len({r.created for r in again.read(["slice/"]).records}) == 1
+    (kept,) = again.read(["history/"]).records
+    assert decode(Held, kept.value) == line
 
 
 def test_what_an_earlier_slice_of_the_name_has_left_is_not_taken_for_the_new_ones(tmp_path):

@@ -6,7 +6,7 @@ from flowos.model.codec import encode
 from flowos.model.slice import End, Phase, Slice
 from flowos.model.transaction import Change
 from flowos.model.view import CellView
-from flowos.runtime.ended import EndedSlices
+from flowos.runtime.ended import ended_slices
 from tests.runtime.cells import wanted
 
 
@@ -15,7 +15,7 @@ class Desk:
 
     def __init__(self):
         self.view = CellView()
-        self.ended = EndedSlices(self.view)
+        self.ended = ended_slices(self.view)
         self.revision = 0
 
     def write(self, name, ended_at=None):
@@ -77,7 +77,7 @@ def test_a_listing_tells_all_that_has_ended():
     desk = Desk()
     desk.write("a", 1)
     desk.write("b")
-    other = EndedSlices(desk.view)
+    other = ended_slices(desk.view)
     assert other.due(10, 10, 10) == []
     other.restart()
     assert other.due(10, 10, 10) == ["default/a"]

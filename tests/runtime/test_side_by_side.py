@@ -8,12 +8,10 @@ from flowos.protocol import system
 from flowos.runtime.machine import Commit
 from flowos.runtime.scheduling import (
     AFAR_SECONDS,
-    GROUP_ALONE_MAX,
-    GROUP_MAX,
-    GROUPS_MAX,
     OVERLAP_SECONDS,
     Scheduling,
 )
+from flowos.runtime.underway import GROUP_ALONE_MAX, GROUP_MAX, GROUPS_MAX
 from flowos_schedulers.batch import Batch
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.theatre import Player, Theatre

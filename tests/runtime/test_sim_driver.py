@@ -1,5 +1,7 @@
 """What do simulated devices do, and when?"""
 
+from dataclasses import replace
+
 import pytest
 
 from flowos.drivers.sim import COMMAND_SECONDS, SimDriver, SimSettings
@@ -45,6 +47,38 @@ def test_a_stop_ends_tasks_without_a_word_of_them():
     driver.begin(step(Verb.RUN, "b"), 0.0)
     driver.begin(step(Verb.STOP), 5.0)
     assert ends(driver) == [(6.0, "stop"), (10.0, "run")]
+
+
+def stop(grace: float, attempt: str = "a") -> Step:
+    return replace(step(Verb.STOP, attempt), graces={"a": grace})
+
+
+@pytest.mark.parametrize(("grace", "end"), [(3.0, 9.0), (5.0, 11.0), (60.0, 11.0)])
+def test_tasks_go_on_for_their_grace_or_to_their_own_end(grace, end):
+    driver = SimDriver(SimSettings({Verb.STOP: 1.0}))
+    driver.begin(step(Verb.RUN), 0.0)
+    driver.begin(stop(grace), 5.0)
+    (there,) = driver.standing()
+    assert there.running
+    assert ends(driver) == [(end, "stop")]
+    (there,) = driver.standing()
+    assert not there.running
+
+
+def test_a_sweep_leaves_each_attempts_tasks_their_own_grace():
+    driver = SimDriver(SimSettings())
+    driver.begin(step(Verb.RUN), 0.0)
+    driver.begin(step(Verb.RUN, "b"), 0.0)
+    driver.begin(stop(4.0, ""), 5.0)
+    assert ends(driver) == [(9.0, "stop")]
+
+
+def test_a_stop_of_tasks_that_are_over_takes_no_grace():
+    driver = SimDriver(SimSettings())
+    driver.begin(step(Verb.RUN), 0.0)
+    assert ends(driver) == [(10.0, "run")]
+    driver.begin(stop(30.0), 12.0)
+    assert ends(driver) == [(12.0, "stop")]
 
 
 def test_tasks_that_are_run_again_after_a_stop_end_at_their_own_time():

@@ -309,6 +309,8 @@ class Theatre:
     def scheduler(
         self, name: str = "batch-0", *, policy: Policy | None = None, alone: bool = False
     ) -> "Player":
+        served = policy.name if policy else "batch"
+
         def make(player: Player) -> Machine:
             return Scheduling(
                 CellView(),
@@ -320,9 +322,11 @@ class Theatre:
                 stopwatch=self.clock.monotonic,
                 new_attempt=lambda: self.fresh("a"),
                 alone=alone,
+                wall=self.clock.wall,
+                lease=lambda: player.session.lease.id,
             )
 
-        return self._enter(Player(self, "scheduler", name, SCHEDULER_FOLLOWS, make, policy="batch"))
+        return self._enter(Player(self, "scheduler", name, SCHEDULER_FOLLOWS, make, policy=served))
 
     def controller(self, name: str = "controller-0", rules: Rules = CALM) -> "Player":
         def make(player: Player) -> Machine:

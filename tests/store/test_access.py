@@ -52,6 +52,7 @@ KEYS = {
     "observed/n1/gpu0": {"control": "r", "operator": "rw", "n0": "", "alice": "r"},
     "grant/domain:a/s@1": {"control": "rw", "operator": "r", "n0": "", "alice": "r"},
     "reason/default/a": {"control": "rw", "operator": "r", "n0": "", "alice": "r"},
+    "history/default/a/1/0": {"control": "rw", "operator": "r", "n0": "", "alice": "r"},
     "stats/scheduler/s@1": {"control": "rw", "operator": "r", "n0": "", "alice": "r"},
     "verify/1": {"control": "rw", "operator": "rw", "n0": "", "alice": "r"},
     "session/scheduler/s@1": {"control": "rw", "operator": "r", "n0": "", "alice": "r"},

@@ -245,14 +245,16 @@ class Scene:
         self.attempts += 1
         return f"a{self.attempts}"
 
-    def commit(self, name: str, decision: Decision, **more: Any) -> int:
+    def commit(self, name: str, decision: Decision, *, preempt: bool = False, **more: Any) -> int:
+        view = self.view()
         step = commit(
-            self.view(),
+            view,
             name,
             decision,
             fence=self.fence(),
             attempt=self.fresh(),
             scheduler="s",
+            victims=[other for other in view.placements if other[0] != "~"] if preempt else (),
             **more,
         )
         return self.do(step)

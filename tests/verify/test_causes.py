@@ -8,6 +8,7 @@ from flowos.model.codec import encode
 from flowos.model.placement import Session
 from flowos.model.transaction import Delete, Put, Transaction
 from flowos.protocol.release import GIVEN_BACK, release
+from flowos.protocol.system import drain
 from flowos.verify import causes
 from flowos.verify.history import Listed, verify_history, verify_now
 from flowos.verify.laws import Violation
@@ -100,6 +101,30 @@ def test_a_lost_claim_names_the_commit_and_the_deletion(scene):
         (first, "scheduler s", "default/t lists engine/n1/x"),
         (second, "unknown", "claim/engine/n1/x is not there"),
     ]
+
+
+def test_what_was_taken_over_is_the_doing_of_who_took_it(scene):
+    scene.run(T, X)
+    scene.write(scene.rewritten(T, scheduler="another"))
+    scene.submit("default/u")
+    taken = scene.commit("default/u", X, preempt=True)
+    lost = scene.write(scene.gone("claim/engine/n1/x"))
+    assert explained(scene, "claims") == [
+        (taken, "scheduler s", "default/u lists engine/n1/x"),
+        (lost, "unknown", "claim/engine/n1/x is not there"),
+    ]
+
+
+def test_what_a_drain_took_is_the_operators_doing(scene):
+    scene.run(T, X)
+    step = drain(scene.view(), "engine/n1/x", attempt="d1", fence=scene.fence(), take=True)
+    taken = scene.do(step)
+    scene.write(scene.gone("claim/engine/n1/x"))
+    assert explained(scene, "claims")[0] == (
+        taken,
+        "operator",
+        "~drain/engine/n1/x lists engine/n1/x",
+    )
 
 
 def test_a_claim_that_stays_behind_names_its_commit_and_the_end_of_its_placement(scene):

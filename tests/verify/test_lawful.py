@@ -101,6 +101,27 @@ def preempt(scene: Scene) -> None:
     scene.end(T)
 
 
+def preempt_parts(scene: Scene) -> None:
+    """A slice takes what it lacks of a host and of an engine from two others, and waits for both."""
+    scene.run(T, HALF)
+    scene.run(U, HALF)
+    scene.submit("default/v")
+    most = {"share/n1/f": (700,), "host/n1": (1500, 1500)}
+    scene.commit("default/v", decide(most, "n1/f"), preempt=True)
+    assert scene.placement(T).releasing == {}
+    assert scene.placement(U).releasing == {"share/n1/f": (300,), "host/n1": (500, 500)}
+    scene.obey()
+    scene.free(T)
+    scene.free(U)
+    scene.arm("default/v")
+    scene.obey()
+    scene.end("default/v")
+    for name in (T, U):
+        scene.commit(name, HALF)
+        scene.obey()
+        scene.end(name)
+
+
 def preempt_and_cancel(scene: Scene) -> None:
     """The taker is cancelled while it still waits."""
     scene.run(T, X)
@@ -179,10 +200,10 @@ def die_for_good(scene: Scene) -> None:
 def resize(scene: Scene) -> None:
     """A slice gives back an engine, takes another, and all of it goes well."""
     scene.run(T, BOTH_WAYS)
-    scene.do(shrink(scene.view(), T, PAIR, fence=scene.fence()))
+    scene.do(shrink(scene.view(), T, PAIR, fence=scene.fence(), now=1.0))
     scene.obey()
     scene.free(T)
-    scene.do(grow(scene.view(), T, BOTH_WAYS, fence=scene.fence()))
+    scene.do(grow(scene.view(), T, BOTH_WAYS, fence=scene.fence(), now=1.0))
     scene.obey()
     scene.end(T)
 
@@ -236,6 +257,7 @@ LIVES = [
     live,
     share,
     preempt,
+    preempt_parts,
     preempt_and_cancel,
     drain_and_undrain,
     power_down_and_wake,

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from flowos.model.cell import Domain, Link
+from flowos.model import keys
+from flowos.model.cell import Domain, Link, Tenant
 from flowos.model.codec import encode
 from flowos.model.placement import Arc, Circuit, Ending, Observed, Order, Placement, Report
+from flowos.model.rules import Reservation
 from flowos.model.slice import End, Phase, Slice, SliceSpec
 from flowos.model.transaction import Operation, Put
 from flowos.protocol.commit import commit
@@ -527,6 +529,52 @@ def a_grant_is_raised_to_what_a_new_engine_draws_idle(scene):
     return [Put(f"grant/{PURSE}/s", encode(LIMIT_WATTS))]
 
 
+VISION = "default"
+QUOTA = f"tenant:{VISION}:gpu"
+
+
+def limited(scene: Scene, gpus: int, granted: int) -> None:
+    """Give the tenant a quota, and its scheduler a grant of it in whole GPUs."""
+    scene.write(Put(f"tenant/{VISION}", encode(Tenant(VISION, quota={"gpu": gpus}))))
+    scene.write(Put(f"grant/{QUOTA}/s", encode(1000 * granted)))
+
+
+@mistake("grants", f"grant/{QUOTA}/s", f"uses 2000 of {QUOTA} and was granted 1000")
+def a_tenant_holds_more_than_was_granted(scene):
+    limited(scene, 2, 2)
+    scene.run(T, PAIR)
+    return [Put(f"grant/{QUOTA}/s", encode(1000))]
+
+
+@mistake("raised", f"grant/{QUOTA}", "raised from 1000 to 3000, its limit is 2000", stays=False)
+def grants_are_raised_above_a_quota(scene):
+    limited(scene, 2, 1)
+    return [Put(f"grant/{QUOTA}/r", encode(2000))]
+
+
+@mistake("raised", f"grant/{QUOTA}", "raised from 0 to 2000, its limit is 1000", stays=False)
+def grants_are_raised_beside_what_was_placed_before_the_quota(scene):
+    scene.run(T, X)
+    scene.write(Put(f"tenant/{VISION}", encode(Tenant(VISION, quota={"gpu": 2}))))
+    return [Put(f"grant/{QUOTA}/s", encode(2000))]
+
+
+@mistake("covered", PLACED, f"uses 1000 of {QUOTA} and spends 0", stays=False)
+def a_commit_of_before_the_quota_lands_after_it(scene):
+    scene.submit(T)
+    step = commit(scene.view(), T, X, fence=scene.fence(), attempt=scene.fresh(), scheduler="s")
+    assert step is not None
+    limited(scene, 2, 2)
+    return list(step.transaction.operations)
+
+
+@mistake("covered", PLACED, f"uses 2000 of {QUOTA} and spends 1000", stays=False)
+def a_slice_has_more_than_it_spends(scene):
+    limited(scene, 2, 2)
+    scene.run(T, PAIR)
+    return [scene.rewritten(T, spent={**scene.placement(T).spent, QUOTA: 1000})]
+
+
 # ------------------------------------------------------------------------- uids and phases
 
 
@@ -579,6 +627,43 @@ def a_circuit_leaves_by_a_port_out_of_service(scene):
     return too_late(scene, PAIR, "link/px")
 
 
+def kept(scene: Scene, unit: str) -> str:
+    """A unit is held by an open window of another tenant."""
+    window = Reservation("talk", (unit,), ("physics",))
+    name = f"~reserved/talk/{unit}"
+    scene.write(Put(keys.reservation("talk"), encode(window)))
+    scene.write(
+        Put(keys.placement(name), encode(Placement(uid=0, attempt="r1", held={unit: ()}))),
+        Put(f"claim/{unit}", encode((name, "r1", ()))),
+    )
+    return name
+
+
+@mistake("reserved", "claim/engine/n1/x", "talk keeps for physics, goes to default/t", stays=False)
+def a_slice_takes_what_is_kept_for_another_tenant(scene):
+    name = kept(scene, "engine/n1/x")
+    uid = scene.submit(T)
+    placement = Placement(uid=uid, attempt=A, held={"engine/n1/x": ()})
+    return [
+        scene.gone(keys.placement(name)),
+        Put("claim/engine/n1/x", encode((T, A, ()))),
+        Put(PLACED, encode(placement)),
+    ]
+
+
+@mistake("reserved", f"claim/share/n1/f/{A}", "talk keeps for physics, goes to", stays=False)
+def a_slice_takes_a_part_of_what_is_kept_for_another_tenant(scene):
+    name = kept(scene, "engine/n1/f")
+    uid = scene.submit(T)
+    placement = Placement(uid=uid, attempt=A, held={"share/n1/f": (500,)})
+    return [
+        scene.gone(keys.placement(name)),
+        scene.gone("claim/engine/n1/f"),
+        Put(f"claim/share/n1/f/{A}", encode((T, A, (500,)))),
+        Put(PLACED, encode(placement)),
+    ]
+
+
 @mistake("freed", "claim/engine/n1/x", "freed before n1 reported it down", stays=False)
 def a_unit_is_freed_before_it_is_down(scene):
     scene.run(T, PAIR)
@@ -587,6 +672,57 @@ def a_unit_is_freed_before_it_is_down(scene):
     left = dict(scene.placement(T).releasing)
     del left["engine/n1/x"]
     return [scene.gone("claim/engine/n1/x"), scene.rewritten(T, releasing=left)]
+
+
+ALL_OF_A_HOST = decide({"host/n1": (2000, 2000)})
+SOME_OF_A_HOST = decide({"host/n1": (500, 500)})
+
+
+def taken(scene: Scene) -> list[Operation]:
+    """What a commit writes that takes a part of what another has of a host."""
+    scene.run(T, ALL_OF_A_HOST)
+    scene.submit("default/u")
+    step = commit(
+        scene.view(),
+        "default/u",
+        SOME_OF_A_HOST,
+        fence=scene.fence(),
+        attempt=scene.fresh(),
+        scheduler="s",
+        victims=[T],
+    )
+    assert step is not None
+    return list(step.transaction.operations)
+
+
+def instead(operations: list[Operation], *others: Operation) -> list[Operation]:
+    """The same operations, with these in the place of those of the same keys."""
+    keys = {other.key for other in others}
+    return [*(operation for operation in operations if operation.key not in keys), *others]
+
+
+@mistake("freed", "claim/host/n1/a1", "freed while it is held", stays=False)
+def more_is_taken_from_a_victim_than_its_taker_gets(scene):
+    operations = taken(scene)
+    ending = Ending(Phase.PENDING)
+    return instead(
+        operations,
+        scene.gone("claim/host/n1/a1"),
+        scene.rewritten(T, held={}, ending=ending),
+    )
+
+
+@mistake("freed", "claim/host/n1/a1", "freed while it is held", stays=False)
+def a_taker_does_not_wait_for_its_victim(scene):
+    taker = Placement(uid=1, attempt="a2", held={"host/n1": (500, 500)})
+    return instead(taken(scene), Put("placement/default/u", encode(taker)))
+
+
+@mistake("freed", "claim/host/n1/a1", "freed while it is held", stays=False)
+def a_part_of_a_host_is_lowered_in_use(scene):
+    scene.run(T, HALF)
+    held = {**scene.placement(T).held, "host/n1": (500, 1000)}
+    return [scene.rewritten(T, held=held), claim("host/n1/a1", T, "a1", 500, 1000)]
 
 
 @mistake("freed", "claim/share/n1/f/a1", "freed before s1 reported it down", stays=False)

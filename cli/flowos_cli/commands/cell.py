@@ -44,6 +44,7 @@ NO_CELL: Final = "the store holds no cell of this name: load one with 'flowos ce
             "flowos_cli.commands.planner:planner",
             "What all planners are told: weights, speeds, a joule's worth.",
         ),
+        "policies": ("flowos_cli.commands.policies:policies", "Who serves which slices."),
         "capacity": ("flowos_cli.commands.foresee:capacity", "How many such slices would fit."),
         "defrag": ("flowos_cli.commands.foresee:defrag", "Which moves would make room for a gang."),
         "backup": ("flowos_cli.commands.backup:backup", "Write all of the cell's state to a file."),

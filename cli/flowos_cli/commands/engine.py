@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flowos.model.view import CellView
     from flowos.protocol.proposal import Proposal
 
-STATES: Final = ("free", "held", "shared", "off", "drained", "quarantined")
+STATES: Final = ("free", "held", "shared", "off", "drained", "reserved", "quarantined")
 HINT: Final = "'flowos engine ls' lists all"
 TRIES_MAX: Final = 20
 

@@ -35,7 +35,7 @@ def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> i
     store = where.store()
     try:
         identifier = find(store, name, tenant)
-        view = view_of(store, [*keys.INVENTORY, *FOLLOWED, "grant/", "observed/", keys.PLANNER])
+        view = view_of(store, [*keys.INVENTORY, *FOLLOWED, "grant/", "observed/", "rule/"])
         if engine and engine not in view.cell.engines:
             near = [e for e in view.cell.engines if e.startswith(engine)]
             engine = one_of(engine, near, "engine", "'flowos engine ls' lists all")

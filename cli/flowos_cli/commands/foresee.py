@@ -40,9 +40,9 @@ def _planners_view(store: "CellStore", *, slices: bool = False) -> "CellView":
 
 
 def _spec(engines: str, together: str) -> "SliceSpec":
-    from flowos.documents.slice_file import slice_from_options
+    from flowos.documents.slice_options import slice_from_options
 
-    spec = slice_from_options(engines, name="gang")
+    (spec,) = slice_from_options(engines, name="gang")
     return replace(spec, together=dict.fromkeys(spec.engines, together))
 
 
@@ -92,7 +92,11 @@ def _capacity_drawn(item: Item) -> list[str]:
         f"{item['engines']}{where}: {item['now']:,} fit now, {item['empty']:,} in the empty cell"
     )
     lines = [render.paint(title, "title", colour=colour)]
-    lines += render.wrap(f"{item['limit']} is scarcest: {item['sentence']}", width, "  ")
+    scarcest = next(role for role in item["roles"] if role["role"] == item["limit"])
+    # Of what the cell has none at all it says little to call it scarce.
+    sentence = item["sentence"]
+    limit = f"{item['limit']} is scarcest: {sentence}" if scarcest["engines"] else sentence
+    lines += render.wrap(limit, width, "  ")
     for plural in ("leaves", "racks", "pods"):
         rows = item[plural]
         if not rows or (len(rows) == 1 and plural != "leaves"):

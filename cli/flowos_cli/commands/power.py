@@ -19,6 +19,7 @@ DOMAINS: Final = Listing(
     columns=(
         Column("name", lambda d: d["name"]),
         Column("budget", lambda d: render.watts(d["budget_watts"]), right=True),
+        Column("in force", lambda d: render.watts(d["in_force_watts"]), right=True),
         Column("draw", lambda d: render.watts(d["draw_watts"]), right=True),
         Column("idle", lambda d: render.watts(d["idle_watts"]), right=True),
         Column("held", lambda d: render.watts(d["held_watts"]), right=True),
@@ -47,6 +48,7 @@ def power() -> None:
 def show(out: Output, where: Where) -> int:
     """Budgets and draw by power domain.
 
+    IN FORCE is the budget, or more as long as what was granted before it was lowered is still used.
     IDLE is what all engines draw when none computes. HELD is what slices may draw above it, GRANTED
     what schedulers may give them without asking, FREE what is left of the budget.
     """

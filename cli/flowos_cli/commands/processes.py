@@ -8,18 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from flowos.model import keys
 from flowos.model.errors import SpecError, UnknownName
+from flowos_cli.children import Child, keep
+from flowos_cli.commands.plugins import policy_named
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.wiring import Where, where_options
-
-if TYPE_CHECKING:
-    from flowos.planning.policy import Policy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,23 +57,16 @@ def counted(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def policy_named(name: str) -> "Policy":
-    """Return the installed policy of a name."""
-    installed = {plugin.name: plugin for plugin in entry_points(group="flowos.schedulers")}
-    if name not in installed:
-        raise UnknownName(
-            f"there is no scheduler '{name}': installed are {', '.join(sorted(installed))}"
-        )
-    policy: Policy = installed[name].load()()
-    return policy
-
-
 @click.group(
     cls=LazyGroup,
     short_help="Run and watch schedulers.",
     table={
         "run": (f"{__name__}:scheduler_run", "Run N processes of a policy."),
         "ls": ("flowos_cli.commands.stats:scheduler_ls", "List the schedulers that live."),
+        "plugins": (
+            "flowos_cli.commands.plugins:scheduler_plugins",
+            "List the installed schedulers.",
+        ),
         "stats": ("flowos_cli.commands.stats:scheduler_stats", "What each of them has done."),
     },
 )
@@ -86,15 +77,36 @@ def scheduler() -> None:
 @click.command("run")
 @click.argument("plugin", metavar="NAME[=N]")
 @click.option("--name", default="", help="What to call this process; default NAME-0.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve figures as Prometheus text on this local port; of N processes, on N in a row.",
+)
+@click.option(
+    "--decision-timeout",
+    envvar="FLOWOS_DECISION_TIMEOUT",
+    default="30s",
+    show_default=True,
+    metavar="T",
+    help="Begin anew, with that slice left aside, when the policy thinks for longer.",
+)
 @ttl_option
 @where_options
-def scheduler_run(plugin: str, name: str, ttl_seconds: int | None, where: Where) -> int:
+def scheduler_run(
+    plugin: str,
+    name: str,
+    metrics_port: int | None,
+    decision_timeout: str,
+    ttl_seconds: int | None,
+    where: Where,
+) -> int:
     """Run N scheduler processes of a policy until SIGTERM or Ctrl-C."""
     policy_name, number = counted(plugin)
+    decision_seconds = _above_zero(decision_timeout)
     policy = policy_named(policy_name)
     if number > 1:
         names = [f"{policy_name}-{n}" for n in range(number)]
-        return _run_many(names, policy_name, ttl_seconds, where)
+        return _run_many(names, policy_name, ttl_seconds, metrics_port, decision_timeout, where)
     from flowos.runtime.clock import SystemClock
     from flowos.runtime.processes import Supervisor, scheduler_process
 
@@ -102,38 +114,71 @@ def scheduler_run(plugin: str, name: str, ttl_seconds: int | None, where: Where)
     log_to_stderr(process)
     supervisor = Supervisor(where.store(), SystemClock())
     supervisor.stop_on_signals()
-    supervisor.run(
-        lambda s: scheduler_process(s, policy, process, ready=_say(process), **_ttl(ttl_seconds))
-    )
+    more: dict[str, Any] = _ttl(ttl_seconds)
+    more |= {"on_hung": _begin_anew, "decision_seconds": decision_seconds}
+    if metrics_port is not None:
+        from flowos.runtime.metrics import Metrics
+
+        more["tell"] = Metrics(metrics_port, process).tell
+    supervisor.run(lambda s: scheduler_process(s, policy, process, ready=_say(process), **more))
     supervisor.store.close()
     return 0
 
 
-def _run_many(names: list[str], plugin: str, ttl_seconds: int | None, where: Where) -> int:
-    """Run one child process each, end with them, and end them."""
+def _run_many(
+    names: list[str],
+    plugin: str,
+    ttl_seconds: int | None,
+    metrics_port: int | None,
+    decision_timeout: str,
+    where: Where,
+) -> int:
+    """Run one child process each, start again what ends, and end them."""
     where.store().close()  # a store that cannot be reached is said once, here
     environment = os.environ | ({"FLOWOS_PASSWORD": where.password} if where.password else {})
     if ttl_seconds is not None:
         environment |= {"FLOWOS_TTL": str(ttl_seconds)}
     children = [
-        subprocess.Popen(
-            [*PROGRAM, "scheduler", "run", plugin, "--name", name, *where.arguments()],
-            env=environment,
+        Child(
+            name,
+            [
+                *("scheduler", "run", plugin, "--name", name, *where.arguments()),
+                *("--decision-timeout", decision_timeout),
+                *([] if metrics_port is None else ["--metrics-port", str(metrics_port + number)]),
+            ],
         )
-        for name in names
+        for number, name in enumerate(names)
     ]
     stopping = False
 
     def stop(*_: object) -> None:
         nonlocal stopping
         stopping = True
-        for child in children:
-            child.terminate()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    codes = [child.wait() for child in children]
-    return 0 if stopping else next((1 for code in codes if code), 0)
+    return keep(
+        children,
+        lambda child: subprocess.Popen([*PROGRAM, *child.arguments], env=environment),
+        lambda: stopping,
+    )
+
+
+def _above_zero(text: str) -> float:
+    from flowos.documents.quantities import seconds_of
+
+    seconds = seconds_of(text)
+    if seconds <= 0:
+        raise SpecError(
+            f"'{text}' is no time to decide in", where="--decision-timeout", hint="write 30s"
+        )
+    return seconds
+
+
+def _begin_anew() -> None:
+    """Become the same program again, in the same process: nobody who looks after it need know."""
+    logging.shutdown()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # our own words
 
 
 def _say(process: str) -> Callable[[], None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowos.model.errors import SpecError
-from flowos_cli.commands.processes import policy_named
+from flowos_cli.commands.plugins import policy_named
 
 if TYPE_CHECKING:
     from flowos.simulation.jobs import Job

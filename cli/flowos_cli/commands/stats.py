@@ -1,6 +1,7 @@
 """`flowos scheduler ls|stats`: which schedulers live, and what each has done."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,18 @@ NOTHING_DONE: Final[Mapping[str, Any]] = {
     "commit_ms": {"p50": 0.0, "p99": 0.0},
     "busy": 0.0,
     "queue": 0,
+    "refused": 0,
+    "repaired": 0,
+    "preemptions": 0,
+    "marks": 0,
+    "attempts": {"p50": 0.0, "p99": 0.0},
+    "stale_revisions": {"p50": 0.0, "p99": 0.0},
+    "wait_seconds": {"p50": 0.0, "p99": 0.0},
+    "conflicts_by_cause": {},
+    "rejected_by_kind": {},
+    "rejected_units": [],
+    "policy_failures": {},
+    "lately": {"seconds": 0, "busy": 0.0, "commits_per_s": 0.0, "conflict_fraction": 0.0},
 }
 
 SCHEDULERS: Final = Listing(
@@ -47,12 +60,22 @@ STATS: Final = Listing(
         Column("queue", lambda s: str(s["queue"]), right=True),
         Column("commits", lambda s: str(s["commits"]), right=True),
         Column("conflicts", lambda s: conflicts(s), right=True),
-        Column("plans/placed", lambda s: f"{s['plans_per_placed']:g}", right=True),
         Column("decide_ms", lambda s: quantiles(s["decision_ms"]), right=True),
         Column("commit_ms", lambda s: quantiles(s["commit_ms"]), right=True),
         Column("busy", lambda s: render.percent(s["busy"]), right=True),
+        Column("1 more", lambda s: s["one_more"].replace("no matter", "-")),
         Column("plans", lambda s: str(s["plans"]), wide=True, right=True),
         Column("placed", lambda s: str(s["placed"]), wide=True, right=True),
+        Column("plans/placed", lambda s: f"{s['plans_per_placed']:g}", wide=True, right=True),
+        Column("tries", lambda s: quantiles(s["attempts"]), wide=True, right=True),
+        Column("wait_s", lambda s: quantiles(s["wait_seconds"]), wide=True, right=True),
+        Column("stale", lambda s: quantiles(s["stale_revisions"]), wide=True, right=True),
+        Column("repaired", lambda s: str(s["repaired"]), wide=True, right=True),
+        Column("took over", lambda s: str(s["preemptions"]), wide=True, right=True),
+        Column("marks", lambda s: str(s["marks"]), wide=True, right=True),
+        Column("conflicts by", lambda s: most_of(s["conflicts_by_cause"]), wide=True),
+        Column("most lost", lambda s: most_lost(s["rejected_units"]), wide=True),
+        Column("why 1 more", lambda s: s["advice"], wide=True),
         Column("id", lambda s: s["id"], wide=True),
     ),
     empty=EMPTY,
@@ -68,6 +91,19 @@ def conflicts(item: Item) -> str:
 def quantiles(of: Mapping[str, float]) -> str:
     """Return median and 99th percentile: "0.1/0.4"."""
     return f"{of['p50']:.2g}/{of['p99']:.2g}" if of["p99"] else "-"
+
+
+def most_of(counts: Mapping[str, int]) -> str:
+    """Return the two largest: "engine taken 9, rules 1"."""
+    return ", ".join(f"{what} {count}" for what, count in list(counts.items())[:2]) or "-"
+
+
+def most_lost(units: list[Mapping[str, Any]]) -> str:
+    """Return the unit that was lost most often, and whether it is left alone now."""
+    if not units:
+        return "-"
+    alone = ", left alone" if units[0]["avoided"] else ""
+    return f"{units[0]['unit']} {units[0]['count']}{alone}"
 
 
 @click.command("ls")
@@ -89,7 +125,9 @@ def scheduler_ls(out: Output, where: Where) -> int:
 def scheduler_stats(out: Output, where: Where) -> int:
     """What each living scheduler has done: commits, conflicts, and how long they took.
 
-    Times are the median and the 99th percentile of the last 1,000, in milliseconds.
+    Times are the median and the 99th percentile of the last 1,000, in milliseconds. "1 more" is
+    what one more process of that policy would do: it helps, it hurts, or it is no matter; -o wide
+    says why, what conflicts were about, and which units are lost most often.
     """
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:
@@ -100,10 +138,11 @@ def scheduler_stats(out: Output, where: Where) -> int:
 
 def stats_items(view: "CellView", store: "CellStore") -> list[Item]:
     """Return the figures of every scheduler that lives; the view follows sessions."""
+    from flowos.runtime.advice import Lately, advise
     from flowos.runtime.shown import schedulers_shown
 
     records = {r.key.rpartition("/")[2]: r.value for r in store.read(["stats/scheduler/"]).records}
-    found: list[Item] = []
+    found: list[dict[str, Any]] = []
     for session in schedulers_shown(view):
         figures = json.loads(records[session["id"]]) if session["id"] in records else {}
         known = {**NOTHING_DONE, **figures}
@@ -116,7 +155,18 @@ def stats_items(view: "CellView", store: "CellStore") -> list[Item]:
                 "id": session["id"],
             }
         )
-    return found
+    serving: defaultdict[str, list[Lately]] = defaultdict(list)
+    for item in found:
+        lately = item["lately"]
+        serving[item["policy"]].append(
+            Lately(
+                lately["busy"], item["queue"], lately["commits_per_s"], lately["conflict_fraction"]
+            )
+        )
+    for item in found:
+        advice = advise(serving[item["policy"]])
+        item |= {"one_more": str(advice.verdict), "gain": advice.gain, "advice": advice.sentence}
+    return [*found]
 
 
 def conflict_fraction(items: Iterable[Item]) -> float:

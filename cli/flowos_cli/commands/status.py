@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BAR_WIDTH: Final = 16
 QUEUE_ROWS: Final = 6
 SLICES_MAX: Final = 200
-STATES: Final = ("free", "held", "shared", "off", "drained", "quarantined")
+STATES: Final = ("free", "held", "shared", "off", "drained", "reserved", "quarantined")
 
 
 @click.command()
@@ -163,7 +163,7 @@ def _status(view: "CellView", store: "EtcdStore") -> Item:
         phases[phase] += 1
         if phase == "pending":
             shown = slice_shown(view, identifier, circuits=False)
-            queue[entry.value.spec.policy, shown["reason"] or "not looked at yet"] += 1
+            queue[entry.value.spec.served_by, shown["reason"] or "not looked at yet"] += 1
     try:
         server = store.status()
     except StoreRefused:
@@ -271,7 +271,7 @@ def _screen(item: Item, colour: bool, width: int) -> list[str]:
     ]
     lines += ["", render.paint("SCHEDULERS", "title", colour=colour)]
     if item["schedulers"]:
-        shown = [c for c in STATS.columns if not c.wide and c.name != "plans/placed"]
+        shown = [c for c in STATS.columns if not c.wide]
         lines += render.table(shown, item["schedulers"], colour=colour, width=width, indent="  ")
         lines.append(f"  {render.percent(item['conflict_fraction'])} of all commits conflicted")
     else:
@@ -319,7 +319,7 @@ def _count_of(state: str) -> Any:
 
 
 def _bar(row: Item, colour: bool) -> str:
-    out = row["drained"] + row["quarantined"]
+    out = row["drained"] + row["reserved"] + row["quarantined"]
     parts = ((row["held"] + row["shared"], "held"), (out, "drained"), (row["off"], "off"))
     return render.bar(parts, row["engines"], BAR_WIDTH, colour=colour)
 

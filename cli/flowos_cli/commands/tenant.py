@@ -23,12 +23,19 @@ TENANTS: Final = Listing(
         Column("name", lambda t: t["name"]),
         Column("weight", lambda t: str(t["weight"]), right=True),
         Column("quota", lambda t: _amounts(t["quota"])),
+        Column("in force", lambda t: _limits(t, "in_force")),
+        Column("used", lambda t: _limits(t, "used")),
+        Column("granted", lambda t: _limits(t, "granted"), wide=True),
         Column("held", lambda t: _amounts(t["held"])),
         Column("placed", lambda t: str(t["placed"]), right=True),
         Column("pending", lambda t: str(t["pending"]), right=True),
     ),
     empty="no tenants: 'flowos tenant set default' makes the one that is taken where none is named",
 )
+
+
+def _limits(tenant: Item, what: str) -> str:
+    return _amounts({kind: limit[what] for kind, limit in tenant["limits"].items()})
 
 
 def _amounts(counts: dict[str, int]) -> str:
@@ -97,7 +104,7 @@ def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
             totals = json.loads(known[keys.TOTALS].value)
             totals["tenants"] = sorted({*totals["tenants"], name})
             compares = [Seen(k, known[k].modified if k in known else 0) for k in (key, keys.TOTALS)]
-            # Whoever commits for this tenant compares its epoch: so it sees the new rule.
+            # Whoever commits for this tenant compares its record: so it sees the new rule.
             puts = (
                 Put(key, encode(after)),
                 Put(keys.TOTALS, encode(totals)),
@@ -106,6 +113,11 @@ def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
             (outcome,) = store.commit([Transaction(tuple(compares), puts)])
             if isinstance(outcome, Committed):
                 say(f"tenant {name} is {'changed' if key in known else 'made'}")
+                if any(n < before.quota.get(kind, n) for kind, n in after.quota.items()):
+                    say(
+                        "nothing that runs is taken away: where more is held than the quota allows, "
+                        "it comes into force as slices end ('flowos tenant ls')"
+                    )
                 return 0
     finally:
         store.close()
@@ -133,11 +145,16 @@ def _quota(text: str) -> dict[str, int]:
 @output_options()
 @where_options
 def ls(out: Output, where: Where) -> int:
-    """List tenants with what they may hold, and what they do hold."""
+    """List tenants with what they may hold, and what they do hold.
+
+    QUOTA is what is wanted, IN FORCE what is so far: more, as long as slices from before a quota was
+    lowered hold more. USED counts parts of engines as parts, GRANTED what schedulers may still give
+    away without asking. HELD are the engines of all kinds.
+    """
     from flowos.runtime.shown import SLICES, add_engines, held_engines, tenants_shown
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:
         add_engines(store, view, held_engines(view))
         return [*tenants_shown(view)]
 
-    return show_list(where, out, TENANTS, ("tenant/", *SLICES), make)
+    return show_list(where, out, TENANTS, ("tenant/", "grant/", *SLICES), make)

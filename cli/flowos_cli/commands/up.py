@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowos.model.errors import FlowosError, NotInTime, SpecError, StoreError
-from flowos_cli.commands.processes import PROGRAM, counted, policy_named
+from flowos_cli.children import RESTART_SECONDS, Child
+from flowos_cli.commands.plugins import policy_named
+from flowos_cli.commands.processes import PROGRAM, counted
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 READY_SECONDS = 30.0  # what the processes of a preset may take to open their sessions
 LOAD_SECONDS = 120.0  # what a large cell may take to load
 STOP_SECONDS = 15.0
-RESTART_SECONDS = 1.0  # a process that died is started again, not more often than this
-RESTART_SECONDS_MAX = 15.0  # nor, where it ends by itself again and again, more often than this
 PRESET_DEFAULT = "fic-small"
 
 
@@ -85,17 +85,17 @@ def up(
     if detach:
         return _detach(folder)
     lock = _lock(folder)
-    processes: list[_Process] = []
+    processes: list[Child] = []
     for name, number in wanted:
         processes += [
-            _Process(f"{name}-{n}", ["scheduler", "run", name, "--name", f"{name}-{n}"])
+            Child(f"{name}-{n}", ["scheduler", "run", name, "--name", f"{name}-{n}"])
             for n in range(number)
         ]
     if not no_controller:
-        processes.append(_Process("controller-0", ["controller", "run", "--idle-off", idle_off]))
+        processes.append(Child("controller-0", ["controller", "run", "--idle-off", idle_off]))
     if agents == "sim":
         options = [word for text in delays for word in ("--delay", text)]
-        processes.append(_Process("agent-0", ["agent", "run", "--driver", "sim", *options]))
+        processes.append(Child("agent-0", ["agent", "run", "--driver", "sim", *options]))
     keeper = _Keeper(folder, where, processes, no_fsync=no_fsync)
     try:
         keeper.run(source, cell)
@@ -153,38 +153,12 @@ def _cell(source: str) -> "Cell":
 
 
 @dataclass
-class _Process:
-    """One child of `up`."""
-
-    name: str
-    arguments: list[str]
-    running: "subprocess.Popen[bytes] | None" = None
-    started_at: float = 0.0
-    pause_seconds: float = RESTART_SECONDS
-
-    def ended(self) -> int | None:
-        """Return its status where it has ended and it is time to start it again, else None.
-
-        What is killed is to be back soon. What ends by itself, as it finds no store or has a fault,
-        would do so again at once.
-        """
-        code = self.running.poll() if self.running is not None else None
-        lived = time.monotonic() - self.started_at
-        if code is None or lived < self.pause_seconds:
-            return None
-        again = code > 0 and lived < 2 * self.pause_seconds + RESTART_SECONDS
-        longer = min(RESTART_SECONDS_MAX, 2 * self.pause_seconds)
-        self.pause_seconds = longer if again else RESTART_SECONDS
-        return code
-
-
-@dataclass
 class _Keeper:
     """Starts the store and the children, keeps them running, and stops them."""
 
     folder: Path
     where: Where
-    processes: list[_Process]
+    processes: list[Child]
     no_fsync: bool = False
     stopping: bool = False
     store: "EmbeddedEtcd | None" = None
@@ -264,7 +238,7 @@ class _Keeper:
             load_cell_into(store, cell or _cell(source), source=source, progress=tell)
         return source
 
-    def _start(self, process: _Process) -> None:
+    def _start(self, process: Child) -> None:
         log = (self.folder / "logs" / f"{process.name}.log").open("ab")
         with log:
             process.running = subprocess.Popen(
@@ -302,7 +276,7 @@ class _Keeper:
                 )
             time.sleep(0.05)
 
-    def _last_line(self, process: _Process) -> str:
+    def _last_line(self, process: Child) -> str:
         log = self.folder / "logs" / f"{process.name}.log"
         lines = log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"

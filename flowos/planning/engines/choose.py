@@ -75,7 +75,7 @@ def choose(
         pool: Folded by the caller.
         demand: What is asked.
         joined: Roles that circuits join: they are laid near to each other.
-        spread: pack, spread (over nodes) or rack (over racks).
+        spread: pack, spread (over nodes), rack (over racks) or apart (over both, and switches).
         seed: 0 takes the best; else one of the best few by chance.
         avoid: Units not to use.
         closed: Numbers of nodes not to use.

@@ -1,8 +1,9 @@
 """Which engines does a role get that no one node has room for, or that is to be spread?"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heapreplace
 from itertools import chain, islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from flowos.planning.chance import scramble
 from flowos.planning.demand import Want
@@ -52,16 +53,17 @@ def many_leaves(draft: Draft, want: Want, stock: Stock) -> list[Pick] | None:
 
 
 def scattered(draft: Draft, want: Want, stock: Stock, spread: str, seed: int) -> list[Pick] | None:
-    """As many nodes, or racks, as possible."""
+    """As many nodes, or racks, as possible; or apart: racks, in them switches, on them nodes."""
+    share = _apart if spread == "apart" else _round_robin
     if want.together == "switch":
         for leaf in _fitting_leaves(draft, want, stock):
-            picks = _round_robin(draft, want, stock, spread, list(ports_on(draft, leaf)), seed)
+            picks = share(draft, want, stock, spread, list(ports_on(draft, leaf)), seed)
             if picks is not None:
                 return picks
         return None
     ladders = (stock.on, stock.every) if draft.wake else (stock.on,)
     numbers = dict.fromkeys(number for ladder in ladders for _, number in ladder.climb(1))
-    return _round_robin(draft, want, stock, spread, [(number, -1) for number in numbers], seed)
+    return share(draft, want, stock, spread, [(number, -1) for number in numbers], seed)
 
 
 def within(
@@ -229,3 +231,80 @@ def _round_robin(
         for number, mask, _, used in groups[group]
         if used
     ]
+
+
+# How many engines of it are used, its place among its like, what is below it or which node it is.
+_Branch: TypeAlias = "tuple[int, int, list[_Branch] | int]"
+
+
+def _apart(
+    draft: Draft, want: Want, stock: Stock, _spread: str, places: Sequence[Pick], seed: int
+) -> list[Pick] | None:
+    """One engine after the other where the fewest are: rack, in it the switch, on it the node."""
+    rooms: dict[int, tuple[int, Mask]] = {}
+    tree: dict[str, dict[str, list[int]]] = {}
+    for number, among in places:
+        mask, limit = draft.room(number, want, stock, among)
+        if limit:
+            rooms[number] = limit, mask
+            site = draft.site(number)
+            leaf = site.leaves[0][0] if site.leaves else NOWHERE
+            leaf = site.name if leaf == NOWHERE else leaf
+            tree.setdefault(site.rack or leaf, {}).setdefault(leaf, []).append(number)
+    if sum(limit for limit, _ in rooms.values()) < want.count:
+        return None
+
+    def spare(numbers: Iterable[int]) -> int:
+        return sum(rooms[number][0] for number in numbers)
+
+    def grown(branches: Iterable[tuple[int, str, list[_Branch] | int]]) -> list[_Branch]:
+        # Those with least to spare first: they are of least use to a gang that wants to be close.
+        ordered = sorted(branches, key=lambda branch: branch[:2])
+        first = scramble(seed) % len(ordered) if seed else 0
+        heap: list[_Branch] = [
+            (0, (place - first) % len(ordered), below)
+            for place, (_, _, below) in enumerate(ordered)
+        ]
+        heapify(heap)
+        return heap
+
+    racks = grown(
+        (
+            sum(spare(numbers) for numbers in leaves.values()),
+            rack,
+            grown(
+                (
+                    spare(numbers),
+                    leaf,
+                    grown((rooms[n][0], draft.site(n).name, n) for n in numbers),
+                )
+                for leaf, numbers in leaves.items()
+            ),
+        )
+        for rack, leaves in tree.items()
+    )
+    taken = dict.fromkeys(rooms, 0)
+    for _ in range(want.count):
+        _take_one(racks, taken, rooms)
+    return [
+        (number, _positions_plain(draft, want, number, rooms[number][1], used))
+        for number, used in taken.items()
+        if used
+    ]
+
+
+def _take_one(
+    heap: list[_Branch], taken: dict[int, int], rooms: Mapping[int, tuple[int, Mask]]
+) -> None:
+    """Take one engine below the branch of which the fewest are used; drop what has no more."""
+    used, place, below = heap[0]
+    if isinstance(below, int):
+        taken[below] += 1
+        more = taken[below] < rooms[below][0]
+    else:
+        _take_one(below, taken, rooms)
+        more = bool(below)
+    if more:
+        heapreplace(heap, (used + 1, place, below))
+    else:
+        heappop(heap)

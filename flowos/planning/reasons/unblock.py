@@ -18,6 +18,7 @@ from flowos.model.view import CellView
 from flowos.planning.demand import demand_of
 from flowos.planning.engines.pool import OFF, Pool
 from flowos.planning.place import plan
+from flowos.planning.shadow import fewest
 
 EACH_MAX: Final = 3  # items of one sort that are told; more are of no use to know
 TRIALS_MAX: Final = 256  # holders that are taken off one by one
@@ -183,12 +184,11 @@ def _given_back(
             found.append(Item(sort, (name,), eta_s=left_s(name)))
             if len(found) == EACH_MAX:
                 return found
-    if found or len(names) < 2 or not helps(names):
+    high = None
+    if not found and len(names) > 1:
+        high = fewest(len(names), lambda count: helps(names[:count]), 2)
+    if high is None:
         return found
-    low, high = 1, len(names)  # the first `high` are enough, the first `low` are not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if helps(names[:middle]) else (middle, high)
     some = list(names[:high])
     if high <= PRUNED_MAX:
         for name in reversed(names[: high - 1]):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from flowos.documents.slice_file import dump_slice, parse_slice
+from flowos.documents.slice_file import parse_slice
+from flowos.documents.slice_writing import dump_slice
 from flowos.model.codec import decode, encode
 from flowos.model.errors import FileError
 from flowos.model.slice import Constraints, Data, HostRole, SliceSpec, Work

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flowos.documents.slice_file import (
-    Defaults,
-    dump_slice,
-    parse_slice,
-    random_name,
-    slice_from_options,
-)
+from flowos.documents.slice_file import Defaults, parse_slice
+from flowos.documents.slice_options import random_name, slice_from_options
+from flowos.documents.slice_writing import dump_slice
 from flowos.model.errors import FileError, SpecError
 from flowos.model.slice import (
     CircuitWish,
@@ -68,6 +64,7 @@ def test_the_documented_slice_file_is_read_whole():
     assert one(WHOLE) == SliceSpec(
         name="train-42",
         tenant="vision",
+        policy="batch",
         priority=50,
         engines={
             "workers": EngineRole(
@@ -379,21 +376,16 @@ def test_a_slice_that_cannot_be_meant_is_refused_with_its_line(text, line, words
     assert str(error).startswith(f"s.yaml:{line}: " if line else "s.yaml: ")
 
 
-@pytest.mark.parametrize("field", ["depends_on", "array", "min", "commit", "preemptible", "grace"])
-def test_a_field_of_later_versions_says_so(field):
-    with pytest.raises(FileError, match=f"s.yaml:4: {field}: comes with a later version"):
-        parse_slice(with_workers(f"{field}: 1"), "s.yaml")
-
-
 # -------------------------------------------------------------------------------------- options
 
 
 def test_options_make_a_slice_whose_roles_are_kinds():
-    spec = slice_from_options(
+    (spec,) = slice_from_options(
         "gpu=8,fpga=1@sum-f32", "ring", name="a", defaults=Defaults(priority=3)
     )
     assert spec == SliceSpec(
         name="a",
+        policy="",
         priority=3,
         engines={
             "gpu": EngineRole((EngineChoice("gpu", count=8),)),
@@ -404,15 +396,15 @@ def test_options_make_a_slice_whose_roles_are_kinds():
 
 
 def test_an_option_may_ask_for_one_or_for_a_share():
-    spec = slice_from_options("gpu=0.5, nvme", name="a")
+    (spec,) = slice_from_options("gpu=0.5, nvme", name="a")
     assert spec.engines["gpu"].choices[0].share_millis == 500
     assert spec.engines["nvme"].choices[0].count == 1
 
 
 def test_a_slice_without_a_name_is_called_after_its_first_kind():
-    spec = slice_from_options("gpu=2,fpga=1", rng=random.Random(1))
+    (spec,) = slice_from_options("gpu=2,fpga=1", rng=random.Random(1))
     assert re.fullmatch("gpu[a-z]{5}", spec.name)
-    assert spec.name == slice_from_options("gpu=1", rng=random.Random(1)).name
+    assert spec.name == slice_from_options("gpu=1", rng=random.Random(1))[0].name
     assert random_name("gpu", random.Random(2)) != spec.name
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from flowos.documents.cell_file import load_cell
 from flowos.documents.presets import preset
-from flowos.documents.slice_file import parse_slice, slice_from_options
+from flowos.documents.slice_file import parse_slice
+from flowos.documents.slice_options import slice_from_options
 from flowos.documents.totals import never, totals
 from flowos.model.cell import Cell, Engine
 from flowos.model.slice import (
@@ -42,7 +43,7 @@ def test_totals_count_what_there_is():
 
 def test_an_empty_cell_has_totals_too():
     assert totals(Cell())["kinds"] == {}
-    spec = slice_from_options("gpu=1", name="a")
+    (spec,) = slice_from_options("gpu=1", name="a")
     assert never(spec, totals(Cell())) == "gpu asks for gpu, and the cell has only none"
 
 
@@ -114,7 +115,7 @@ def test_what_can_never_be_is_told_in_a_sentence(text, sentence):
 
 
 def test_a_bitstream_of_another_digest_can_never_be_loaded():
-    spec = slice_from_options(f"fpga=1@sum-f32{DIGEST}", name="a")
+    (spec,) = slice_from_options(f"fpga=1@sum-f32{DIGEST}", name="a")
     assert "with digest sha256:00000000..., the cell has it with" in (never(spec, OF_SMALL) or "")
 
 
@@ -143,11 +144,11 @@ def test_what_might_be_is_left_to_the_planners(text):
 def test_circuits_need_links():
     cell = load_cell("x.csv", text="node_id,engine_type,engines\nn0,gpu,4\n")
     of = totals(cell)
-    assert never(slice_from_options("gpu=4", "ring", name="a"), of) == (
+    assert never(slice_from_options("gpu=4", "ring", name="a")[0], of) == (
         "asks for circuits, and the cell has no links"
     )
-    assert never(slice_from_options("gpu=1", "ring", name="a"), of) is None
-    assert never(slice_from_options("gpu=4", name="a"), of) is None
+    assert never(slice_from_options("gpu=1", "ring", name="a")[0], of) is None
+    assert never(slice_from_options("gpu=4", name="a")[0], of) is None
 
 
 # --------------------------------------------------------------------------------- never too much

@@ -1,0 +1,79 @@
+"""What may a user change of a slice that is there already, and what becomes of its request?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from flowos.documents.fields import did_you_mean
+from flowos.documents.slice_file import COUNT_MAX, PRIORITY_MAX
+from flowos.documents.slice_terms import fixed
+from flowos.model.cell import WHOLE_MILLIS
+from flowos.model.errors import SpecError
+from flowos.model.slice import EngineRole, Mode, SliceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is to be different; None = stays as it is.
+
+    Attributes:
+        sizes: Role -> how many engines it is to have.
+        time_limit_seconds: From its start; 0 = none.
+        expected_seconds: How long it is expected to run; 0 = nobody knows.
+    """
+
+    priority: int | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    time_limit_seconds: float | None = None
+    expected_seconds: float | None = None
+
+
+def updated(spec: SliceSpec, update: Update) -> SliceSpec:
+    """Return a request as it is once an update is made.
+
+    Raises:
+        SpecError: It cannot be meant: there is no such role, its size is fixed, or out of bounds.
+    """
+    engines = dict(spec.engines)
+    for role, count in update.sizes.items():
+        engines[role] = _sized(spec, role, count)
+    changes: dict[str, object] = {"engines": engines} if update.sizes else {}
+    if update.priority is not None:
+        if abs(update.priority) > PRIORITY_MAX:
+            hint = f"write {-PRIORITY_MAX} to {PRIORITY_MAX}"
+            raise SpecError(f"{update.priority} is out of range", where="--priority", hint=hint)
+        changes["priority"] = update.priority
+    if update.time_limit_seconds is not None:
+        changes["time_limit_seconds"] = update.time_limit_seconds
+    if update.expected_seconds is not None:
+        changes["expected_seconds"] = update.expected_seconds
+    return replace(spec, **changes)  # type: ignore[arg-type]  # each by its own name
+
+
+def _sized(spec: SliceSpec, role: str, count: int) -> EngineRole:
+    """Return a role of another size, if the rest of the request allows it."""
+    wish = spec.engines.get(role)
+    if wish is None:
+        hint = did_you_mean(role, spec.engines)
+        raise _size(f"slice {spec.name} has no role {role}", hint)
+    if not 1 <= count <= COUNT_MAX:
+        raise _size(f"{count} engines for {role} is out of range", f"write 1 to {COUNT_MAX}")
+    if any(choice.share_millis != WHOLE_MILLIS for choice in wish.choices):
+        raise _size(f"{role} has a share of one engine", "submit a slice with a count instead")
+    if len({choice.count for choice in wish.choices}) > 1:
+        problem = f"the choices of {role} have different counts"
+        raise _size(problem, "submit a slice with the counts that are wanted")
+    if (found := fixed(c for c in spec.circuits if role in c.roles)) is not None:
+        problem = f"the {found[0]} of {role} says how many engines it has"
+        raise _size(problem, "submit a slice with other circuits")
+    low, high = spec.elastic.get(role, (1, COUNT_MAX))
+    if not low <= count <= high:
+        problem = f"{count} engines for {role} are outside of its elastic bounds"
+        raise _size(problem, f"write {low} to {high}")
+    least = spec.least.get(role, 1)
+    if spec.commit == Mode.INCREMENTAL and count < least:
+        raise _size(f"{role} has a min of {least} engines", f"write {least} or more")
+    return EngineRole(tuple(replace(choice, count=count) for choice in wish.choices))
+
+
+def _size(problem: str, hint: str) -> SpecError:
+    return SpecError(problem, where="--size", hint=hint)

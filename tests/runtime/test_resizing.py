@@ -1,0 +1,151 @@
+"""A slice that runs gets another size: what it lacks comes first, what it gives up goes afterwards."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from flowos.model.slice import EngineRole, Mode, Phase, SliceSpec
+from tests.runtime.cells import small_cell, wanted
+from tests.runtime.theatre import Theatre
+
+
+def resized(spec: SliceSpec, count: int) -> SliceSpec:
+    workers = EngineRole((replace(spec.engines["workers"].choices[0], count=count),))
+    return replace(spec, engines={**spec.engines, "workers": workers})
+
+
+def stage(**cell) -> Theatre:
+    theatre = Theatre(small_cell(**cell))
+    theatre.scheduler()
+    theatre.controller()
+    theatre.agent()
+    return theatre
+
+
+def ring_of(theatre: Theatre, name: str) -> set[tuple[str, str]]:
+    return {(c.source, c.targets[0]) for c in theatre.placed(name).circuits}
+
+
+def ring(members) -> set[tuple[str, str]]:
+    return set(zip(members, [*members[1:], members[0]], strict=True))
+
+
+def settled(theatre: Theatre, name: str, count: int) -> bool:
+    placed = theatre.placement(name)
+    return (
+        placed is not None
+        and len(theatre.held(name)) == count
+        and not placed.releasing
+        and theatre.phase(name) is Phase.RUNNING
+        and ring_of(theatre, name) == ring(theatre.held(name))
+    )
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 4), (4, 2), (2, 3), (4, 3)])
+def test_a_ring_that_runs_grows_and_shrinks_under_the_same_attempt(first, then):
+    theatre = stage(gpus=4, fpgas=0)
+    spec = wanted("s", gpus=first, ring=True)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    before = theatre.placed(spec.id)
+    theatre.wish(spec.id, spec=resized(spec, then))
+    assert theatre.play(30, lambda: settled(theatre, spec.id, then))
+    after = theatre.placed(spec.id)
+    assert after.attempt == before.attempt
+    stays = min(first, then)
+    assert after.engines["workers"][:stays] == before.engines["workers"][:stays]
+    theatre.check()
+
+
+def test_the_new_is_up_before_the_old_goes():
+    theatre = stage(gpus=4, fpgas=0)
+    spec = wanted("s", gpus=2, ring=True)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    seen: list[tuple[int, int]] = []  # engines and circuits that it has
+
+    def look() -> None:
+        placed = theatre.placement(spec.id)
+        if placed is not None:
+            now = len(placed.engines["workers"]), len(placed.circuits)
+            if not seen or seen[-1] != now:
+                seen.append(now)
+
+    theatre.before_move = look
+    theatre.wish(spec.id, spec=resized(spec, 3))
+    assert theatre.play(30, lambda: settled(theatre, spec.id, 3))
+    look()
+    assert seen == [(2, 2), (3, 4), (3, 3)]  # the edge that closed the ring goes last
+
+
+def test_where_the_old_is_in_the_way_of_the_new_it_goes_first():
+    # Two lanes at each port, one of them gone: an engine cannot have two circuits at once.
+    theatre = stage(nodes=1, gpus=4, fpgas=0)
+    for engine in range(4):
+        for direction in ("fwd", "rev"):
+            theatre.drain(f"lane/n0.gpu{engine}/{direction}/1")
+    spec = wanted("s", gpus=2, ring=True)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    theatre.wish(spec.id, spec=resized(spec, 3))
+    assert theatre.play(60, lambda: settled(theatre, spec.id, 3)), theatre.placed(spec.id)
+
+
+def test_a_slice_that_takes_what_fits_begins_small_and_grows_when_it_can():
+    theatre = stage(gpus=4, fpgas=0)
+    theatre.submit(wanted("other", gpus=5, run_for=5.0))
+    assert theatre.play(5, lambda: theatre.placement("default/other") is not None)
+    spec = wanted("s", gpus=8, ring=True, commit=str(Mode.INCREMENTAL), least={"workers": 2})
+    theatre.submit(spec)
+    assert theatre.play(4, lambda: len(theatre.held(spec.id)) == 3)
+    assert theatre.play(60, lambda: settled(theatre, spec.id, 8))
+    assert theatre.slice(spec.id).attempts == 0  # it was never queued again
+
+
+def test_less_than_its_minimum_is_nothing():
+    theatre = stage(gpus=4, fpgas=0)
+    theatre.submit(wanted("other", gpus=5))
+    assert theatre.play(5, lambda: theatre.placement("default/other") is not None)
+    spec = wanted("s", gpus=8, commit=str(Mode.INCREMENTAL), least={"workers": 4})
+    theatre.submit(spec)
+    theatre.play(5)
+    assert theatre.placement(spec.id) is None
+    assert theatre.waits(spec.id)
+
+
+def test_a_gang_never_begins_with_a_part():
+    theatre = stage(gpus=4, fpgas=0)
+    theatre.submit(wanted("other", gpus=5), wanted("s", gpus=8))
+    theatre.play(5)
+    assert theatre.placement("default/s") is None
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whoever_dies_meanwhile_the_size_comes_to_what_is_wanted(seed):
+    draw = random.Random(seed)
+    theatre = stage(gpus=4, fpgas=0)
+    spec = wanted("s", gpus=2, ring=True)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    for size in (5, 3, 6, 2):
+        theatre.wish(spec.id, spec=resized(spec, size))
+        for _ in range(draw.randrange(40)):
+            able = [(p, move) for p in theatre.players for move in p.possible_moves()]
+            if able:
+                player, move = draw.choice(able)
+                player.move(move)
+        draw.choice(theatre.players).replace(requests_land_late=draw.random() < 0.5)
+    assert theatre.play(200, lambda: settled(theatre, spec.id, 2)), theatre.placed(spec.id)
+    theatre.check()
+
+
+def test_a_budget_is_not_passed_by_growing():
+    theatre = stage(nodes=1, gpus=4, fpgas=0, budget=300)
+    spec = wanted("s", gpus=2)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    theatre.wish(spec.id, spec=resized(spec, 4))
+    theatre.play(20)
+    assert len(theatre.held(spec.id)) <= 3
+    theatre.check()
