@@ -22,7 +22,7 @@ demo: $(STAMP)  ## a cell of its own, a slice placed, run and given back
 
 test: $(STAMP)  ## every test
 	@echo "==> tests"
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python scripts/run_tests.py
 
 swarm: $(STAMP)  ## kills and stops at random under 2,000 slices; SLICES=, KILLS= and SEED= change it
 	@SLICES=$${SLICES:-2000} $(BIN)/python -m pytest -q -s \

@@ -15,8 +15,8 @@ class Tidy(Policy):
 
     def order(self, waits):
         """Return the place in the queue: priority, then size, then who came first."""
-        size = sum(role.choices[0].count for role in waits.spec.engines.values())
-        return (-waits.priority, size, waits.created)
+        sizes = (role.choices[0].count for role in waits.spec.engines.values())
+        return (-waits.priority, sum(sizes), waits.created)
 
     def plan(self, pool, spec, *, seed, avoid):
         """Try the models of each kind that is asked for, one after the other, by name."""
@@ -26,16 +26,15 @@ class Tidy(Policy):
                 models[engine.kind].add((engine.model,))
         for picked in product(*(sorted(names) or [()] for names in models.values())):
             tidy = narrowed(spec, dict(zip(models, picked, strict=True)))
-            answer = super().plan(pool, tidy, seed=seed, avoid=avoid)
-            if isinstance(answer, Decision):
+            if isinstance(answer := super().plan(pool, tidy, seed=seed, avoid=avoid), Decision):
                 break
         return answer
 
 
 def narrowed(spec, models):
     """Return the request with one model of each kind, where it leaves the model open."""
-    engines = {
-        name: EngineRole(tuple(replace(c, models=c.models or models[c.kind]) for c in role.choices))
-        for name, role in spec.engines.items()
-    }
+    engines = dict(spec.engines)
+    for name, role in engines.items():
+        choices = (replace(c, models=c.models or models[c.kind]) for c in role.choices)
+        engines[name] = EngineRole(tuple(choices))
     return replace(spec, engines=engines)

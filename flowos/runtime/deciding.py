@@ -216,7 +216,9 @@ class Deciding:
         )
         self._figures.plans += 1
         self._figures.decisions_ms.append(1000 * (self._stopwatch() - before))
-        if isinstance(result, Unplaceable) and not lost:
+        # That a policy failed for one slice says nothing of others like it.
+        failed = isinstance(result, Unplaceable) and result.reason is Reason.SCHEDULER_DOWN
+        if isinstance(result, Unplaceable) and not (lost or failed):
             pending.shape = pending.shape or _shape(spec)
             self._shapes[pending.shape, avoid, kept] = result
         return result

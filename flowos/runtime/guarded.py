@@ -29,6 +29,9 @@ LOG: Final = logging.getLogger("flowos")
 
 SLOW_SECONDS: Final = 0.1  # an answer that took longer: others may have been told that it hangs
 
+LOGGED_FIRST: Final = 3  # failures of each kind that are logged one by one
+LOGGED_EVERY: Final = 1000  # of those after
+
 T = TypeVar("T")
 
 
@@ -79,17 +82,21 @@ class Guarded:
         if told is not None and told.value.hangs:
             return Policy.order(self.policy, waits)  # it may be just this question that it hung in
         self.asked = Asked("order", waits.spec.id, self._stopwatch())
+        self.asked = Asked("order", waits.spec.id, self._stopwatch())
         try:
             order: object = self.policy.order(waits)
         except Exception as bug:
-            LOG.exception("policy %s failed for slice %s", self.policy.name, waits.spec.id)
+            if self._is_news("order"):
+                LOG.exception("policy %s failed for slice %s", self.policy.name, waits.spec.id)
             self._failed("order", bug)
         else:
+            self.asked = None
             if type(order) is tuple and order and all(map(_is_number, order)):
                 return order
             self._nonsense("order", waits.spec, f"{order!r:.60} is no tuple of numbers")
         finally:
             self.asked = None
+        self.asked = None
         return Policy.order(self.policy, waits)
 
     def feasible(self, spec: SliceSpec, pool: Pool) -> Unplaceable | None:
@@ -109,7 +116,8 @@ class Guarded:
             try:
                 own = self.policy.plan(pool, spec, seed=seed, avoid=avoid)
             except Exception as bug:
-                LOG.exception("the planner failed for slice %s", spec.id)
+                if self._is_news("plan"):
+                    LOG.exception("the planner failed for slice %s", spec.id)
                 return self._failed("plan", bug)
             return own if isinstance(own, Unplaceable) else refused(own) or own
         answer: object = self._ask(
@@ -142,7 +150,8 @@ class Guarded:
         try:
             return ask()
         except Exception as bug:  # a plug-in that fails for one slice serves the others
-            LOG.exception("policy %s failed for slice %s", self.policy.name, spec.id)
+            if self._is_news(what):
+                LOG.exception("policy %s failed for slice %s", self.policy.name, spec.id)
             return self._failed(what, bug)
         finally:
             self.asked = None
@@ -153,8 +162,16 @@ class Guarded:
         return self._says_no(what, f"failed: {type(bug).__name__}: {bug}")
 
     def _nonsense(self, what: str, spec: SliceSpec, wrong: str) -> Unplaceable:
-        LOG.error("policy %s, asked for %s of slice %s: %s", self.policy.name, what, spec.id, wrong)
+        if self._is_news(what):
+            LOG.error(
+                "policy %s, asked for %s of slice %s: %s", self.policy.name, what, spec.id, wrong
+            )
         return self._says_no(what, f"made no sense in {what}: {wrong}")
+
+    def _is_news(self, what: str) -> bool:
+        """Whether a failure goes into the log: a queue of 20,000 is put in order each few seconds."""
+        count = self.failures[what]
+        return count < LOGGED_FIRST or count % LOGGED_EVERY == 0
 
     def _says_no(self, what: str, why: str) -> Unplaceable:
         self.failures[what] += 1

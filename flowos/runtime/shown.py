@@ -96,12 +96,9 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
     placement = placed.value if placed else None
     waiting = view.reasons.get(identifier)
     phase = phase_in(view, identifier)
-    reason = reason_of(
-        slice_,
-        placement,
-        waiting.value if waiting else None,
-        served(e.value for e in view.sessions.values()),
-    )
+    alive = served(e.value for e in view.sessions.values())
+    reason = reason_of(slice_, placement, waiting.value if waiting else None, alive)
+    sentence = waiting.value.sentence if waiting and spec.served_by in alive else ""
     end = slice_.end
     shown: Shown = {
         "apiVersion": API_VERSION,
@@ -111,7 +108,7 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
         "policy": spec.served_by,
         "priority": spec.priority,
         "reason": str(reason) if reason else None,
-        "message": _message(slice_, placement, waiting.value.sentence if waiting else "", reason),
+        "message": _message(view, slice_, placement, sentence, reason),
         "attempts": placement.number if placement else slice_.attempts,
         "revision": _newest(view, identifier),
         "uid": entry.created,
@@ -168,18 +165,39 @@ def placement_of(view: CellView, identifier: str) -> Entry[Placement] | None:
     return placed if uid_of(placed.created, placed.value) == entry.created else None
 
 
-def _message(slice_: Slice, placement: Placement | None, sentence: str, reason: str | None) -> str:
+def _message(
+    view: CellView, slice_: Slice, placement: Placement | None, sentence: str, reason: str | None
+) -> str:
     """Return the sentence that goes with the reason, or with the end."""
     if slice_.end is not None:
         return slice_.end.message
+    if placement is not None and placement.ending is None and placement.waits:
+        return _waits_for(view, slice_.spec.id, placement)
     if placement is not None:
         return placement.ending.message if placement.ending else ""
     match reason:
         case "Held":
             return "held by its user: 'flowos slice release' lets it go on"
-        case "SchedulerDown":
+        case "SchedulerDown" if not sentence:  # else its scheduler lives, and its policy failed
             return f"no scheduler with policy {slice_.spec.served_by} runs"
     return sentence
+
+
+def _waits_for(view: CellView, identifier: str, placement: Placement) -> str:
+    """Return whose end a slice waits for that has taken over from others."""
+    found: dict[str, float] = {}
+    for attempt in placement.waits:
+        for name in view.by_attempt.get(attempt, ()):
+            carrier = view.now(name)
+            if carrier is not None and name != identifier:
+                found[name] = carrier.run.grace_seconds
+    if not found:
+        return ""
+    first, more = min(found), len(found) - 1
+    others = f" and {more} more" if more else ""
+    grace = max(found.values())
+    left = f"; their tasks have up to {grace:g} s to end" if grace else ""
+    return f"it takes over from {first}{others}, once that is clean{left}"
 
 
 def _newest(view: CellView, identifier: str) -> int:

@@ -531,7 +531,9 @@ def _refuse_misfit_placement(name: str, placement: Placement) -> None:
     if name.startswith("~reserved/"):
         unit = "".join((*placement.held, *placement.wanted, *placement.releasing))
         if name.split("/", 2)[2:] != [unit]:
-            raise SpecError("a reserved unit's placement holds it or waits for it, and nothing else")
+            raise SpecError(
+                "a reserved unit's placement holds it or waits for it, and nothing else"
+            )
     if name.startswith("~off/") and name != f"~off/{''.join(placement.held)}":
         raise SpecError("a switched off engine's placement holds this engine and nothing else")
     if placement.ending is not None and placement.ending.phase not in (*ENDED, Phase.PENDING):

@@ -10,7 +10,16 @@ from flowos.verify.laws import LAWS, Fault, Violation
 from flowos.verify.state import State
 
 # Every law by name, with what it says; the first are of states, the others of steps.
-NAMES: Final = (*LAWS, "freed", "raised", "committed", "covered", "reserved", "in service", "phases")
+NAMES: Final = (
+    *LAWS,
+    "freed",
+    "raised",
+    "committed",
+    "covered",
+    "reserved",
+    "in service",
+    "phases",
+)
 
 
 # While this key is there a cell is being loaded or restored, over many revisions, and nobody may

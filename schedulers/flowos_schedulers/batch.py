@@ -28,4 +28,4 @@ class Batch(Policy):
 
     def order(self, waits: Waits) -> Order:
         """Return the place in the queue."""
-        return order.by_turns(waits) if self.settings["fair"] else order.first_come(waits)
+        return order.by_turns(waits) if self.settings.get("fair", 1.0) else order.first_come(waits)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.placement import Decision, Unplaceable
@@ -14,9 +14,12 @@ from flowos.planning.demand import sift
 from flowos.planning.engines.pool import Pool
 from flowos.planning.engines.weights import Weights
 from flowos.planning.policy import Order, Policy, Waits
+from flowos.planning.where import Condition
 from flowos_schedulers.pieces import order, score, wishes
 
 _MODELS_MAX: Final = 8  # of a choice, that are tried one by one
+
+_Ware: TypeAlias = tuple[int, tuple[Condition, ...]]  # a make, with what its nodes must have
 
 
 class Training(Policy):
@@ -76,10 +79,13 @@ def _one_model(pool: Pool, role: EngineRole, best: Mapping[str, float]) -> Engin
 
 def _models(pool: Pool, choice: EngineChoice, best: Mapping[str, float]) -> list[str]:
     """Return the models that will do: measured ones by their pace, then those with most free."""
-    free: dict[str, int] = {}
+    wares: dict[str, list[_Ware]] = {}
     for ware in sift(pool, choice).wares:
-        model = pool.makes[ware[0]].model
-        stock = pool.stock(frozenset((ware,)))
-        free[model] = free.get(model, 0) + stock.free_on + stock.free_off
-    ranked = sorted(free, key=lambda model: (-best.get(model, 0.0), -free[model], model))
-    return [model for model in ranked if model and free[model] >= choice.count][:_MODELS_MAX]
+        wares.setdefault(pool.makes[ware[0]].model, []).append(ware)
+    models = sorted(wares, key=lambda model: (-best.get(model, 0.0), model))
+    free: dict[str, int] = {}
+    for model in models[:_MODELS_MAX]:
+        stock = pool.stock(frozenset(wares[model]))
+        free[model] = stock.free_on + stock.free_off
+    models = sorted(free, key=lambda model: (-best.get(model, 0.0), -free[model], model))
+    return [model for model in models if model and free[model] >= choice.count]

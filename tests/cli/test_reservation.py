@@ -42,7 +42,9 @@ def test_a_slice_of_the_tenant_goes_into_the_window_and_others_are_told_of_it(li
     until(lambda: ls(live)["held"] == gpus)
     live("submit", "--engines", "gpu=1", "--name", "other")
     until(lambda: live("slice", "show", "other", "-o", "json").json["reason"] == "ReservedForOther")
-    assert "reservation r keeps" in live("explain", "other").out
+    told = live("explain", "other").out
+    assert "reservation r keeps" in told
+    assert "flowos reservation rm r" in told
     live("submit", "--engines", "gpu=2", "--name", "p", "--tenant", "physics", "--wait", "running")
     until(lambda: (ls(live)["in_use"], ls(live)["held"]) == (2, gpus - 2))
     assert ls(live)["slices"] == ["physics/p"]

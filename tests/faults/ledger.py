@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from flowos.model.protocols import CellStore
 from flowos.model.transaction import Change, Changes, Lost, Progress, WatchMessage
@@ -41,7 +41,7 @@ class Ledger:
     _has_ended: dict[str, bool] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, store: CellStore) -> "Ledger":
+    def read(cls, store: CellStore) -> Self:
         """Read the whole history up to now, which must be kept from the first revision on."""
         newest = store.read(["cell/info"]).revision
         arrived: queue.SimpleQueue[WatchMessage] = queue.SimpleQueue()

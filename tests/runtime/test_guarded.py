@@ -200,3 +200,12 @@ def test_a_mode_that_is_none_is_all_or_nothing():
         )
         is Mode.INCREMENTAL
     )
+
+
+def test_a_policy_that_fails_each_time_does_not_fill_the_log(caplog):
+    theatre = Theatre(small_cell())
+    theatre.submit(*(replace(wanted(f"x{n}", gpus=1), policy="wrong") for n in range(50)))
+    theatre.scheduler("wrong-0", policy=Wrong(order=KeyError("x")))
+    theatre.settle()
+    told = [r for r in caplog.records if "policy wrong failed" in r.getMessage()]
+    assert 1 <= len(told) <= 3

@@ -122,8 +122,8 @@ class Race:
         elif chance < 0.72:
             tenant = self.draw.choice(list(QUOTAS))
             gpus = self.draw.randint(QUOTAS[tenant] // 2, QUOTAS[tenant])
-            quota = Tenant(tenant, quota={"gpu": gpus})
-            self.theatre.write(Put(f"tenant/{tenant}", encode(quota)))
+            changed = Tenant(tenant, quota={"gpu": gpus})
+            self.theatre.write(Put(f"tenant/{tenant}", encode(changed)))
         elif chance < 0.725:
             self.draw.choice(self.schedulers).replace(requests_land_late=True)
 

@@ -10,8 +10,10 @@ from flowos.model.codec import decode, encode
 from flowos.model.placement import Mark
 from flowos.model.slice import Phase, Reason, SliceSpec
 from flowos.model.transaction import Put
+from flowos.planning.policy import Policy
 from flowos.runtime.marks import LOSSES_MAX
 from flowos.runtime.scheduling import Scheduling
+from flowos.runtime.shown import slice_shown
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.theatre import Player, Theatre
 
@@ -165,3 +167,36 @@ def test_many_who_want_to_take_over_do_it_one_after_the_other():
     assert all(theatre.placement(f"default/high{n}") for n in range(4))
     theatre.play(30.0)
     assert all(theatre.placement(f"default/low{n}") for n in range(4))
+
+
+def test_a_slice_that_took_over_says_whose_end_it_waits_for():
+    theatre = Theatre(small_cell(fpgas=0))
+    theatre.scheduler(alone=True)
+    theatre.submit(*(lesser(f"low{n}", gpus=2) for n in range(2)))
+    theatre.settle()
+    theatre.submit(wanted("high", gpus=2, priority=5))
+    theatre.settle()
+    message = slice_shown(theatre.view(), "default/high")["message"]
+    assert message.startswith("it takes over from default/low")
+
+
+def test_a_slice_whose_policy_fails_shows_what_it_failed_with():
+    class Failing(Policy):
+        name = "batch"
+
+        def plan(self, pool, spec, *, seed, avoid):
+            raise ValueError("no idea")
+
+    theatre = Theatre(small_cell())
+    player = theatre.scheduler(policy=Failing())
+    theatre.submit(wanted("x", gpus=1))
+    theatre.settle()
+    shown = slice_shown(theatre.view(), "default/x")
+    assert (shown["reason"], shown["message"]) == (
+        "SchedulerDown", "policy batch failed: ValueError: no idea",
+    )  # fmt: skip
+    player.exit()
+    theatre.advance(theatre.clock.now + 60.0)
+    assert (
+        "no scheduler with policy batch runs" in slice_shown(theatre.view(), "default/x")["message"]
+    )

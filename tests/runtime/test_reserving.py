@@ -344,3 +344,28 @@ def test_a_more_important_slice_that_keeps_out_of_a_window_takes_over_outside_it
     play(theatre, 5)
     assert theatre.held("music/high") == [N0[1].removeprefix("engine/")]
     assert sum(runs(theatre, spec.id) for spec in low) == 1
+
+
+def test_an_engine_that_strangers_share_is_given_up_by_all_who_share_it():
+    theatre = cell_of(nodes=1, gpus=1)
+    theatre.submit(of("music", "m", gpus=1, share=400), of("physics", "p", gpus=1, share=400))
+    play(theatre, 3)
+    assert runs(theatre, "music/m")
+    assert runs(theatre, "physics/p")
+    reserve(theatre, units=N0[:1])
+    play(theatre, 10)
+    assert runs(theatre, "physics/p")
+    assert theatre.slice("physics/p").attempts == 1
+    assert theatre.phase("music/m") is Phase.PENDING
+    assert theatre.waiting("music/m").reason is Reason.RESERVED_FOR_OTHER
+
+
+def test_an_engine_that_only_slices_of_the_window_share_stays_with_them():
+    theatre = cell_of(nodes=1, gpus=1)
+    theatre.submit(of("physics", "p", gpus=1, share=400), of("physics", "q", gpus=1, share=400))
+    play(theatre, 3)
+    reserve(theatre, units=N0[:1])
+    play(theatre, 10)
+    assert theatre.life("physics/p").count("running") == 1
+    assert theatre.life("physics/q").count("running") == 1
+    assert theatre.placed(f"~reserved/talk/{N0[0]}").wanted == N0[:1]

@@ -1,8 +1,11 @@
 """Who serves which slices, read from files, and which rule is for which slice."""
 
 import json
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowos.documents.policies_file import load_policies, policies_document
 from flowos.model.assignment import assigned, meant
@@ -153,3 +156,79 @@ def test_slices_of_a_kind_give_way_by_rule_and_none_is_made_to_stay():
     assert assigned(asked(GPU, preemptible=True), rules).preemptible
     stays = PolicyRules((Assignment("batch", tenants=("s",)),))
     assert assigned(asked(GPU, tenant="s", preemptible=True), stays).preemptible
+
+
+# --------------------------------------------------------------------------------------- any of them
+
+
+WORDS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+LISTS = st.lists(WORDS, max_size=3).map(tuple)
+NUMBERS = st.integers(0, 10**9).map(float) | st.floats(1e-6, 1e9)
+
+
+@st.composite
+def rules(draw):
+    found = draw(
+        st.lists(
+            st.builds(
+                Assignment,
+                policy=WORDS,
+                tenants=LISTS,
+                kinds=LISTS,
+                names=LISTS,
+                engines_least=st.integers(0, 10**6),
+                shapes=st.lists(st.sampled_from([str(s) for s in Shape]), max_size=2).map(tuple),
+                preemptible=st.booleans(),
+            ),
+            max_size=4,
+        )
+    )
+    # One that is about every slice may only come last.
+    bare = [a == Assignment(a.policy, preemptible=a.preemptible) for a in found]
+    kept = found[: bare.index(True) + 1] if True in bare else found
+    return PolicyRules(
+        assignments=tuple(kept),
+        default=draw(WORDS),
+        ageing_seconds=draw(st.integers(0, 10**6).map(float)),
+        settings=draw(
+            st.dictionaries(WORDS, st.dictionaries(st.just("warm"), NUMBERS), max_size=2)
+        ),
+    )
+
+
+def written(value, folder):
+    path = folder / "rules.json"
+    path.write_text(json.dumps(value))
+    return path
+
+
+@given(said=rules())
+def test_any_rules_are_written_and_read_back(said, tmp_path_factory):
+    path = written(policies_document(said), tmp_path_factory.getbasetemp())
+    assert load_policies(path, known={}) == said
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["policy", "kinds", "batch", "warm", "engines_least", "shapes", "x"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    value=st.dictionaries(
+        st.sampled_from(["default", "ageing", "assignments", "settings"]), VALUES, min_size=1
+    )
+)
+def test_whatever_a_file_says_is_read_or_refused_by_a_sentence(value, tmp_path_factory):
+    path = written(value, tmp_path_factory.getbasetemp())
+    with suppress(FileError):  # anything else fails the test
+        found = load_policies(path, known=KNOWN)
+        assert decode(PolicyRules, encode(found)) == found
