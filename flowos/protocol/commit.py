@@ -251,10 +251,12 @@ def moves(view: CellView, lost: Losses, wanted: Mapping[str, int]) -> Moved:
 def _stay_unshared(draft: Draft, view: CellView, node: str, engines: Sequence[str]) -> None:
     """Compare that nobody holds a part of these engines.
 
-    Where nobody holds a part of any engine of the node, one compare says so of all of them: half
-    the compares and reads of a gang of whole nodes.
+    Where all that can be shared there is wanted, and nobody holds a part of it, one compare says so
+    of the whole node: half the compares and reads of a gang of whole nodes.
     """
-    if len(engines) > 1 and not any(map(view.shares.get, view.cell.engines_of[node])):
+    there, known = view.cell.engines_of[node], view.cell.engines
+    whole = len(engines) > 1 and len(engines) == sum([known[e].shareable for e in there])
+    if whole and not any(map(view.shares.get, there)):
         draft.stays_quiet(f"claim/share/{node}/", 0)
         return
     for engine in engines:

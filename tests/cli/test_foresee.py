@@ -60,7 +60,8 @@ def test_why_a_slice_that_runs_does_not_use_an_engine(halves):
 
     def why(engine: str) -> str:
         arguments = ("explain", "s0", "--why-not", engine, "-o", "json")
-        return halves(*arguments).json["why_not"]["sentence"]
+        sentence: str = halves(*arguments).json["why_not"]["sentence"]
+        return sentence
 
     assert why(used) == f"{used} is used"
     idle = next(

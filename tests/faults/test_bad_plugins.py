@@ -49,6 +49,17 @@ def bad(machine: Machine) -> Machine:
     return machine
 
 
+def plugins(machine: Machine, *words: str):
+    """What `scheduler plugins` lists."""
+    done = subprocess.run(
+        [*COMMAND, "scheduler", "plugins", *words, "-o", "json"],
+        env=machine.environment | {"FLOWOS_DATA_DIR": str(machine.folder)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return json.loads(done.stdout)["items"]
+
+
 def log(machine: Machine, name: str) -> str:
     return (machine.folder / "logs" / f"{name}.log").read_text()
 
@@ -68,7 +79,9 @@ def test_what_makes_no_sense_is_told_by_name_and_the_next_slices_are_served(bad)
     with bad.client() as cell:
         cell.submit([wanted("first", "batch")])
         until(partial(placed, cell, "first"), "batch serves")
-        cell.submit([wanted(name, "bad") for name in NONSENSE])
+        cell.submit([wanted("raises", "bad")])
+        until(partial(says, cell, "raises", *NONSENSE["raises"]), "it is told")
+        cell.submit([wanted(name, "bad") for name in NONSENSE if name != "raises"])
         cell.submit([wanted("good", "bad"), wanted("second", "batch")])
         for name, words in NONSENSE.items():
             until(partial(says, cell, name, *words), f"{name} is told: {words}")
@@ -175,8 +188,7 @@ def test_the_example_is_installed_listed_run_and_serves(machine):
     folder = machine.folder.parent / "others"
     install_example(folder)
     machine.environment["PYTHONPATH"] = str(folder)
-    said = machine.command("scheduler", "plugins", "--check", "-o", "json")
-    tidy = next(p for p in json.loads(said.stdout)["items"] if p["name"] == "tidy")
+    tidy = next(p for p in plugins(machine, "--check") if p["name"] == "tidy")
     assert (tidy["package"], tidy["version"], tidy["state"]) == ("flowos-tidy", "1.0.0", "ok")
     assert tidy["purpose"] == "Small ones first within a priority, each on engines of one model."
     machine.up("--scheduler", "tidy=2")
@@ -188,9 +200,8 @@ def test_the_example_is_installed_listed_run_and_serves(machine):
         engines = held.engines["w"]
         records = cell.store.read([f"engine/{engine}" for engine in engines]).records
         assert len({json.loads(r.value)["model"] for r in records}) == 1
-    listed = json.loads(machine.command("scheduler", "plugins", "-o", "json").stdout)["items"]
-    runs = {p["name"]: p["runs"] for p in listed}
-    assert (runs["tidy"], runs["batch"]) == (["tidy-0", "tidy-1"], [])
+    runs = {p["name"]: p["runs"] for p in plugins(machine)}
+    assert (sorted(runs["tidy"]), runs["batch"]) == (["tidy-0", "tidy-1"], [])
     machine.down()
 
 

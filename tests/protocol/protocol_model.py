@@ -56,6 +56,7 @@ from tests.protocol.model_grants import Grants
 from tests.protocol.model_life import Life
 from tests.protocol.model_parts import Parts
 from tests.protocol.model_quotas import Quotas
+from tests.protocol.model_reserved import Reserved
 from tests.protocol.model_store import Found, Model, explore, wander
 
 Make: TypeAlias = Callable[[tuple[str, ...]], Model]
@@ -120,6 +121,7 @@ SOUND: dict[str, Make] = {
     "an agent dies and returns": life(LANE, submit_S=1, die=1),
     "gangs guarded by ranges": life(ONE, **BOTH, cordon=1, gangs=True),
     "divisible units": Divisible,
+    "a reservation comes and goes": Reserved,
     "parts are taken from two": parts({"S": 1.0, "T": 1.0, "U": 1.5}, S=1, T=1, U=1, end=3),
     "parts are taken, and grants change hands": parts(
         {"S": 1.0, "U": 1.5}, limit=3.0, S=1, U=1, end=2, back=1, other=1
@@ -164,6 +166,12 @@ PLANTED: dict[str, Make] = {
     "whole ignores shares": Divisible,
     "share ignores whole": Divisible,
     "drain ignores new shares": Divisible,
+    "epoch not compared": Reserved,
+    "anybody takes what is kept": Reserved,
+    "who takes does not wait": Reserved,
+    "what is kept is not compared": Reserved,
+    "let go while it is dirty": Reserved,
+    "the victim is not compared": Reserved,
     "no guard": parts({"S": 1.0, "T": 1.0, "U": 1.5}, limit=4.0, S=1, T=1, U=1, end=3),
     "rest is free at once": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),
     "rest is not written": parts({"S": 1.5, "U": 1.0}, S=1, U=1, end=2, back=1),

@@ -336,14 +336,14 @@ def with_twins_of_f(world: World) -> None:
         )
 
 
-BOTH = decision(whole("n1/f", "n1/g"), "n1/f", "n1/g")
+ALL_OF_N1 = decision(whole("n1/f", "n1/g", "n1/h"), "n1/f", "n1/g", "n1/h")
 
 
 def test_whole_engines_of_one_node_have_no_parts():
     def script(world: World) -> None:
         with_twins_of_f(world)
         a, b = rivals(world)
-        request = a.ask(a.commit("t/S", BOTH))
+        request = a.ask(a.commit("t/S", ALL_OF_N1))
         assert b.do(b.commit("t/T", HALF))
         assert not a.send(request)
 

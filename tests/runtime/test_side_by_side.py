@@ -81,12 +81,12 @@ def test_whole_engines_of_one_node_may_be_taken_by_two_groups_at_once():
     assert machine(player).figures.conflicts == 0
 
 
-def test_a_part_beside_whole_engines_that_are_under_way_waits_for_their_answer():
+def test_a_part_goes_beside_whole_engines_of_its_node_that_are_under_way():
     theatre = Theatre(small_cell(nodes=1, gpus=72, fpgas=0))
     player = theatre.scheduler()
     specs = [wanted(f"s{n:02}", gpus=2) for n in range(GROUP_ALONE_MAX)]
     sent = under_way(player, [*specs, wanted("part", gpus=1, share=100)])
-    assert [len(commit.proposals) for commit in sent] == [GROUP_ALONE_MAX]
+    assert [len(commit.proposals) for commit in sent] == [GROUP_ALONE_MAX, 1]
     theatre.settle()
     figures = machine(player).figures
     assert (figures.placed, figures.conflicts) == (GROUP_ALONE_MAX + 1, 0)

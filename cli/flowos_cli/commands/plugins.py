@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from flowos.model.errors import FlowosError
-from flowos.runtime.plugins import OURS, Plugin, installed, load, purpose
+from flowos.runtime.plugins import OURS, Plugin, installed, load, plugin_named, purpose
 from flowos_cli import render
 from flowos_cli.output import API_VERSION, Listing, Output, output_options
 from flowos_cli.render import Column, Item
@@ -31,18 +31,22 @@ PLUGINS: Final = Listing(
 
 
 @click.command("plugins")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--check", is_flag=True, help="Try each on small cells: does it keep the laws?")
 @output_options(watch=False)
 @where_options
-def scheduler_plugins(check: bool, out: Output, where: Where) -> int:
-    """List the installed schedulers, and where they come from.
+def scheduler_plugins(names: tuple[str, ...], check: bool, out: Output, where: Where) -> int:
+    """List the installed schedulers, or some of them, and where they come from.
 
     A state is "ok", "broken" (it cannot be loaded, or breaks a law with --check), or "taken" (a
     package with the same name goes first). No store is needed; where there is one, `runs` says how
     many processes of it live.
     """
+    for name in names:
+        plugin_named(name)  # a wrong one is said
     runs = _running(where)
-    items = [_item(plugin, check, runs) for plugin in installed()]
+    wanted = [plugin for plugin in installed() if not names or plugin.name in names]
+    items = [_item(plugin, check, runs) for plugin in wanted]
     out.put(PLUGINS, items)
     for item in items:
         if out.draws and item["state"] == "broken":
@@ -113,8 +117,6 @@ def policy_named(name: str) -> "Policy":
         UnknownName: There is none.
         SpecError: It cannot be loaded, is no scheduler, or breaks a law.
     """
-    from flowos.runtime.plugins import plugin_named
-
     plugin = plugin_named(name)
     if plugin.package == OURS:
         return load(plugin)  # its own tests have tried it
