@@ -11,7 +11,7 @@ import pytest
 from flowos.model.codec import decode
 from flowos.model.placement import Placement
 from flowos.model.slice import EngineChoice, EngineRole, Reason, SliceSpec, Waiting
-from tests.faults.machine import COMMAND, Machine, until
+from tests.faults.machine import COMMAND, Load, Machine, until
 from tests.faults.others import BAD, EXAMPLE, install_example, package
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
@@ -91,8 +91,8 @@ def test_what_makes_no_sense_is_told_by_name_and_the_next_slices_are_served(bad)
             assert placed(cell, name) is None
         until(partial(placed, cell, "good"), "the plug-in serves others")
         until(partial(placed, cell, "second"), "batch goes on")
+        Load(cell, []).verify()
     assert "Traceback" in log(bad, "bad-0")  # whoever wrote it can see where
-    bad.command("cell", "verify")
     bad.down()
 
 
