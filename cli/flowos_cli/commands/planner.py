@@ -4,21 +4,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from flowos.model.errors import StillContended, UnknownName
 from flowos_cli import render
+from flowos_cli.commands.rule import put_rule, rule_in
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.output import API_VERSION, Listing, Output, output_options, say
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
 if TYPE_CHECKING:
-    from flowos.model.protocols import CellStore
     from flowos.model.rules import PlannerRules
-    from flowos.model.transaction import Versioned
 
 KIND: Final = "Planner"
 MODELS_MAX: Final = 6  # of a type of work, the fastest; people want to see that they are there
-TRIES_MAX: Final = 5
 
 
 @click.group(
@@ -47,36 +44,16 @@ def apply(source: str, where: Where) -> int:
     from flowos.documents.planner_file import load_planner
     from flowos.model import keys
     from flowos.model.codec import encode
-    from flowos.model.transaction import Committed, Put, Seen, Transaction
     from flowos.planning.engines.weights import Weights
 
     rules = load_planner(source, weights=Weights._fields)
     store = where.store()
     try:
-        for _ in range(TRIES_MAX):
-            before = _told(store)
-            record = encode(rules)
-            if before is not None and before.value == record:
-                say("planners: unchanged")
-                return 0
-            seen = Seen(keys.PLANNER, before.modified if before else 0)
-            (outcome,) = store.commit([Transaction((seen,), (Put(keys.PLANNER, record),))])
-            if isinstance(outcome, Committed):
-                say(f"planners: {_counted(rules)}")
-                return 0
+        new = put_rule(store, keys.PLANNER, encode(rules), what="what planners are told")
     finally:
         store.close()
-    raise StillContended("what planners are told kept changing: try again")
-
-
-def _told(store: "CellStore") -> "Versioned | None":
-    """Return the record of what planners are told, None where that is nothing."""
-    from flowos.model import keys
-
-    known = {r.key: r for r in store.read([keys.INFO, keys.PLANNER]).records}
-    if keys.INFO not in known:
-        raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
-    return known.get(keys.PLANNER)
+    say(f"planners: {_counted(rules) if new else 'unchanged'}")
+    return 0
 
 
 def _counted(rules: "PlannerRules") -> str:
@@ -95,13 +72,14 @@ def _counted(rules: "PlannerRules") -> str:
 def show(out: Output, where: Where) -> int:
     """What planners are told now; as YAML or JSON it is a file that 'apply' reads."""
     from flowos.documents.planner_file import planner_document
+    from flowos.model import keys
     from flowos.model.codec import decode
     from flowos.model.rules import NO_RULES, PlannerRules
     from flowos.planning.engines.weights import weights_of
 
     store = where.store()
     try:
-        told = _told(store)
+        told = rule_in(store, keys.PLANNER)
     finally:
         store.close()
     rules = NO_RULES if told is None else decode(PlannerRules, told.value)

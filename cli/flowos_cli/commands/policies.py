@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from flowos.model.errors import StillContended, UnknownName
 from flowos_cli import render
+from flowos_cli.commands.rule import put_rule, rule_in
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.output import API_VERSION, Listing, Output, output_options, say
 from flowos_cli.render import Column, Item
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
     from flowos.model.protocols import CellStore
     from flowos.model.rules import PolicyRules
-    from flowos.model.transaction import Versioned
 
 KIND: Final = "Policies"
-TRIES_MAX: Final = 5
 
 
 @click.group(
@@ -49,24 +47,12 @@ def apply(source: str, where: Where) -> int:
     from flowos.documents.policies_file import load_policies
     from flowos.model import keys
     from flowos.model.codec import encode
-    from flowos.model.transaction import Committed, Put, Seen, Transaction
 
     rules = load_policies(source, known=_settings_known())
     store = where.store()
     try:
-        for _ in range(TRIES_MAX):
-            before = _told(store)
-            record = encode(rules)
-            if before is not None and before.value == record:
-                say("policies: unchanged")
-                break
-            seen = Seen(keys.POLICIES, before.modified if before else 0)
-            (outcome,) = store.commit([Transaction((seen,), (Put(keys.POLICIES, record),))])
-            if isinstance(outcome, Committed):
-                say(f"policies: {_counted(rules)}")
-                break
-        else:
-            raise StillContended("who serves which slices kept changing: try again")
+        new = put_rule(store, keys.POLICIES, encode(rules), what="who serves which slices")
+        say(f"policies: {_counted(rules) if new else 'unchanged'}")
         for policy in _unserved(store, rules):
             say(
                 f"note: no scheduler serves {policy} now, so its slices wait: "
@@ -88,16 +74,6 @@ def _settings_known() -> "Mapping[str, Mapping[str, float]]":
         except (ImportError, AttributeError) as bug:  # its settings are taken as written
             say(f"note: scheduler plug-in {plugin.name} cannot be loaded: {bug}")
     return known
-
-
-def _told(store: "CellStore") -> "Versioned | None":
-    """Return the record of who serves what, None where that is the default."""
-    from flowos.model import keys
-
-    known = {r.key: r for r in store.read([keys.INFO, keys.POLICIES]).records}
-    if keys.INFO not in known:
-        raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
-    return known.get(keys.POLICIES)
 
 
 def _unserved(store: "CellStore", rules: "PolicyRules") -> list[str]:
@@ -124,12 +100,13 @@ def _counted(rules: "PolicyRules") -> str:
 def show(out: Output, where: Where) -> int:
     """Who serves which slices now; as YAML or JSON it is a file that 'apply' reads."""
     from flowos.documents.policies_file import policies_document
+    from flowos.model import keys
     from flowos.model.codec import decode
     from flowos.model.rules import NO_POLICIES, PolicyRules
 
     store = where.store()
     try:
-        told = _told(store)
+        told = rule_in(store, keys.POLICIES)
     finally:
         store.close()
     rules = NO_POLICIES if told is None else decode(PolicyRules, told.value)
