@@ -3,6 +3,7 @@
 Each seed is a cell's life, whose history must have a serial order, and a storm of broken streams
 that the store's own watch goes through. A line a seed, with a digest of each: the same seed, the
 same line.
+Where the seed is even, its users ask for all that a shared cell offers.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def life(seed: int, slices: int, say: Callable[[str], None]) -> str:
         new_store=MemoryStore,
         policy=Batch(),
         slices=slices,
+        shared=seed % 2 == 0,
         on_request=recording.note,
         say=say,
     )

@@ -10,7 +10,7 @@ from flowos.model.slice import Phase, Reason, SliceSpec
 from flowos.model.units import subject_of
 from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
-from flowos.planning.place import plan
+from flowos.planning.policy import Policy
 from flowos.planning.reasons.defrag import Defrag, defrag
 from flowos.planning.reasons.explain import funnel, why_not
 from flowos.planning.reasons.unblock import EACH_MAX, Item, cheapest_first, unblock
@@ -19,6 +19,7 @@ from flowos.planning.shadow import left
 from flowos.protocol.commit import spend
 from flowos.protocol.grants import limit_of, uncovered
 from flowos.runtime.affinity_shown import accounts_of
+from flowos.runtime.asking import Asking
 from flowos.runtime.shown import API_VERSION, Shown, slice_shown
 
 UNBLOCK_MAX: Final = 8  # what else would help is of no use to know
@@ -28,7 +29,14 @@ MOVES_TRIALS_MAX: Final = 100  # sets of slices that are tried: `cell defrag` tr
 _GATHERED: Final = (Reason.FRAGMENTED_ACROSS_SWITCHES, Reason.NO_CIRCUIT)
 
 
-def explained(view: CellView, identifier: str, *, now: float, why_not_engine: str = "") -> Shown:
+def explained(
+    view: CellView,
+    identifier: str,
+    *,
+    now: float,
+    why_not_engine: str = "",
+    policy: Policy | None = None,
+) -> Shown:
     """Return what `flowos slice explain` prints.
 
     Args:
@@ -37,6 +45,7 @@ def explained(view: CellView, identifier: str, *, now: float, why_not_engine: st
         identifier: "tenant/name", of a slice that the view has.
         now: Wall-clock seconds, for how long others may still take.
         why_not_engine: An engine to be told of; "" = none.
+        policy: The slice's, by which is tried what would help; None = the plain planner.
     """
     slice_ = view.slices[identifier].value
     shown = slice_shown(view, identifier, circuits=False)
@@ -59,7 +68,9 @@ def explained(view: CellView, identifier: str, *, now: float, why_not_engine: st
     if phase_in(view, identifier) is Phase.PENDING:
         steps = funnel(pool, slice_.spec)
         found["funnel"] = [{"step": step, "engines": left} for step, left in steps]
-        found["unblock"] = _unblock(view, pool, slice_.spec, shown["reason"], now)
+        found["unblock"] = _unblock(
+            view, pool, slice_.spec, shown["reason"], now, Asking(view, policy, now=now)
+        )
     if why_not_engine:
         sentence = why_not(pool, slice_.spec, why_not_engine)
         if shown["phase"] != Phase.PENDING:
@@ -79,7 +90,7 @@ def _sentence(shown: Shown) -> str:
 
 
 def _unblock(
-    view: CellView, pool: Pool, spec: SliceSpec, reason: str | None, now: float
+    view: CellView, pool: Pool, spec: SliceSpec, reason: str | None, now: float, ask: Asking
 ) -> list[Shown]:
     """Return what would help, each by itself, the cheapest first."""
     match reason:
@@ -94,14 +105,15 @@ def _unblock(
         spec,
         lambda name: left(view, name, now),
         priority_of=lambda name: _priority(view, name),
+        planner=ask,
     )
     if reason in (Reason.WAITING_FOR_POWER, Reason.QUOTA_EXCEEDED):
-        decision = plan(pool, spec)
+        decision = ask(pool, spec)
         short = short_of(view, spec.id, decision) if isinstance(decision, Decision) else {}
         if short:
             return list(_wait_for_power(view, short, now))
     if items and items[0].sort not in ("place", "wake"):
-        found = plan(pool, spec)
+        found = ask(pool, spec)
         if isinstance(found, Unplaceable) and found.reason in _GATHERED:
             moves = defrag(pool, spec, trials_max=MOVES_TRIALS_MAX)
             if moves is not None and moves.moves:

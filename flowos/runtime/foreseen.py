@@ -13,11 +13,13 @@ from flowos.model.units import lane_unit
 from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
+from flowos.planning.policy import Policy
 from flowos.planning.reasons.capacity import Capacity, Count, capacity
 from flowos.planning.reasons.defrag import Defrag, defrag
 from flowos.planning.reasons.difference import difference
 from flowos.planning.reasons.explain import funnel
 from flowos.protocol.commit import busy_watts
+from flowos.runtime.asking import Asking
 from flowos.runtime.explained import short_of
 from flowos.runtime.shown import API_VERSION, Shown, circuit_shown
 
@@ -146,18 +148,22 @@ def _engines(decision: Decision) -> list[str]:
 # -- before a submission
 
 
-def preview(view: CellView, spec: SliceSpec) -> Shown:
+def preview(
+    view: CellView, spec: SliceSpec, policy: Policy | None = None, *, now: float = 0.0
+) -> Shown:
     """Return what `flowos slice submit --dry-run` prints, and count the plan as held from then on.
 
     Args:
         view: What planners follow; it is the caller's own.
         spec: The request.
+        policy: Whose choice it is; None = the plain planner.
+        now: Wall-clock seconds, by which reservations open.
 
     Returns:
         With `placeable` true, what would change. Else `reason` and `sentence`, and the funnel.
     """
     pool = Pool(view)
-    found = plan(pool, spec)
+    found = Asking(view, policy, now=now)(pool, spec)
     shown: Shown = {"apiVersion": API_VERSION, "name": spec.name, "tenant": spec.tenant}
     if isinstance(found, Unplaceable):
         pool.close()

@@ -5,6 +5,10 @@ have them. Whoever comes later plans around them, unless it has surely ended by 
 needs much gets it in the end, though small slices come all the time, and nobody holds anything
 for it: no unit is idle that a slice could use and give back in time.
 
+The bound: whoever comes first in the order starts at most STARVING_SECONDS, and the longest run of
+those that hold its units when the mark is put, and what it takes to look and to clean (5 s) later,
+however many small ones come.
+
 Source: the later ones may pass as in EASY backfilling, Lifka, "The ANL/IBM SP Scheduling System",
 JSSPP 1995; here the reservation is written down, so that all schedulers of a cell see it.
 """

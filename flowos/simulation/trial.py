@@ -52,6 +52,7 @@ from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Scheduling
 from flowos.simulation.actors import Embedding, Process, Role
 from flowos.simulation.devices import Bench, Devices
 from flowos.simulation.people import Operator, User
+from flowos.simulation.sharing import Sharer, as_shared, with_tenants
 from flowos.simulation.stage import VirtualClock
 from flowos.simulation.timeline import Timeline
 from flowos.simulation.wire import Mishaps, Noted, SimStore, Site
@@ -113,6 +114,7 @@ class Trial:
         slices: int = 30,
         mishaps: Mishaps | None = None,
         budget_watts: int | None = None,
+        shared: bool = False,
         on_request: Noted = lambda *_: None,
         say: Callable[[str], None] = lambda _line: None,
     ) -> None:
@@ -125,6 +127,7 @@ class Trial:
             slices: How many the user submits.
             mishaps: How often what goes wrong; None = drawn, from nothing to a lot.
             budget_watts: Of the whole cell; None = drawn, tight or ample.
+            shared: Whether its users ask for all that a shared cell offers: see `sharing`.
             on_request: Called with each write's transactions, when it was sent, what its sender
                 was told, and when.
             say: Takes a line for each thing that happens, with its moment.
@@ -148,7 +151,9 @@ class Trial:
         self._hash = hashlib.sha256()
         self._last: deque[str] = deque(maxlen=LAST)
         self._attempts = 0
-        self._load(_cell(self.dice, budget_watts))
+        cell = _cell(self.dice, budget_watts)
+        self._shared = shared
+        self._load(with_tenants(cell) if shared else cell)
         reading = self.store.read([""])
         self._checker = Checker(State.read(reading))
         self.store.watch([""], after=reading.revision, deliver=self._revision)
@@ -169,6 +174,8 @@ class Trial:
         self.site.calm_down()
         self.user.finish()
         self.operator.finish()
+        if self.sharer is not None:
+            self.sharer.finish()
         deadline = self.clock.now + REST_SECONDS
         while left := self.unrest():
             if self.clock.now >= deadline:
@@ -272,6 +279,7 @@ class Trial:
             if not entry.value.end
         ]
         found += self.user.errands + self.operator.errands
+        found += self.sharer.errands if self.sharer is not None else []
         records = {
             r.key: r for r in self.store.read(["claim/", "order/", "placement/", "report/"]).records
         }
@@ -348,6 +356,12 @@ class Trial:
         mine = [(dice.uniform(1, 25), _spec(dice, f"own{n}", ends=True)) for n in range(4)]
         self._enter(self._client("client-0", mine))
         specs = [_spec(dice, f"s{number:02}") for number in range(slices)]
+        self.sharer: Sharer | None = None
+        if self._shared:
+            specs = as_shared(dice, specs)
+            self.sharer = Sharer(
+                self.site, dice.getrandbits(32), self.cell, specs, TROUBLE_SECONDS, self.say
+            )
         self.user = User(self.site, dice.getrandbits(32), specs, TROUBLE_SECONDS, self.say)
         self.operator = Operator(
             self.site, dice.getrandbits(32), self.cell, TROUBLE_SECONDS, self.new_attempt, self.say

@@ -162,3 +162,28 @@ def test_several_slices_are_planned_one_after_the_other(live, tmp_path):
     file.write_text(one.format(name="a") + "---\n" + one.format(name="b"))
     items = live("submit", str(file), "--dry-run", "-o", "json").json["items"]
     assert [item["reason"] for item in items] == [None, "WaitingForEngines"]
+
+
+def nodes(said) -> set[str]:
+    return {engine["node"] for engine in said.json["engines"]}
+
+
+def test_a_dry_run_is_the_choice_of_the_policy_that_would_serve(still, tmp_path):
+    ask = ("submit", "--engines", "gpu=4", "--dry-run", "-o", "json")
+    assert len(nodes(still(*ask))) == 1  # as batch packs
+    assert len(nodes(still(*ask, "--policy", "service"))) == 4  # as service spreads
+    rules = tmp_path / "policies.yaml"
+    rules.write_text("default: service\n")
+    still("cell", "policies", "apply", str(rules))
+    assert len(nodes(still(*ask))) == 4  # who would serve it is what the cell's rules say
+
+
+def test_a_policy_that_is_not_installed_is_said_and_the_plain_planner_plans(still):
+    said = still("submit", "--engines", "gpu=1", "--policy", "theirs", "--dry-run", "-o", "json")
+    assert said.json["placeable"]
+    (line,) = said.err.splitlines()
+    assert "planned without policy theirs" in line
+    still("submit", "--engines", "gpu=1", "--policy", "theirs", "--name", "t")
+    said = still("explain", "t", "-o", "json")
+    assert "planned without policy theirs" in said.err
+    assert said.json["name"] == "t"

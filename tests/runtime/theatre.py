@@ -307,7 +307,12 @@ class Theatre:
     # -- players
 
     def scheduler(
-        self, name: str = "batch-0", *, policy: Policy | None = None, alone: bool = False
+        self,
+        name: str = "batch-0",
+        *,
+        policy: Policy | None = None,
+        alone: bool = False,
+        ahead_seconds: float = 0.0,
     ) -> "Player":
         served = policy.name if policy else "batch"
 
@@ -322,7 +327,7 @@ class Theatre:
                 stopwatch=self.clock.monotonic,
                 new_attempt=lambda: self.fresh("a"),
                 alone=alone,
-                wall=self.clock.wall,
+                wall=lambda: self.clock.wall() + ahead_seconds,
                 lease=lambda: player.session.lease.id,
             )
 

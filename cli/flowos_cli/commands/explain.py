@@ -6,6 +6,7 @@ import click
 
 from flowos_cli import render
 from flowos_cli.commands.completion import live
+from flowos_cli.commands.plugins import policy_of
 from flowos_cli.commands.slice import find, slice_arguments
 from flowos_cli.output import Listing, Output, now, one_of, output_options, tenant_option
 from flowos_cli.render import Column, Item
@@ -28,6 +29,8 @@ from flowos_cli.wiring import Where, where_options
 def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> int:
     """Why a slice waits, what is left after each step of the search, and what would help."""
     from flowos.model import keys
+    from flowos.model.life import phase_in
+    from flowos.model.slice import Phase
     from flowos.runtime.explained import explained
     from flowos.runtime.shown import SLICES as FOLLOWED
     from flowos.runtime.shown import view_of
@@ -39,7 +42,9 @@ def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> i
         if engine and engine not in view.cell.engines:
             near = [e for e in view.cell.engines if e.startswith(engine)]
             engine = one_of(engine, near, "engine", "'flowos engine ls' lists all")
-        shown = explained(view, identifier, now=now(), why_not_engine=engine)
+        waits = phase_in(view, identifier) is Phase.PENDING
+        policy = policy_of(view.slices[identifier].value.spec.served_by) if waits else None
+        shown = explained(view, identifier, now=now(), why_not_engine=engine, policy=policy)
     finally:
         store.close()
     out.put_one(_EXPLAINED, shown, _explanation)

@@ -9,7 +9,8 @@ import click
 from flowos.model.errors import NeverPlaceable
 from flowos_cli import render
 from flowos_cli.commands.completion import live
-from flowos_cli.output import Listing, Output, output_options, tenant_option
+from flowos_cli.commands.plugins import policy_of
+from flowos_cli.output import Listing, Output, now, output_options, tenant_option
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
@@ -207,11 +208,14 @@ def foretell(client: "CellClient", specs: "Sequence[SliceSpec]", out: Output) ->
     Raises:
         NeverPlaceable: One of them can never be placed.
     """
+    from flowos.model.assignment import assigned
     from flowos.runtime.foreseen import preview
 
     client.check(specs)
     view = _planners_view(client.store, slices=True)
-    items = [preview(view, spec) for spec in specs]
+    specs = [spec if spec.policy else assigned(spec, view.policies) for spec in specs]
+    policies = {name: policy_of(name) for name in dict.fromkeys(s.served_by for s in specs)}
+    items = [preview(view, spec, policies[spec.served_by], now=now()) for spec in specs]
     for item in items:
         if item["reason"] == "Infeasible":
             raise NeverPlaceable(

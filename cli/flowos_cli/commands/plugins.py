@@ -8,7 +8,7 @@ import click
 from flowos.model.errors import FlowosError
 from flowos.runtime.plugins import OURS, Plugin, installed, load, plugin_named, purpose
 from flowos_cli import render
-from flowos_cli.output import API_VERSION, Listing, Output, output_options
+from flowos_cli.output import API_VERSION, Listing, Output, output_options, say
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
@@ -52,6 +52,18 @@ def scheduler_plugins(names: tuple[str, ...], check: bool, out: Output, where: W
         if out.draws and item["state"] == "broken":
             click.echo(f"{item['name']}: {item['problem']}", err=True)
     return 2 if check and any(item["state"] == "broken" for item in items) else 0
+
+
+def policy_of(name: str) -> "Policy | None":
+    """Return the policy of a name, to plan by as it would; None, and a line says so, if it cannot.
+
+    It may be installed only where its scheduler runs.
+    """
+    try:
+        return load(plugin_named(name))
+    except FlowosError as error:
+        say(f"note: planned without policy {name}, whose choice may differ: {error}")
+        return None
 
 
 def _item(plugin: Plugin, check: bool, runs: dict[str, list[str]] | None) -> Item:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Final
+from typing import Final, TypeAlias
 
 from flowos.model.errors import SpecError
-from flowos.model.placement import Decision, Placement
+from flowos.model.placement import Decision, Placement, Unplaceable
 from flowos.model.slice import Constraints, EngineRole, Reason, SliceSpec
 from flowos.model.units import engine_unit, kind_of, subject_of
 from flowos.model.view import CellView
@@ -19,6 +19,8 @@ from flowos.planning.demand import demand_of
 from flowos.planning.engines.pool import OFF, Pool
 from flowos.planning.place import plan
 from flowos.planning.shadow import fewest
+
+Planner: TypeAlias = Callable[[Pool, SliceSpec], Decision | Unplaceable]
 
 EACH_MAX: Final = 3  # items of one sort that are told; more are of no use to know
 TRIALS_MAX: Final = 256  # holders that are taken off one by one
@@ -80,6 +82,7 @@ def unblock(
     left_s: Callable[[str], float | None],
     *,
     priority_of: Callable[[str], int | None] = lambda _name: None,
+    planner: Planner = plan,
 ) -> list[Item]:
     """Return what would let a request be placed, the cheapest first.
 
@@ -88,22 +91,24 @@ def unblock(
         spec: The request.
         left_s: In how many seconds a placement is given back; None = nothing tells.
         priority_of: The priority of a placement's slice; None = it cannot be pre-empted.
+        planner: Tries a request on the pool; as its own policy would, where that is not the plain
+            planner.
     """
-    now = plan(pool, spec)
+    now = planner(pool, spec)
     if isinstance(now, Decision):
         return [_as_it_is(pool, now)]
     holders = _in_the_way(pool, spec)
     names = sorted(holders, key=lambda n: (left_s(n) is None, left_s(n) or 0, n))
     slices = [name for name in names if not name.startswith("~")]
-    found = _given_back(pool, spec, slices, "wait", left_s)
+    found = _given_back(pool, spec, slices, "wait", left_s, planner)
     if now.reason is not Reason.INFEASIBLE:
         lesser = [n for n in slices if (p := priority_of(n)) is not None and p < spec.priority]
-        found += _given_back(pool, spec, lesser, "preempt", lambda _name: 0)
+        found += _given_back(pool, spec, lesser, "preempt", lambda _name: 0, planner)
         system = [name for name in names if name.startswith("~")]
-        found += _given_back(pool, spec, system, "undrain", lambda _name: None)
-    found += _accepted(pool, spec)
+        found += _given_back(pool, spec, system, "undrain", lambda _name: None, planner)
+    found += _accepted(pool, spec, planner)
     if not found and now.reason is not Reason.INFEASIBLE:
-        found += _given_back(pool, spec, names, "wait", left_s)
+        found += _given_back(pool, spec, names, "wait", left_s, planner)
     return cheapest_first(found)
 
 
@@ -171,12 +176,13 @@ def _given_back(
     names: Sequence[str],
     sort: str,
     left_s: Callable[[str], float | None],
+    planner: Planner,
 ) -> list[Item]:
     """Return who would do alone, or else who would do together, the soonest first."""
 
     def helps(some: Sequence[str]) -> bool:
         with without(pool.view, some):
-            return isinstance(plan(pool, spec), Decision)
+            return isinstance(planner(pool, spec), Decision)
 
     found: list[Item] = []
     for name in names[:TRIALS_MAX]:
@@ -204,18 +210,18 @@ def _given_back(
 # -- what could be asked instead
 
 
-def _accepted(pool: Pool, spec: SliceSpec) -> list[Item]:
+def _accepted(pool: Pool, spec: SliceSpec, planner: Planner) -> list[Item]:
     found: list[Item] = []
     for words, other in _wider(spec):
-        if isinstance(plan(pool, other), Decision):
+        if isinstance(planner(pool, other), Decision):
             found.append(Item("accept", accept=other, words=words, eta_s=0))
     if not found:
         together = dict.fromkeys(spec.together, "any")
         loose = replace(spec, together=together, constraints=_unbound(spec))
-        if loose != spec and isinstance(plan(pool, loose), Decision):
+        if loose != spec and isinstance(planner(pool, loose), Decision):
             words = "accept any place and ways of any length: no together, max_hops, max_latency_ns"
             found.append(Item("accept", accept=loose, words=words, eta_s=0))
-    return [*found[:EACH_MAX], *_fewer(pool, spec)]
+    return [*found[:EACH_MAX], *_fewer(pool, spec, planner)]
 
 
 def _unbound(spec: SliceSpec) -> Constraints:
@@ -258,7 +264,7 @@ def _wider(spec: SliceSpec) -> Iterator[tuple[str, SliceSpec]]:
             )
 
 
-def _fewer(pool: Pool, spec: SliceSpec) -> Iterator[Item]:
+def _fewer(pool: Pool, spec: SliceSpec, planner: Planner) -> Iterator[Item]:
     """Yield the most engines that could be had of a role, where it is the only one of several."""
     if len(spec.engines) != 1:
         return
@@ -271,7 +277,7 @@ def _fewer(pool: Pool, spec: SliceSpec) -> Iterator[Item]:
         count = (low + high) // 2
         fewer = EngineRole((replace(choice, count=count),))
         other = replace(spec, engines={role: fewer})
-        if isinstance(plan(pool, other), Decision):
+        if isinstance(planner(pool, other), Decision):
             best, low = (count, other), count + 1
         else:
             high = count - 1
