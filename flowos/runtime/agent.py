@@ -27,7 +27,7 @@ from flowos.model.placement import Observed, Order, Report
 from flowos.model.transaction import Committed, Conflicted
 from flowos.model.units import engine_unit, is_divisible, subject_of
 from flowos.model.view import Applied, CellView, Entry
-from flowos.protocol.proposal import Draft, Fence, Proposal
+from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused
 
 GROUP_MAX: Final = 24  # a report is three compares and a few puts
@@ -53,6 +53,7 @@ class _Work:
         failed_at: The order's mod_revision that could not be built.
         news: What is to be written of engines, with the next report.
         sent: The same, on its way.
+        told_at: The revision of the last report that has arrived.
         own: Whether this life has built it: then `up` and `target` are all there is of it.
         again: Not looked at since the session began; `modified` is what it was in the last one.
         lit_until: Until when the circuits here stay, for tasks elsewhere that were told to end.
@@ -75,6 +76,7 @@ class _Work:
     news: dict[str, Observed] = field(default_factory=dict)
     sent: dict[str, Observed] = field(default_factory=dict)
     sending: bool = False
+    told_at: int = 0
     alone: bool = False  # a group with its report was refused
     own: bool = False
     again: bool = False
@@ -218,6 +220,8 @@ class Agent:
             self._held_back.clear()
             if isinstance(answer, Committed):
                 work.alone = False
+                if any(key.startswith("report/") for key in writes([proposal])):
+                    work.told_at = answer.revision
                 self._due[work.key] = None
                 continue
             # Most often the order is newer than the view; its change brings this up again.
@@ -377,6 +381,7 @@ class Agent:
         same = order is not None and order.value == work.wanted
         modified = order.modified if order is not None and same else -1
         before, work.again = work.report, False
+        work.told_at = 0  # it may be another store
         work.planned = modified if work.planned == work.modified else -1
         work.failed_at = modified if same and 0 < work.failed_at == work.modified else 0
         work.report = work.reported = known.value if known is not None else Report()
@@ -731,7 +736,12 @@ class Agent:
         draft = Draft(fence=self._fence())
         draft.seen(keys.order(work.place, work.attempt), work.modified)
         if work.modified and not work.wanted.off:
-            draft.put(keys.report(work.place, work.attempt), work.report)
+            key = keys.report(work.place, work.attempt)
+            known = self.view.reports.get(work.attempt, {}).get(work.place)
+            # An earlier life's may still be on its way: the older of two must not have the last word.
+            if key not in self.view.unreadable:
+                draft.seen(key, max(work.told_at, known.modified if known else 0))
+            draft.put(key, work.report)
         work.reported = work.report
         for engine, observed in work.news.items():
             draft.put(keys.observed(engine), observed)
