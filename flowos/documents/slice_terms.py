@@ -164,6 +164,10 @@ def _spans(top: Fields, written: str) -> Array:
     found = [_SPAN.fullmatch(part.strip()) for part in text.split(",")]
     if not all(found) or (limited and not re.fullmatch(r"[0-9]{1,9}", most.strip())):
         raise top.fail("array", f"{shown(written)} is no array", _ARRAY_FORMS)
+    for span in found:
+        if span and span[2] and int(span[2]) < int(span[1]):
+            problem = f"the range {span[1]}-{span[2]} is backwards"
+            raise top.fail("array", problem, f"write {span[2]}-{span[1]}")
     spans = [range(int(m[1]), int(m[2] or m[1]) + 1, int(m[3] or 1) or 1) for m in found if m]
     if len(found) == 1 and "-" not in text:
         spans = [range(spans[0].start)]

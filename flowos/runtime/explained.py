@@ -6,7 +6,7 @@ from typing import Any, Final
 from flowos.model.life import phase_in
 from flowos.model.placement import Decision, Unplaceable
 from flowos.model.rules import NO_RULES
-from flowos.model.slice import Phase, Reason, SliceSpec
+from flowos.model.slice import Once, Phase, Reason, SliceSpec
 from flowos.model.units import subject_of
 from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
@@ -100,6 +100,8 @@ def _unblock(
             return [_item("start", f"flowos scheduler run {spec.served_by}")]
         case Reason.RESERVED_FOR_OTHER:
             return list(_wait_for_windows(view, spec, now))
+        case Reason.DEPENDS_ON:
+            return list(_wait_for_others(view, spec, now))
     items = unblock(
         pool,
         spec,
@@ -122,6 +124,20 @@ def _unblock(
     if not shown and reason == Reason.INFEASIBLE:
         shown.append(_item("accept", "ask for less, or for other engines"))
     return shown
+
+
+def _wait_for_others(view: CellView, spec: SliceSpec, now: float) -> Iterator[Shown]:
+    """Yield each slice that a slice depends on and that has not ended, else its array's limit."""
+    depends = False
+    for on in spec.depends_on:
+        other = view.slices.get(on.on)
+        if other is not None and other.value.end is None:
+            eta_s = None if on.once is Once.RUNNING else left(view, on.on, now)
+            until = "run" if on.once is Once.RUNNING else "end"
+            depends = True
+            yield _item("wait", f"wait for {on.on} to {until}", eta_s, slices=[on.on])
+    if not depends and spec.array is not None and spec.array.parallel:
+        yield _item("wait", f"wait for another slice of array {spec.array.array} to end")
 
 
 def _item(sort: str, do: str, eta_s: float | None = None, **more: Any) -> Shown:

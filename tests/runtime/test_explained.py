@@ -5,7 +5,7 @@ from dataclasses import replace
 from flowos.model.cell import Domain, Watts
 from flowos.model.placement import Ending, Placement, Session
 from flowos.model.rules import PlannerRules
-from flowos.model.slice import Phase, Reason, Run, Slice, Waiting
+from flowos.model.slice import Dependency, Member, Once, Phase, Reason, Run, Slice, Waiting
 from flowos.model.view import Entry
 from flowos.runtime.explained import explained
 from tests.unit.planning.cells import gpus, leaves, power_off, request, want
@@ -122,3 +122,18 @@ def test_what_can_never_be_is_told_to_ask_for_less():
     assert helps(view) == [("accept", "ask for less, or for other engines", None)]
     asks(view, "default/t", request(w=want(3)), Reason.INFEASIBLE)
     assert helps(view) == [("accept", "accept 2 of 3 engines for w", 0)]
+
+
+def test_who_depends_on_others_waits_for_each_of_them_and_not_for_engines():
+    view = served(leaves(1, gpus_each=4))
+    holds(view, "a/run", "engine/n0/gpu0", seconds=100.0, run=Run(for_seconds=40.0))
+    asks(view, "a/waits", request(w=want(1)))
+    others = (Dependency("a/run"), Dependency("a/waits", Once.RUNNING))
+    asks(view, "default/t", replace(request(w=want(1)), depends_on=others), Reason.DEPENDS_ON)
+    assert helps(view) == [
+        ("wait", "wait for a/run to end", 30),
+        ("wait", "wait for a/waits to run", None),
+    ]
+    member = replace(request(w=want(1)), array=Member("sweep", 3, 9, parallel=2))
+    asks(view, "default/t", member, Reason.DEPENDS_ON)
+    assert helps(view) == [("wait", "wait for another slice of array sweep to end", None)]
