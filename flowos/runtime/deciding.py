@@ -85,7 +85,8 @@ class Deciding:
         self._chance = chance
         self._stopwatch = stopwatch
         self._shapes: dict[object, Unplaceable] = {}  # (shape, avoided) -> why there is no place
-        self._no_victims: set[tuple[object, int]] = set()  # (shape, priority) that nobody helps
+        # (shape, priority, reservations) that nobody's giving way helps
+        self._no_victims: set[tuple[object, int, tuple[str, ...]]] = set()
         self._shapes_at = 0
         self._preempt_at = -inf
         self._aside = SetAside(view, guarded.slow)
@@ -135,6 +136,11 @@ class Deciding:
             return Decided(result, afar=True)
         short = self._purses.afford(name, result, now)
         return short or Decided(result)
+
+    def not_to_grow_into(self, spec: SliceSpec, now: float) -> frozenset[str]:
+        """Return what a slice that runs leaves alone: it comes after all that wait."""
+        kept = self._marks.kept(now) | self._rejections.avoided(now)
+        return kept | ahead(self.view, spec, self._wall())
 
     def room_for(self, name: str, pending: Pending, now: float, wall: float) -> Shadow | None:
         """Return when and where there will be room for a slice, as far as anybody can say.
@@ -246,7 +252,7 @@ class Deciding:
         if not self._placed.lesser_than(spec.priority):
             return None
         pending.shape = pending.shape or _shape(spec)
-        known = (pending.shape, spec.priority)
+        known = (pending.shape, spec.priority, depends_on(self.view, spec, self._wall()))
         if known in self._no_victims:
             return None
         if now < self._preempt_at:

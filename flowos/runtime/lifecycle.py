@@ -92,9 +92,8 @@ class Lifecycle:
         self._alone: set[str] = set()  # what was refused in a group
         self._in_flight: dict[str, int] = {}  # identifier -> revision to wait for, 0 = no answer
         self._waiting: set[str] = set()
-        self._fitting: dict[
-            str, tuple[int, int]
-        ] = {}  # slices that hold what they ask for, as of when
+        # Slices that hold what they ask for, as of which revisions of theirs.
+        self._fitting: dict[str, tuple[int, int]] = {}
         self._quarantines: set[str] = set()
         self._silent_since: dict[str, float] = {}
         self._seen_agents: set[str] = set()

@@ -14,7 +14,7 @@ JSSPP 1995; here the reservation is written down, so that all schedulers of a ce
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
@@ -177,14 +177,13 @@ class Marks:
         if around is None:
             if len(self._arounds) > 64:  # of marks that are over
                 self._arounds.clear()
-            # Of a node that is named only its host is meant: its engines are named one by one.
-            units = frozenset(
-                f"host/{unit[5:]}" if unit.startswith("node/") else unit
-                for _, _, _, mark in found
-                for unit in mark.units
-            )
+            units = _kept_for(mark for _, _, _, mark in found)
             around = self._arounds[key] = Around(units, tuple(other for _, other, _, _ in found))
         return around
+
+    def kept(self, now: float) -> frozenset[str]:
+        """Return what is kept for any slice: what runs already comes after all that wait."""
+        return _kept_for(mark for _, mark, _, _ in self._marks(now))
 
     def _marks(self, now: float) -> list[tuple[str, Mark, int, float]]:
         """Return slice, mark, its revision (below 0: not written yet) and how long it is known."""
@@ -391,3 +390,12 @@ class Marks:
         own.told = True
         self.put += 1
         return [draft.proposal("mark", own.name, self._view)]
+
+
+def _kept_for(marks: Iterable[Mark]) -> frozenset[str]:
+    # Of a node that is named only its host is meant: its engines are named one by one.
+    return frozenset(
+        f"host/{unit[5:]}" if unit.startswith("node/") else unit
+        for mark in marks
+        for unit in mark.units
+    )

@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from flowos.model.placement import Decision, Placement, Unplaceable
-from flowos.model.slice import Reason, Slice
+from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.transaction import Committed, Conflicted
 from flowos.model.view import CellView, Entry
 from flowos.planning.engines.pool import Pool
@@ -42,6 +42,7 @@ class Resizing:
         purses: Purses,
         freed: Freed,
         seed: Callable[[], int],
+        avoid: Callable[[SliceSpec, float], frozenset[str]],
         wall: Callable[[], float],
     ) -> None:
         """Know of no slice.
@@ -56,6 +57,7 @@ class Resizing:
             purses: What may be spent.
             freed: Counts what may help somebody.
             seed: Returns one for each plan.
+            avoid: Returns what a slice must not grow into now.
             wall: Wall-clock seconds, for the history.
         """
         self._view = view
@@ -67,6 +69,7 @@ class Resizing:
         self._purses = purses
         self._freed = freed
         self._seed = seed
+        self._avoid = avoid
         self._wall = wall
         self._other: dict[str, int] = {}  # slice of another size -> what was free at the last look
         self._later: dict[str, float] = {}
@@ -144,6 +147,7 @@ class Resizing:
     ) -> Proposal | None:
         spec, placement = entry.value.spec, placed.value
         avoid = {unit for unit in placement.releasing if not unit.startswith("host/")}
+        avoid |= self._avoid(spec, now)
         found = grown(self._pool, spec, placement, seed=self._seed(), avoid=avoid)
         if isinstance(found, Unplaceable) and found.reason is Reason.NO_CIRCUIT:
             # What is to go is in the way of what is to come.

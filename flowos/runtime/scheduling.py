@@ -167,6 +167,7 @@ class Scheduling:
             freed=self._freed,
             seed=lambda: self._random.getrandbits(32) | 1 if self._peers.many else 0,
             wall=wall,
+            avoid=self._deciding.not_to_grow_into,
         )
 
     # -- what happened

@@ -135,8 +135,7 @@ def test_of_several_processes_one_hangs_and_the_others_leave_its_slice_alone(bad
         for n in range(6):
             until(partial(placed, cell, f"after-{n}"), "others are served")
     hung = [log(bad, f"bad-{n}").count("policy bad hung") for n in range(3)]
-    # Mostly it is one of them; on a busy machine another has begun before it hears of the first.
-    assert max(hung) == 1
+    assert sorted(hung) == [0, 0, 1]
     bad.down()
 
 

@@ -149,3 +149,17 @@ def test_a_budget_is_not_passed_by_growing():
     theatre.play(20)
     assert len(theatre.held(spec.id)) <= 3
     theatre.check()
+
+
+def test_what_runs_does_not_grow_into_what_is_kept_for_one_that_starves():
+    """An elastic slice asks for all there is; the gang waits for two that hold for a while."""
+    theatre = stage(nodes=1, gpus=6, fpgas=0)
+    elastic = wanted("elastic", gpus=6, commit=str(Mode.INCREMENTAL), run_for=300.0)
+    theatre.submit(wanted("a", gpus=2, run_for=14.0), wanted("b", gpus=2, run_for=40.0))
+    assert theatre.play(3, lambda: bool(theatre.held("default/a") and theatre.held("default/b")))
+    theatre.submit(elastic)
+    assert theatre.play(3, lambda: len(theatre.held(elastic.id)) == 2)
+    theatre.submit(wanted("gang", gpus=4))
+    assert theatre.play(13, lambda: "mark/default/gang" in theatre.records("mark/"))
+    assert theatre.play(60, lambda: bool(theatre.held("default/gang")))
+    assert len(theatre.held(elastic.id)) == 2
