@@ -8,7 +8,7 @@ from typing import Any
 
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.placement import Decision, Placement, Unplaceable
-from flowos.model.slice import Reason, SliceSpec
+from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.units import lane_unit
 from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
@@ -21,6 +21,7 @@ from flowos.planning.reasons.explain import funnel
 from flowos.protocol.commit import busy_watts
 from flowos.runtime.asking import Asking
 from flowos.runtime.explained import short_of
+from flowos.runtime.gates import Gates
 from flowos.runtime.shown import API_VERSION, Shown, circuit_shown
 
 
@@ -154,7 +155,7 @@ def preview(
     """Return what `flowos slice submit --dry-run` prints, and count the plan as held from then on.
 
     Args:
-        view: What planners follow; it is the caller's own.
+        view: What planners follow, slices included; it is the caller's own.
         spec: The request.
         policy: Whose choice it is; None = the plain planner.
         now: Wall-clock seconds, by which reservations open.
@@ -162,9 +163,19 @@ def preview(
     Returns:
         With `placeable` true, what would change. Else `reason` and `sentence`, and the funnel.
     """
+    shown: Shown = {"apiVersion": API_VERSION, "name": spec.name, "tenant": spec.tenant}
+    gates = Gates(view)
+    gates.restart()
+    closed = gates.closed(spec.id, Slice(spec))
+    if closed is not None:
+        return shown | {
+            "placeable": False,
+            "reason": str(closed.reason),
+            "sentence": closed.sentence,
+            "funnel": [],
+        }
     pool = Pool(view)
     found = Asking(view, policy, now=now)(pool, spec)
-    shown: Shown = {"apiVersion": API_VERSION, "name": spec.name, "tenant": spec.tenant}
     if isinstance(found, Unplaceable):
         pool.close()
         return shown | {

@@ -193,7 +193,7 @@ class Story:
                 return "its user wants it gone"
             if slice_.held:
                 return "its user wants it to wait"
-            again = f"queued again after {slice_.attempts}" if slice_.attempts else "queued"
+            again = _again(slice_.attempts) if slice_.attempts else "queued"
             return sentence or again
         if placement.ending is not None:
             ending = placement.ending
@@ -228,3 +228,7 @@ def _at(slice_: Slice, placement: Placement | None, phase: Phase, *, first: bool
     if first:
         return slice_.submitted_at or None
     return placement.started_at if placement and phase is Phase.RUNNING else None
+
+
+def _again(attempts: int) -> str:
+    return f"queued again after {attempts} attempt{'' if attempts == 1 else 's'}"

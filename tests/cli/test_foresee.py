@@ -136,6 +136,23 @@ def test_dry_run_of_what_would_wait_says_why_with_status_0(live):
     assert "would wait: WaitingForEngines" in live("submit", "--engines", "gpu=1", "--dry-run").out
 
 
+def test_dry_run_says_which_slice_is_waited_for_first(live, tmp_path):
+    live("submit", "--engines", "gpu=1", "--name", "first", "--wait", "running")
+    found = live(
+        "submit", "--engines", "gpu=1", "--depends-on", "first", "--dry-run", "-o", "json"
+    ).json
+    assert (found["placeable"], found["reason"]) == (False, "DependsOn")
+    assert "default/first" in found["sentence"]
+    file = tmp_path / "two.yaml"  # of one submission, whatever their order in the file
+    slices = [
+        "name: b\ndepends_on: [a]\nengines: {w: {kind: gpu}}",
+        "name: a\nengines: {w: {kind: gpu}}",
+    ]
+    file.write_text("\n---\n".join(slices))
+    items = live("submit", str(file), "--dry-run", "-o", "json").json["items"]
+    assert [(i["name"], i["reason"]) for i in items] == [("b", "DependsOn"), ("a", None)]
+
+
 def test_dry_run_of_what_can_never_be_ends_with_3(live, tmp_path):
     live("submit", "--engines", "gpu=17", "--dry-run", code=3)
     # The totals do not tell this one, the planner does: no circuit leads out of one switch by 1 link.

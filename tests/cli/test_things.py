@@ -329,6 +329,7 @@ def test_tenant_tells_what_is_wanted_in_force_and_used(live):
         ("t", "--weight", "0"),
         ("t", "--quota", "gpu"),
         ("t", "--quota", "gpu=1,gpu=2"),
+        ("default", "--quota", "gqu=2"),
     ],
 )
 def test_bad_tenant_writes_nothing(still, written, arguments):

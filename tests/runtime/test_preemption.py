@@ -108,7 +108,7 @@ def test_events_tell_who_took_over_and_how_long_tasks_have():
     events = [(e["phase"], e["what"]) for e in told(stage.store, "default/s0")]
     message = "gives way to default/gang of priority 5"
     assert ("draining", f"{message}; its tasks have 30 s to end") in events
-    assert ("pending", "queued again after 1") in events
+    assert ("pending", "queued again after 1 attempt") in events
     events = [(e["phase"], e["what"]) for e in told(stage.store, TAKER)]
     assert ("committed", "took 4 engines over, waits until they are given up") in events
 

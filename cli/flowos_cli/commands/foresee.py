@@ -209,12 +209,16 @@ def foretell(client: "CellClient", specs: "Sequence[SliceSpec]", out: Output) ->
         NeverPlaceable: One of them can never be placed.
     """
     from flowos.model.assignment import assigned
+    from flowos.model.slice import Slice
+    from flowos.model.view import Entry
     from flowos.runtime.foreseen import preview
 
     client.check(specs)
     view = _planners_view(client.store, slices=True)
     specs = [spec if spec.policy else assigned(spec, view.policies) for spec in specs]
     policies = {name: policy_of(name) for name in dict.fromkeys(s.served_by for s in specs)}
+    for spec in specs:  # they may wait for each other
+        view.slices.setdefault(spec.id, Entry(Slice(spec), 0, 0))
     items = [preview(view, spec, policies[spec.served_by], now=now()) for spec in specs]
     for item in items:
         if item["reason"] == "Infeasible":

@@ -1,5 +1,6 @@
 """`flowos tenant`: who slices belong to, and how much of the cell may be theirs."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -93,6 +94,8 @@ def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
             known = {r.key: r for r in store.read([key, keys.TOTALS, epoch]).records}
             if keys.TOTALS not in known:
                 raise UnknownName("the store holds no cell: load one with 'flowos cell init'")
+            totals = json.loads(known[keys.TOTALS].value)
+            _known_kinds(limits or {}, totals["kinds"])
             before = decode(Tenant, known[key].value) if key in known else Tenant(name)
             after = replace(
                 before,
@@ -101,7 +104,6 @@ def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
             )
             if after == before and key in known:
                 return 0
-            totals = json.loads(known[keys.TOTALS].value)
             totals["tenants"] = sorted({*totals["tenants"], name})
             compares = [Seen(k, known[k].modified if k in known else 0) for k in (key, keys.TOTALS)]
             # Whoever commits for this tenant compares its record: so it sees the new rule.
@@ -122,6 +124,17 @@ def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
     finally:
         store.close()
     raise StillContended(f"tenant {name} kept changing: try again")
+
+
+def _known_kinds(limits: Mapping[str, int], kinds: Collection[str]) -> None:
+    """Refuse limits of kinds that the cell has none of: most are typing errors."""
+    for kind in limits:
+        if kind not in kinds:
+            raise SpecError(
+                f"the cell has no engines of kind '{kind}'",
+                where="--quota",
+                hint=f"it has {', '.join(sorted(kinds))}",
+            )
 
 
 def _quota(text: str) -> dict[str, int]:
