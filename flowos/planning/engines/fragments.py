@@ -1,14 +1,16 @@
 """How much of a node's free engines is of no use to the work that usually comes?
 
 What usually comes is learnt from what is held: each slice leaves a piece on each of its nodes, so
-many engines or such a share, with so much of the host. A node's free engines are worth what the
-usual pieces, each alone, could still take of them; the rest is stranded: too small a share, or
-without the CPU and memory that go with it.
+many engines or such a share, with so much of the host. To a usual piece a node's free engines are
+worth the mean of two: all engines that it fits on, if it comes once, and what it can take if it
+comes again and again. The rest is stranded: too small a share, or without CPU and memory.
 
 Source: Weng et al., "Beware of Fragmentation: Scheduling GPU-Sharing Workloads with Fragmentation
-Gradient Descent", USENIX ATC 2023. Two things differ. There a node is worth all of its free
-engines to a piece that fits once; here what that piece can take when it comes again and again,
-which sees CPU run out before it has. And the usual pieces are counted here, not given.
+Gradient Descent", USENIX ATC 2023. Two things differ. There only the first of the two counts, which
+does not see CPU run out before it has; the second alone breaks nodes that gangs need whole. Filling
+a cell with 21 mixes of real jobs, the mean allocated up to 0.4 points more than the second alone
+and nowhere over 0.2 fewer; on eight of them a quarter to two thirds of the first did alike. And the
+usual pieces are counted here, not given.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -134,23 +136,31 @@ class Usual:
 
 def _stranded(room: Room, usual: Iterable[tuple[Piece, int]]) -> float:
     _, wholes, parts, cpu_millis, memory_bytes = room
-    free = wholes * WHOLE_MILLIS + sum(parts)
+    whole = wholes * WHOLE_MILLIS
+    free = whole + sum(parts)
     usable = often = 0
     for (_, gang, millis, cpu, memory), count in usual:
         often += count
+        if cpu_millis < cpu or memory_bytes < memory:
+            continue
+        fits = whole
         if gang:
             millis = gang * WHOLE_MILLIS
             times = wholes // gang
         else:
             times = wholes * (WHOLE_MILLIS // millis)
             for rest in parts:
-                times += rest // millis
+                if rest >= millis:
+                    times += rest // millis
+                    fits += rest
+        if not times:
+            continue
         if cpu and times * cpu > cpu_millis:
-            times = max(cpu_millis // cpu, 0)
+            times = cpu_millis // cpu
         if memory and times * memory > memory_bytes:
-            times = max(memory_bytes // memory, 0)
-        usable += count * times * millis
-    return (free - usable / often) / WHOLE_MILLIS if often else 0.0
+            times = memory_bytes // memory
+        usable += count * (fits + times * millis)
+    return (free - usable / (2 * often)) / WHOLE_MILLIS if often else 0.0
 
 
 def pieces_on(view: CellView, site: Site, kinds: Iterable[tuple[str, Mask]]) -> tuple[Piece, ...]:

@@ -53,13 +53,16 @@ def test_what_is_too_small_for_the_usual_share_is_stranded():
     usual = usual_of(share=1)
     assert usual.stranded(room(0, 299)) == 0.299
     assert usual.stranded(room(0, 300)) == 0
-    assert usual.stranded(room(0, 700)) == 0.1
+    # Once it fits on all 700, again and again it takes 600 of them.
+    assert usual.stranded(room(0, 700)) == (0 + 0.1) / 2
 
 
 def test_engine_without_the_cpu_that_goes_with_it_is_stranded():
     usual = usual_of(pair=1)
     assert usual.stranded(room(4, cpu=8000)) == 0
-    assert usual.stranded(room(4, cpu=7999)) == 2
+    # A second pair finds no CPU; where not even the first does, all is lost.
+    assert usual.stranded(room(4, cpu=7999)) == (0 + 2) / 2
+    assert usual.stranded(room(4, cpu=3999)) == 4
     assert usual.stranded(room(4, cpu=-1)) == 4
 
 
@@ -67,16 +70,22 @@ def test_engine_without_the_memory_that_goes_with_it_is_stranded():
     usual = Usual()
     usual.note(0, (Piece("gpu", 1, 0, 0, GIB),))
     usual.settle()
-    assert usual.stranded(room(3, memory=2 * GIB)) == 1
+    assert usual.stranded(room(3, memory=2 * GIB)) == (0 + 1) / 2
+    assert usual.stranded(room(3, memory=GIB - 1)) == 3
 
 
 def test_odd_engine_is_stranded_where_pairs_are_usual():
-    assert usual_of(pair=1).stranded(room(3)) == 1
+    assert usual_of(pair=1).stranded(room(3)) == (0 + 1) / 2
+    assert usual_of(pair=1).stranded(room(1)) == 1
+
+
+def test_rests_that_are_too_small_are_of_no_use_even_once():
+    assert usual_of(share=1).stranded(room(1, 299)) == ((0 + 0.299) + (0.1 + 0.299)) / 2
 
 
 def test_each_usual_piece_counts_as_often_as_it_comes():
-    # To a pair one engine is of no use; of its shares of 300 a tenth is left over.
-    assert usual_of(pair=3, share=1).stranded(room(1)) == (3 * 1 + 0.1) / 4
+    # To a pair one engine is of no use; of its shares of 300 a tenth is left over in the end.
+    assert usual_of(pair=3, share=1).stranded(room(1)) == (3 * 1 + 0.1 / 2) / 4
 
 
 def test_engines_of_another_kind_are_no_use_to_it():

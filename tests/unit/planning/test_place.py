@@ -152,15 +152,17 @@ def test_host_to_avoid_holds_nothing_more():
     assert placed(view, spec, avoid={"host/n0"}).hosts == {"d": ("n1",)}
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("joined", [False, True], ids=["alone", "in rings"])
-def test_first_come_gangs_whose_sum_fits_are_all_placed(seed, joined):
+@pytest.mark.parametrize(
+    ("seed", "joined", "racks"),
+    [*((seed, joined, 10) for seed in range(6) for joined in (False, True)), (0, False, 250)],
+)
+def test_first_come_gangs_whose_sum_fits_are_all_placed(seed, joined, racks):
     dice = Random(seed)
-    sizes, left = [], 40 * 8
+    sizes, left = [], racks * 4 * 8
     while left:
         sizes.append(min(dice.randint(1, 8), left))
         left -= sizes[-1]
-    view = leaves(10, nodes_each=4, gpus_each=8, spines=8, lanes=4)
+    view = leaves(racks, nodes_each=4, gpus_each=8, spines=8, lanes=4)
     pool = Pool(view)
     for turn, size in enumerate(sizes):
         spec = request(*([ring("w")] if joined else []), w=want(size))
