@@ -67,22 +67,15 @@ class Machines:
 
     def take(self, machines: Sequence[int], job: Job) -> None:
         """Put a task of a job on each machine; the caller knows that they fit."""
-        cpu, memory, changes = self.cpu, self.memory, self.changes
-        each_cpu, each_memory = job.cpu_millis, job.memory_mib
+        self._put(machines, job)
         for machine in machines:
-            cpu[machine] -= each_cpu
-            memory[machine] -= each_memory
-            changes[machine] += 1
-        self._count(len(machines) * each_cpu)
+            self.changes[machine] += 1
+        self._count(len(machines) * job.cpu_millis)
 
     def give_back(self, machines: Sequence[int], job: Job) -> None:
         """End a task of a job on each machine. This does not count as a change, as published."""
-        cpu, memory = self.cpu, self.memory
-        each_cpu, each_memory = job.cpu_millis, job.memory_mib
-        for machine in machines:
-            cpu[machine] += each_cpu
-            memory[machine] += each_memory
-        self._count(-len(machines) * each_cpu)
+        self._remove(machines, job)
+        self._count(-len(machines) * job.cpu_millis)
 
     def commit(
         self, claims: Sequence[int], job: Job, seen: Seen, check: Check, mode: Mode
@@ -93,51 +86,74 @@ class Machines:
         simulator compares the second claim on a machine with the claimer's own count, which the
         rival's claim may just have reached: `aliased` counts what would have passed.
         """
+        stops = mode == "all-or-nothing"
         if check == "fine":
-            taken, refused, aliased = self._fitting(claims, job)
+            taken, conflicted = self._fitting(claims, job, stops=stops)
+            aliased = 0
         else:
-            taken, refused, aliased = self._unchanged(claims, seen)
-        if refused and mode == "all-or-nothing":
-            # What came before the first refusal was put there and taken away again: its machines
-            # count as changed, as published.
-            before = taken[: refused[0]]
-            for machine in before:
+            taken, conflicted, aliased = self._unchanged(claims, seen, stops=stops)
+            if not (stops and conflicted):
+                self._put(taken, job)
+        if stops and conflicted:
+            # What came before the first conflict was put there and is taken away again: its
+            # machines count as changed, as published.
+            if check == "fine":
+                self._remove(taken, job)
+            for machine in taken:
                 self.changes[machine] += 1
-            return Outcome([], 1 + len(before), aliased)
-        self.take(taken, job)
-        return Outcome(taken, len(refused), aliased)
+            return Outcome([], conflicted + len(taken), aliased)
+        for machine in taken:
+            self.changes[machine] += 1
+        self._count(len(taken) * job.cpu_millis)
+        return Outcome(taken, conflicted, aliased)
 
-    def _fitting(self, claims: Sequence[int], job: Job) -> tuple[list[int], list[int], int]:
+    def _fitting(self, claims: Sequence[int], job: Job, *, stops: bool) -> tuple[list[int], int]:
+        """Put what fits, up to the first that does not if it stops there."""
         each_cpu, each_memory = job.cpu_millis, job.memory_mib
         cpu, memory = self.cpu, self.memory
-        here: dict[int, int] = {}
         taken: list[int] = []
-        refused: list[int] = []
         for machine in claims:
-            more = here.get(machine, 0) + 1
-            if cpu[machine] >= more * each_cpu and memory[machine] >= more * each_memory:
-                here[machine] = more
+            if cpu[machine] >= each_cpu and memory[machine] >= each_memory:
+                cpu[machine] -= each_cpu
+                memory[machine] -= each_memory
                 taken.append(machine)
-            else:
-                refused.append(len(taken))
-        return taken, refused, 0
+            elif stops:
+                return taken, 1
+        return taken, len(claims) - len(taken)
 
-    def _unchanged(self, claims: Sequence[int], seen: Seen) -> tuple[list[int], list[int], int]:
+    def _unchanged(
+        self, claims: Sequence[int], seen: Seen, *, stops: bool
+    ) -> tuple[list[int], int, int]:
+        """Return what may be put, and what would have been put by an aliased count."""
         changes, before = self.changes, seen.changes
         own: dict[int, int] = {}
         taken: list[int] = []
-        refused: list[int] = []
         aliased = 0
         for machine in claims:
             if changes[machine] == before[machine]:
                 taken.append(machine)
                 continue
-            refused.append(len(taken))
+            if stops:
+                return taken, 1, 0
             # The published count: what was seen, and one more for each earlier claim of its own.
             ahead = own.get(machine, 0)
             aliased += before[machine] + ahead == changes[machine]
             own[machine] = ahead + 1
-        return taken, refused, aliased
+        return taken, len(claims) - len(taken), aliased
+
+    def _put(self, machines: Sequence[int], job: Job) -> None:
+        cpu, memory = self.cpu, self.memory
+        each_cpu, each_memory = job.cpu_millis, job.memory_mib
+        for machine in machines:
+            cpu[machine] -= each_cpu
+            memory[machine] -= each_memory
+
+    def _remove(self, machines: Sequence[int], job: Job) -> None:
+        cpu, memory = self.cpu, self.memory
+        each_cpu, each_memory = job.cpu_millis, job.memory_mib
+        for machine in machines:
+            cpu[machine] += each_cpu
+            memory[machine] += each_memory
 
     def mean_use(self) -> float:
         """Return the share of CPU that was used on average until now."""
