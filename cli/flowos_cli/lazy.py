@@ -45,7 +45,16 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], self.table, 1)
-            if near:
-                raise click.UsageError(f"{error.message} Did you mean '{near[0]}'?", ctx) from None
-            raise
+            raise click.UsageError(self._nothing(ctx, args[0]), error.ctx or ctx) from None
+
+    def _nothing(self, ctx: click.Context, word: str) -> str:
+        path = ctx.command_path
+        if word.startswith("-"):
+            return f"there is no option {word}: '{path} --help' says more"
+        found = f"there is no command '{path} {word}'"
+        if near := difflib.get_close_matches(word, self.table, 1):
+            return f"{found}: did you mean '{path} {near[0]}'?"
+        top = ctx.find_root()
+        if isinstance(top.command, LazyGroup) and word in top.command.table and ctx is not top:
+            return f"{found}: did you mean '{top.command_path} {word}'?"
+        return f"{found}: '{path} --help' lists all"

@@ -79,8 +79,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except click.exceptions.Exit as done:
         return done.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()  # a group's name alone: what it has, in whole
+        return 2
     except click.ClickException as error:
-        error.show()
+        from flowos_cli.wrong_use import sentence
+
+        click.echo(f"error: {sentence(error)}", err=True)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

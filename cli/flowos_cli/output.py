@@ -11,6 +11,7 @@ import click
 
 from flowos.model.errors import SpecError, UnknownName
 from flowos_cli import render
+from flowos_cli.commands.completion import live
 from flowos_cli.render import Column, Item
 
 if TYPE_CHECKING:
@@ -233,7 +234,12 @@ def seconds(_context: click.Context, _option: click.Parameter, value: str | None
 
 
 tenant_option = click.option(
-    "--tenant", envvar="FLOWOS_TENANT", default="", metavar="T", help="Whose slices."
+    "--tenant",
+    envvar="FLOWOS_TENANT",
+    default="",
+    metavar="T",
+    shell_complete=live("tenant"),
+    help="Whose slices.",
 )
 
 

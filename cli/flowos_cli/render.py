@@ -61,6 +61,8 @@ class Column:
         wide: Shown by `-o wide` and when it is named, not otherwise.
         right: Numbers stand at the right.
         styled: Coloured by the style of this name; "" = none, "=" = that of its own text.
+        wraps: On a narrow terminal it goes on in the next line instead of being cut; of the last
+            column of a table.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Column:
     wide: bool = False
     right: bool = False
     styled: str = ""
+    wraps: bool = False
 
 
 def has_colour(stream: TextIO | None = None) -> bool:
@@ -142,6 +145,7 @@ def table(
         lines.append(indent + paint(GAP.join(row).rstrip(), "title", colour=colour))
     for texts in cells:
         row = []
+        texts[-1:], more = _first_line(texts[-1:], columns[-1:], widths[-1:])
         for text, wide, column in zip(texts, widths, columns, strict=True):
             fitted = _fit(text, wide, right=column.right)
             style = text if column.styled == "=" else column.styled
@@ -151,7 +155,21 @@ def table(
                 fitted.replace(bare, paint(bare, style, colour=colour), 1) if bare else fitted
             )
         lines.append((indent + GAP.join(row)).rstrip())
+        before = len(indent) + sum(widths[:-1]) + len(GAP) * (len(widths) - 1)
+        lines += [" " * before + text for text in more]
     return lines
+
+
+def _first_line(
+    last: list[str], columns: Sequence[Column], widths: Sequence[int]
+) -> tuple[list[str], list[str]]:
+    """Return what stands in a row's last column, and what goes on below it."""
+    if not last or not columns[0].wraps or len(last[0]) <= widths[0]:
+        return last, []
+    import textwrap
+
+    first, *more = textwrap.wrap(last[0], widths[0]) or [""]
+    return [first], more
 
 
 def _narrow(widths: list[int], room: int, least: Sequence[int]) -> None:

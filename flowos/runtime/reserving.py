@@ -10,7 +10,7 @@ from math import inf
 
 from flowos.model.placement import Ending, Placement
 from flowos.model.rules import Reservation
-from flowos.model.units import engine_unit, kind_of, places_of
+from flowos.model.units import engine_unit, kind_of, things_used
 from flowos.model.view import Applied, CellView
 from flowos.protocol import reserved
 from flowos.protocol.proposal import Fence, Proposal
@@ -145,20 +145,19 @@ class Reserving:
             name: The slice, "tenant/name".
             placement: What it holds.
         """
-        for place in _places(self.view, placement):
-            for unit in (f"node/{place}", f"switch/{place}"):
-                identifier = self._kept.get(unit)
-                if identifier is None or unit not in self.view.holders:
-                    continue  # put out of service first: else it would be placed there again
-                window = self.view.reservations.get(reserved.parts_of(identifier)[0])
-                if window and window.evict and not window.is_for(name.partition("/")[0]):
-                    ending = reserved.evicted(window)
-                    return Ending(
-                        ending.phase,
-                        reason=ending.reason,
-                        message=ending.message,
-                        grace_seconds=placement.run.grace_seconds,
-                    )
+        for unit in _needed(self.view, placement):
+            identifier = self._kept.get(unit)
+            if identifier is None or unit not in self.view.holders:
+                continue  # put out of service first: else it would be placed there again
+            window = self.view.reservations.get(reserved.parts_of(identifier)[0])
+            if window and window.evict and not window.is_for(name.partition("/")[0]):
+                ending = reserved.evicted(window)
+                return Ending(
+                    ending.phase,
+                    reason=ending.reason,
+                    message=ending.message,
+                    grace_seconds=placement.run.grace_seconds,
+                )
         return None
 
     @property
@@ -189,9 +188,16 @@ def unit_exists(view: CellView, unit: str) -> bool:
             return kind == "switch" and subject in view.cell.switches
 
 
-def _places(view: CellView, placement: Placement) -> Iterable[str]:
-    """Return the nodes and switches where a placement has anything."""
-    found = dict.fromkeys(placement.ordered)
+def _needed(view: CellView, placement: Placement) -> Iterable[str]:
+    """Return the nodes and switches, as units, that must be in service for a placement.
+
+    Just those that a commit compares: who went for more would be placed there again and again.
+    An engine's own switch is among them only where a circuit goes through it.
+    """
+    found: dict[str, None] = {}
     for unit in (*placement.held, *placement.releasing):
-        found |= dict.fromkeys(places_of(view.cell, unit))
+        found |= dict.fromkeys(things_used(view.cell, unit))
+    for circuit in placement.circuits:
+        for arc in circuit.arcs:
+            found |= dict.fromkeys(things_used(view.cell, f"lane/{arc.link}/{arc.direction}/0"))
     return found

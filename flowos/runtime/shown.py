@@ -120,6 +120,7 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
         "exit_code": end.exit_code if end else None,
         "scheduler": placement.scheduler.partition("@")[0] if placement else None,
         "asked": asked(spec),
+        "lacks": _lacks(spec, placement),
         "engines": _engines(view, spec, placement),
         "hosts": _hosts(spec, placement),
         "data": _data(spec, placement),
@@ -143,6 +144,17 @@ def slice_shown(view: CellView, identifier: str, *, circuits: bool = True) -> Sh
     )
     shown["watts"] = placement.watts if placement else 0
     return shown
+
+
+def _lacks(spec: SliceSpec, placement: Placement | None) -> dict[str, int]:
+    """Return role -> how many engines it waits for, while it has others of that role."""
+    if placement is None or placement.ending is not None:
+        return {}
+    found = {
+        name: min(choice.count for choice in role.choices) - len(placement.engines.get(name, ()))
+        for name, role in spec.engines.items()
+    }
+    return {name: count for name, count in found.items() if count > 0}
 
 
 def _array(spec: SliceSpec) -> Shown | None:

@@ -121,6 +121,7 @@ class Story:
         self.ended = False
         self._view = CellView()
         self._told: tuple[Any, ...] = ()
+        self._started: tuple[str, int] | None = None  # attempt and segment last told to run
         self._own = frozenset(
             (keys.slice_(identifier), keys.placement(identifier), keys.reason(identifier))
         )
@@ -167,6 +168,8 @@ class Story:
         )
         assert phase is not None
         sentence = waiting.value.sentence if waiting and waiting.value.reason == reason else ""
+        if placement is None and slice_.cancelled and slice_.end is None:
+            reason = None  # what it waited for a moment ago is not why it goes
         what = self._what(slice_, placement, phase, sentence)
         facts = (phase, reason, what)
         if facts == self._told:
@@ -176,12 +179,27 @@ class Story:
         self.ended = phase in ENDED
         yield {
             "revision": entry.created if first and revision < entry.created else revision,
-            "at": _at(slice_, placement, phase, first=first),
+            "at": self._at(slice_, placement, first=first),
             "phase": str(phase),
             "reason": str(reason) if reason else None,
             "what": what,
             "attempt": placement.number if placement else slice_.attempts,
         }
+
+    def _at(self, slice_: Slice, placement: Placement | None, *, first: bool) -> float | None:
+        """Return when it was, where a record says so: the store's history has no clock."""
+        if slice_.end is not None:
+            return slice_.end.ended_at
+        if first:
+            return slice_.submitted_at or None
+        if placement is None or placement.started_at is None or placement.ending is not None:
+            return None
+        started = (placement.attempt, placement.segment)
+        if started == self._started:
+            return None  # it ran before: what is told now was later, and nobody says when
+        resized = self._started is not None and self._started[0] == placement.attempt
+        self._started = started
+        return (placement.committed_at or None) if resized else placement.started_at
 
     def _what(self, slice_: Slice, placement: Placement | None, phase: Phase, sentence: str) -> str:
         """Return what is new, in one clause."""
@@ -219,15 +237,6 @@ class Story:
         if progress.begun:
             return f"{progress.applied} of {progress.places} places are ready"
         return f"placed on {held} by {placement.scheduler.partition('@')[0]}"
-
-
-def _at(slice_: Slice, placement: Placement | None, phase: Phase, *, first: bool) -> float | None:
-    """Return when it was, where a record says so: the store's history has no clock."""
-    if slice_.end is not None:
-        return slice_.end.ended_at
-    if first:
-        return slice_.submitted_at or None
-    return placement.started_at if placement and phase is Phase.RUNNING else None
 
 
 def _again(attempts: int) -> str:

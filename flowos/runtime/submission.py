@@ -54,7 +54,9 @@ def named(specs: Sequence[SliceSpec]) -> list[str]:
 
 def taken(name: str) -> DuplicateName:
     """Return the error about a name that another slice has."""
-    return DuplicateName(f"slice {name} exists: cancel it or choose another name")
+    return DuplicateName(
+        f"slice {name} exists: choose another name ('flowos ls --all' lists those that ended, too)"
+    )
 
 
 class Facts:

@@ -52,7 +52,10 @@ def added(
         raise SpecError(f"its end, {when(window.until_at)}, is before {before}", where="--until")
     for tenant in window.tenants:
         if tenant not in view.cell.tenants:
-            raise UnknownName(f"there is no tenant {tenant}: 'flowos tenant ls' lists all")
+            raise UnknownName(
+                f"there is no tenant {tenant}: 'flowos tenant ls' lists all, "
+                f"'flowos tenant set {tenant}' makes it"
+            )
     units = [unit for name in names for unit in _units_named(view, name, window)]
     units += _picked(view, window, counts or {}, units, now)
     units = list(dict.fromkeys(units))
@@ -179,6 +182,13 @@ def _picked(
         able = [engine for engine in there if waits[engine] is not None]
         if len(able) < count:
             total = sum(engine.kind == kind for engine in view.cell.engines.values())
+            if not total:
+                kinds = sorted({engine.kind for engine in view.cell.engines.values()})
+                raise SpecError(
+                    f"the cell has no engines of kind '{kind}'",
+                    where="--engines",
+                    hint=f"it has {', '.join(kinds)}",
+                )
             raise SpecError(
                 f"{count} {kind} are asked for, {len(able)} of {total} can be kept then",
                 where="--engines",

@@ -23,7 +23,7 @@ _Ware: TypeAlias = tuple[int, tuple[Condition, ...]]  # a make, with what its no
 
 
 class Training(Policy):
-    """Learning in step: rings of one engine model, the one that does most for a joule.
+    """Learning in step: rings of the engine model that does most for a joule.
 
     A ring turns as fast as its slowest engine, so a role gets engines of one model if any model has
     enough. Which model that is, measured speeds decide (`cell planner apply`) by the type of work

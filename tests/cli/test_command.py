@@ -275,6 +275,52 @@ def test_completion_knows_live_names(still, monkeypatch):
     assert offered("tenant", "") == ["default"]
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("submit --policy s", ["service", "stream"]),
+        ("ls --policy m", ["mpi"]),
+        ("scheduler run t", ["training"]),
+        ("scheduler plugins b", ["batch"]),
+        ("up --scheduler inf", ["inference"]),
+    ],
+)
+def test_completion_knows_installed_policies(line, offered):
+    assert complete(line) == offered
+
+
+@pytest.mark.parametrize(
+    ("line", "family"),
+    [
+        ("submit --tenant ", "tenant"),
+        ("submit --reservation ", "rule/reservation"),
+        ("submit --depends-on ", "slice"),
+        ("ls --tenant ", "tenant"),
+        ("slice update --tenant ", "tenant"),
+        ("reservation add r --tenant ", "tenant"),
+        ("reservation rm ", "rule/reservation"),
+        ("slice release ", "slice"),
+        ("slice events ", "slice"),
+    ],
+)
+def test_completion_asks_for_names_of_the_right_kind(line, family, monkeypatch):
+    from click.shell_completion import ShellComplete
+
+    from flowos_cli.commands import completion
+    from flowos_cli.main import cli
+
+    asked = []
+
+    def ask(names, kind, *_more):
+        asked.append(kind)
+        names.put([])
+
+    monkeypatch.setattr(completion, "_ask", ask)
+    monkeypatch.setattr(completion, "ANSWER_SECONDS", 10)
+    ShellComplete(cli, {}, "flowos", "_FLOWOS_COMPLETE").get_completions(line.split(), "")
+    assert asked == [family]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_names_the_command(shell, capsys):
     from flowos_cli.main import run
@@ -291,3 +337,85 @@ def test_no_command_is_drawn_by_another_module_than_render():
         if re.search(r"^\s*(from|import) rich", p.read_text(), re.MULTILINE)
     ]
     assert drawing == ["render.py"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "cell reservation ls",
+            "there is no command 'flowos cell reservation': did you mean 'flowos reservation'?",
+        ),
+        ("reservatoin ls", "there is no command 'flowos reservatoin': did you mean"),
+        ("tenant xyz", "there is no command 'flowos tenant xyz': 'flowos tenant --help' lists all"),
+        ("--wat", "there is no option --wat: 'flowos --help' says more"),
+        ("submit --tenat x", "there is no option --tenat: did you mean --tenant?"),
+        ("ls --wat", "there is no option --wat: did you mean --watch?"),
+        ("reservation rm", "NAME... is missing: 'flowos reservation rm --help' says more"),
+        ("scheduler run", "NAME[=N] is missing: 'flowos scheduler run --help' says more"),
+        (
+            "tenant set t --weight 0",
+            "--weight: 0 is not in the range 1<=x<=1000000: 'flowos tenant set --help' says more",
+        ),
+        (
+            "slice update t --priority x",
+            "--priority: 'x' is not a valid integer: 'flowos slice update --help' says more",
+        ),
+        (
+            "slice update t --time-limit 1x",
+            '--time-limit: "1x" is not a duration: write seconds, or such as',
+        ),
+        ("ls -o csv", "--output: 'csv' is not one of 'table', 'wide', 'json'"),
+        ("slice history --since x", "--since: x is no time: write such as 2h"),
+        ("ls a b", "got unexpected extra arguments (a b): 'flowos ls --help' says more"),
+        ("ls --qqq", "there is no option --qqq: 'flowos ls --help' says more"),
+        ("ls --tenant", "option '--tenant' requires an argument"),
+        ("slice update", "name at least one slice"),
+        ("cancel", "name the slices to cancel, or say --all"),
+    ],
+)
+def test_wrong_words_and_options_are_one_sentence_with_the_way_out(words, said, capsys):
+    from flowos_cli.main import run
+
+    assert run(words.split()) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err.startswith(f"error: {said}")
+    assert found.err.count("\n") == 1
+
+
+def test_a_group_alone_says_what_it_has(capsys):
+    from flowos_cli.main import run
+
+    assert run(["reservation"]) == 2
+    assert "Keep units during a window." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("up", "submit", "ls", "explain", "cancel", "slice show", "slice wait", "slice events"),
+        *(
+            "slice hold",
+            "slice release",
+            "slice update",
+            "slice history",
+            "tenant set",
+            "tenant ls",
+        ),
+        *(
+            "reservation add",
+            "reservation ls",
+            "reservation rm",
+            "scheduler run",
+            "scheduler stats",
+        ),
+        *("scheduler plugins", "cell policies apply"),
+    ],
+)
+def test_help_has_an_example_on_a_line_of_its_own(words, capsys):
+    from flowos_cli.main import run
+
+    assert run([*words.split(), "--help"]) == 0
+    about = capsys.readouterr().out.partition("Options:")[0].partition("\n")[2]
+    assert re.search(rf"^ +flowos {words}\b", about, re.MULTILINE)

@@ -113,3 +113,52 @@ def test_amounts_have_binary_units(count, text):
 def test_every_part_of_a_bar_is_seen():
     assert render.bar([(1, "held"), (1, "off")], 10_000, 10, colour=False) == "█▓" + "░" * 8
     assert render.bar([(0, "held")], 0, 4, colour=False) == "░░░░"
+
+
+def test_the_last_column_may_go_on_below_where_a_terminal_is_narrow():
+    name = Column("name", lambda i: i["name"])
+    columns = (name, Column("what", lambda i: i["what"], wraps=True))
+    said = {"a": "one two three four five", "b": "six", "c": ""}
+    items = [{"name": key, "what": what} for key, what in said.items()]
+    assert render.table(columns, items, width=20) == [
+        "NAME  WHAT",
+        "a     one two three",
+        "      four five",
+        "b     six",
+        "c",
+    ]
+    assert "a     one two three four five" in render.table(columns, items)
+    cut = (name, Column("what", lambda i: i["what"]))
+    assert render.table(cut, items, width=20)[1] == "a     one two three…"
+
+
+@pytest.mark.parametrize("module", ["history", "reservation", "events"])
+def test_what_many_look_at_fits_a_terminal_of_100_columns(module):
+    at = 1_795_413_467.26
+    items = {
+        "history": {
+            "name": "train-resnet50", "tenant": "default", "number": 12, "engines": ["n0/gpu0"] * 128,
+            "from_at": at, "until_at": at + 86_000, "engine_hours": 12_345.678,
+            "watt_hours": 123_456.7, "ended": "queued again",
+        },
+        "reservation": {
+            "name": "night-shift", "state": "planned", "tenants": [],
+            "from": "2026-12-01T08:00:00Z", "until": "2026-12-01T11:00:00Z",
+            "units": ["engine/n0/gpu0"] * 16, "held": 16, "in_use": 12, "in_the_way": ["default/base"],
+        },
+        "events": {
+            "revision": 123_456, "at": at, "phase": "provisioning", "reason": "BehindHigherPriority",
+            "what": "reservation fans keeps 8 of the units that it fits on for maintenance, until then",
+        },
+    }  # fmt: skip
+    from flowos_cli.commands import events, history, reservation
+
+    listing = {
+        "history": history.LINES,
+        "reservation": reservation.RESERVATIONS,
+        "events": events.EVENTS,
+    }[module]
+    columns = [column for column in listing.columns if not column.wide]
+    lines = render.table(columns, [items[module]], width=100)
+    assert max(map(len, lines)) <= 100
+    assert "…" not in "".join(lines)

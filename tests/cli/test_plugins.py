@@ -111,8 +111,29 @@ def test_what_is_installed_is_listed_without_a_store(others, capsys):
     }
     assert run(["scheduler", "plugins"]) == 0
     table = capsys.readouterr().out
-    assert "others_good 2.1" in table
     assert "Says what it does." in table
+    assert run(["scheduler", "plugins", "-o", "wide"]) == 0
+    assert "others_good 2.1" in capsys.readouterr().out
+
+
+def test_the_table_of_our_own_is_read_on_100_columns(others, capsys):
+    assert run(["scheduler", "plugins"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "RUNS", "PURPOSE"]
+    assert max(map(len, lines)) <= 100
+
+
+def test_a_name_that_another_package_has_is_told_beside_the_table(others, capsys):
+    package(others, "others_batch", GOOD + "    name = 'batch'", "batch = others_batch:P")
+    assert run(["scheduler", "plugins", "batch"]) == 0
+    said = capsys.readouterr()
+    assert [line.split()[:2] for line in said.out.splitlines()[1:]] == [
+        ["batch", "ok"],
+        ["batch", "taken"],
+    ]
+    assert said.err == (
+        "batch of package others_batch: package flowos has a scheduler of this name\n"
+    )
 
 
 def test_a_bad_one_that_behaves_when_it_is_tried_is_let_in(others):

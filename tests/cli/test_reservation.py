@@ -91,7 +91,8 @@ def test_engines_are_chosen_that_no_other_window_keeps_at_that_time(still):
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        (("--units", "n0/gpu0", "--tenant", "nobody"), "there is no tenant nobody"),
+        (("--units", "n0/gpu0", "--tenant", "nobody"), "'flowos tenant set nobody' makes it"),
+        (("--engines", "gpux=1", "--maintenance"), "no engines of kind 'gpux': it has "),
         (("--units", "n77", "--maintenance"), "there is no engine, node or switch n77"),
         (("--units", "n0", "--maintenance", "--until", "2020-01-01T00:00Z"), "is before"),
         (("--units", "n0", "--maintenance", "--from", "+2h", "--until", "+1h"), "it begins"),
@@ -122,7 +123,11 @@ def test_names_are_unique_and_what_is_not_there_cannot_be_removed(still):
     still("reservation", "add", "r", "--units", "n0", "--maintenance")
     again = still("reservation", "add", "r", "--units", "n1", "--maintenance", code=2)
     assert "there is a reservation r already" in again.err
-    still("reservation", "rm", "r")
+    still("reservation", "add", "s", "--units", "n1", "--maintenance")
+    assert "there is no reservation q" in still("reservation", "rm", "r", "q", code=2).err
+    assert ls(still) is not None  # where one name is wrong, nothing is removed
+    still("reservation", "rm", "r", "s")
+    assert ls(still) is None
     assert "there is no reservation r" in still("reservation", "rm", "r", code=2).err
     assert (
         "no name for a reservation"

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 
 import pytest
 
@@ -282,7 +283,7 @@ def test_submit_reads_several_slices_from_standard_input(still, monkeypatch):
         (("--engines", "gpu=1", "--name", "No_Name"), "No_Name"),
         (("--engines", "gpu=1", "--tenant", "nobody"), "tenant nobody is not known"),
         (("file.yaml", "--engines", "gpu=1"), "not from both"),
-        (("--engines", "gpu=1", "--wat"), "No such option"),
+        (("--engines", "gpu=1", "--wat"), "there is no option --wat"),
     ],
 )
 def test_bad_submission_is_one_sentence_and_writes_nothing(still, written, arguments, sentence):
@@ -395,3 +396,42 @@ def test_slices_of_a_tenant_that_is_not_known_are_asked_for_in_vain(still):
     assert "flowos tenant ls" in still("ls", "--tenant", "nobody", code=2).err
     still("tenant", "set", "vision")
     still("ls", "--tenant", "vision")
+
+
+def test_a_slice_that_began_with_less_says_what_it_has_until_it_has_all(live):
+    gpus = len(live("engine", "ls", "--kind", "gpu", "-q").lines)
+    live("submit", "--engines", f"gpu={gpus - 2}", "--name", "big", "--wait", "running")
+    live("submit", "--engines", "gpu=4", "--name", "part", "--min", "2", "--wait", "running")
+    assert live("slice", "show", "part", "-o", "json").json["lacks"] == {"gpu": 2}
+    assert "it has 2 of the engines that it asks for (gpu=4)" in live("explain", "part").out
+    assert "gpu=4 (has 2)" in live("ls").out
+    live("cancel", "big")
+    deadline = time.monotonic() + 20
+    while live("slice", "show", "part", "-o", "json").json["lacks"]:
+        assert time.monotonic() < deadline
+    assert "(has " not in live("ls").out
+    assert "nothing is in the way" in live("explain", "part").out
+
+
+def test_a_name_that_is_taken_is_refused_with_a_way_out_that_works(live):
+    live("submit", "--engines", "gpu=1", "--name", "t")
+    live("cancel", "t")
+    again = live("submit", "--engines", "gpu=1", "--name", "t", code=2)
+    assert again.err.startswith("error: slice default/t exists: choose another name (")
+
+
+def test_holding_an_array_that_is_placed_is_one_line(live):
+    live("submit", "--engines", "gpu=1", "--name", "a", "--array", "4", "--wait", "running")
+    said = live("slice", "hold", "a").err
+    assert said.startswith("4 slices are placed: they would be held when they are queued again: ")
+    assert said.count("\n") == 1
+
+
+def test_what_ends_while_all_is_cancelled_is_nobodys_news(still, monkeypatch):
+    from flowos.runtime.client import CellClient
+
+    for name in ("a", "b"):
+        still("submit", "--engines", "gpu=1", "--name", name)
+    monkeypatch.setattr(CellClient, "cancel_all", lambda _self, names: names)
+    assert still("cancel", "a").err == "slice default/a has ended already\n"
+    assert still("cancel", "--all").err == ""

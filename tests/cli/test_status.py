@@ -87,3 +87,10 @@ def test_the_figures_of_schedulers_fit_a_terminal_of_80_columns(monkeypatch):
     lines = Output().lines(STATS, [busy])
     assert max(map(len, lines)) <= 80
     assert "123456" in lines[1]
+
+
+def test_large_times_are_written_as_people_do():
+    from flowos_cli.commands.stats import quantiles
+
+    assert quantiles({"p50": 22.4, "p99": 123.6}) == "22/124"
+    assert quantiles({"p50": 0.0321, "p99": 1.26}) == "0.032/1.3"

@@ -68,8 +68,8 @@ def test_what_the_page_says_works(tmp_path):
         subprocess.run(["flowos", "down"], env=environment, stderr=subprocess.DEVNULL, check=False)
     (row,) = [
         line
-        for line in said["flowos scheduler plugins"].splitlines()
+        for line in said["flowos scheduler plugins -o wide"].splitlines()
         if line.startswith("deadline")
     ]
-    assert re.search(r"my-scheduler 0.1 +my_scheduler +ok +2 ", row)
+    assert re.search(r"deadline +ok +2 .* my-scheduler 0.1 +my_scheduler +deadline-0, ", row)
     assert "14 passed" in sh(f"{sys.executable} -m pytest -q -p no:cacheprovider .")

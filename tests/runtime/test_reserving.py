@@ -221,6 +221,21 @@ def test_what_crosses_a_switch_that_is_kept_for_maintenance_goes():
     assert theatre.phase("music/a") is Phase.PENDING
 
 
+def test_engines_without_circuits_stay_and_come_beside_a_switch_that_is_kept():
+    theatre = cell_of()
+    theatre.submit(of("music", "before"))
+    play(theatre, 3)
+    first = theatre.placed("music/before").attempt
+    reserve(theatre, tenants=(), units=("switch/sw0",))
+    play(theatre, 5)
+    theatre.submit(of("music", "after"))
+    play(theatre, 20)
+    assert runs(theatre, "music/before")
+    assert runs(theatre, "music/after")
+    assert theatre.placed("music/before").attempt == first
+    assert theatre.placed("music/after").number == 1  # not placed and taken away by turns
+
+
 def test_who_names_a_reservation_waits_until_it_opens_and_is_told_so():
     theatre = cell_of()
     theatre.submit(

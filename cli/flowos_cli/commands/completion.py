@@ -70,6 +70,18 @@ def live(family: str) -> "Callable[[click.Context, click.Parameter, str], list[C
     return complete
 
 
+def policies(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Complete with the policies that are installed here."""
+    from click.shell_completion import CompletionItem
+
+    from flowos.runtime.plugins import installed
+
+    names = dict.fromkeys(plugin.name for plugin in installed())
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 def _ask(
     names: "queue.SimpleQueue[list[str]]", family: str, options: dict[str, Any], start: str
 ) -> None:

@@ -13,13 +13,13 @@ from flowos_cli.output import Listing, Output, output_options, tenant_option, wr
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
 
-_EVENTS: Final = Listing(
+EVENTS: Final = Listing(
     columns=(
         Column("revision", lambda e: str(e["revision"]), right=True),
         Column("time", lambda e: _clock(e["at"])),
         Column("phase", lambda e: e["phase"], styled="="),
         Column("reason", lambda e: e["reason"] or "-"),
-        Column("what", lambda e: e["what"]),
+        Column("what", lambda e: e["what"], wraps=True),
     ),
     name="revision",
     empty="nothing is kept of what happened to it",
@@ -40,7 +40,13 @@ def _clock(at: float | None) -> str:
 @output_options(watch=False)
 @where_options
 def events(name: str, follow: bool, tenant: str, out: Output, where: Where) -> int:
-    """What happened to a slice, as far as the store's history is kept."""
+    """What happened to a slice, as far as the store's history is kept.
+
+    The time stands where a record says it: when it was submitted, ran, was resized, and ended.
+
+    \b
+    flowos slice events train-42 -f
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime.story import told
 
     store = where.store()
@@ -48,7 +54,7 @@ def events(name: str, follow: bool, tenant: str, out: Output, where: Where) -> i
         identifier = find(store, name, tenant)
         story = told(store, identifier, follow=follow)
         if not follow:
-            out.put(_EVENTS, list(story))
+            out.put(EVENTS, list(story))
             return 0
         first = True
         for event in story:
@@ -65,10 +71,10 @@ def _put_event(out: Output, event: Item, *, first: bool) -> None:
     """Write one event of a story that goes on: columns have their widths beforehand."""
     if not out.draws:
         lines = replace(out, form="jsonl" if out.form == "json" else out.form)
-        text = lines.lines(_EVENTS, [event])
+        text = lines.lines(EVENTS, [event])
         write(["---", *text] if out.form == "yaml" else text)
     else:
-        columns = list(_EVENTS.columns)
+        columns = list(EVENTS.columns)
         if first and out.headers:
             titles = [c.name.upper() for c in columns]
             write([_padded(titles, titles)])

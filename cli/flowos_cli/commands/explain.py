@@ -27,7 +27,12 @@ from flowos_cli.wiring import Where, where_options
 @output_options(watch=False)
 @where_options
 def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> int:
-    """Why a slice waits, what is left after each step of the search, and what would help."""
+    """Why a slice waits, what is left after each step of the search, and what would help.
+
+    \b
+    flowos explain train-42
+    flowos explain train-42 --why-not n3/gpu0
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.model import keys
     from flowos.model.life import phase_in
     from flowos.model.slice import Phase

@@ -27,7 +27,7 @@ LINES: Final = Listing(
         Column("policy", lambda h: h["policy"] or "-", wide=True),
         Column("engines", lambda h: str(len(h["engines"])), right=True),
         Column("from", lambda h: _when(h["from_at"])),
-        Column("until", lambda h: _when(h["until_at"])),
+        Column("until", lambda h: _when(h["until_at"]), wide=True),
         Column("held", lambda h: render.age((h["until_at"] or now()) - h["from_at"]), right=True),
         Column("engine-hours", lambda h: f"{h['engine_hours']:.3f}", right=True),
         Column("watt-hours", lambda h: f"{h['watt_hours']:.1f}", right=True),
@@ -88,7 +88,10 @@ def history(name: str, tenant: str, since: float | None, out: Output, where: Whe
 
     A line for each try of a slice, and for each size that it had. A table ends with the sums of
     each tenant. NAME is a slice, or an array.
-    """
+
+    \b
+    flowos slice history --tenant vision --since 7d -o csv
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime import accounted
     from flowos.runtime.shown import view_of
 

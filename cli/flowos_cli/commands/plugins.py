@@ -8,6 +8,7 @@ import click
 from flowos.model.errors import FlowosError
 from flowos.runtime.plugins import OURS, Plugin, installed, load, plugin_named, purpose
 from flowos_cli import render
+from flowos_cli.commands.completion import policies
 from flowos_cli.output import API_VERSION, Listing, Output, output_options, say
 from flowos_cli.render import Column, Item
 from flowos_cli.wiring import Where, where_options
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 PLUGINS: Final = Listing(
     columns=(
         Column("name", lambda p: p["name"]),
-        Column("package", lambda p: f"{p['package']} {p['version']}".rstrip()),
-        Column("module", lambda p: p["module"]),
         Column("state", lambda p: p["state"]),
         Column("runs", lambda p: "-" if p["runs"] is None else str(len(p["runs"])), right=True),
-        Column("purpose", lambda p: p["purpose"] or "-"),
+        Column("purpose", lambda p: p["purpose"] or "-", wraps=True),
+        Column("package", lambda p: f"{p['package']} {p['version']}".rstrip(), wide=True),
+        Column("module", lambda p: p["module"], wide=True),
         Column("processes", lambda p: render.cut(p["runs"], 4) if p["runs"] else "-", wide=True),
         Column("problem", lambda p: p["problem"] or "-", wide=True),
     ),
@@ -31,17 +32,21 @@ PLUGINS: Final = Listing(
 
 
 @click.command("plugins")
-@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=policies)
 @click.option("--check", is_flag=True, help="Try each on small cells: does it keep the laws?")
 @output_options(watch=False)
 @where_options
 def scheduler_plugins(names: tuple[str, ...], check: bool, out: Output, where: Where) -> int:
-    """List the installed schedulers, or some of them, and where they come from.
+    """List the installed schedulers, or some of them; -o wide says where they come from.
+
+    \b
+    flowos scheduler plugins
+    flowos scheduler plugins mine --check
 
     A state is "ok", "broken" (it cannot be loaded, or breaks a law with --check), or "taken" (a
     package with the same name goes first). No store is needed; where there is one, `runs` says how
     many processes of it live.
-    """
+    """  # noqa: D301  # click's mark for lines that stay as they are
     for name in names:
         plugin_named(name)  # a wrong one is said
     runs = _running(where)
@@ -49,8 +54,8 @@ def scheduler_plugins(names: tuple[str, ...], check: bool, out: Output, where: W
     items = [_item(plugin, check, runs) for plugin in wanted]
     out.put(PLUGINS, items)
     for item in items:
-        if out.draws and item["state"] == "broken":
-            click.echo(f"{item['name']}: {item['problem']}", err=True)
+        if out.draws and item["problem"]:
+            click.echo(f"{item['name']} of package {item['package']}: {item['problem']}", err=True)
     return 2 if check and any(item["state"] == "broken" for item in items) else 0
 
 

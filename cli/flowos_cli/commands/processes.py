@@ -15,6 +15,7 @@ import click
 from flowos.model import keys
 from flowos.model.errors import SpecError, UnknownName
 from flowos_cli.children import Child, keep
+from flowos_cli.commands.completion import policies
 from flowos_cli.commands.plugins import policy_named
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.wiring import Where, where_options
@@ -75,7 +76,7 @@ def scheduler() -> None:
 
 
 @click.command("run")
-@click.argument("plugin", metavar="NAME[=N]")
+@click.argument("plugin", metavar="NAME[=N]", shell_complete=policies)
 @click.option("--name", default="", help="What to call this process; default NAME-0.")
 @click.option(
     "--metrics-port",
@@ -100,7 +101,12 @@ def scheduler_run(
     ttl_seconds: int | None,
     where: Where,
 ) -> int:
-    """Run N scheduler processes of a policy until SIGTERM or Ctrl-C."""
+    """Run N scheduler processes of a policy until SIGTERM or Ctrl-C.
+
+    \b
+    flowos scheduler run mpi
+    flowos scheduler run batch=2 --metrics-port 9100   # http://127.0.0.1:9100/metrics, and 9101
+    """  # noqa: D301  # click's mark for lines that stay as they are
     policy_name, number = counted(plugin)
     decision_seconds = _above_zero(decision_timeout)
     policy = policy_named(policy_name)
@@ -120,6 +126,7 @@ def scheduler_run(
         from flowos.runtime.metrics import Metrics
 
         more["tell"] = Metrics(metrics_port, process).tell
+        logging.getLogger("flowos").info("metrics on http://127.0.0.1:%d/metrics", metrics_port)
     supervisor.run(lambda s: scheduler_process(s, policy, process, ready=_say(process), **more))
     supervisor.store.close()
     return 0

@@ -20,19 +20,26 @@ if TYPE_CHECKING:
     from flowos.model.view import CellView
 
 TRIES_MAX: Final = 20
+
+
+def _short(at: str) -> str:
+    """Return "2026-12-01 08:00Z" for "2026-12-01T08:00:00Z": two of them fit on a terminal."""
+    return f"{at[:10]} {at[11:16]}Z"
+
+
 RESERVATIONS: Final = Listing(
     columns=(
         Column("name", lambda r: r["name"]),
         Column("state", lambda r: r["state"], styled="="),
         Column("for", lambda r: ",".join(r["tenants"]) or "maintenance"),
-        Column("from", lambda r: r["from"]),
-        Column("until", lambda r: r["until"] or "-"),
-        Column("units", lambda r: str(len(r["units"])), right=True),
-        Column("held", lambda r: str(r["held"]), right=True),
+        Column("from", lambda r: _short(r["from"])),
+        Column("until", lambda r: _short(r["until"]) if r["until"] else "-"),
+        Column("held", lambda r: f"{r['held']}/{len(r['units'])}", right=True),
         Column("in_use", lambda r: str(r["in_use"]), right=True),
         Column("in_the_way", lambda r: render.cut(r["in_the_way"], 2) or "-"),
         Column("evict", lambda r: "yes" if r["evict"] else "no", wide=True),
         Column("why", lambda r: r["why"], wide=True),
+        Column("units", lambda r: render.cut([u.partition("/")[2] for u in r["units"]]), wide=True),
     ),
     empty="no reservations: 'flowos reservation add --help' says how to make one",
 )
@@ -58,7 +65,14 @@ def reservation() -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--engines", default="", metavar="gpu=8,fpga=2", help="So many engines of a kind.")
 @click.option("--units", default="", metavar="n3,n4/gpu0", help="These engines, nodes or switches.")
-@click.option("--tenant", "tenants", multiple=True, metavar="T", help="For its slices alone.")
+@click.option(
+    "--tenant",
+    "tenants",
+    multiple=True,
+    metavar="T",
+    shell_complete=live("tenant"),
+    help="For its slices alone.",
+)
 @click.option("--maintenance", is_flag=True, help="For nobody's slices.")
 @click.option("--from", "begins", default="now", metavar="TIME", help="When it opens; default now.")
 @click.option("--until", "ends", default=None, metavar="TIME", help="When it closes.")
@@ -85,7 +99,11 @@ def add(
     none is said) or 2026-12-01T08:00Z. Without --until and --for it is open until it is removed.
     Who holds a unit when the window opens gives way after the grace that it asks for, and is queued
     again; with --no-evict it is waited for. What still runs when it closes goes on.
-    """
+
+    \b
+    flowos reservation add demo --engines gpu=8 --tenant vision --from 2026-12-01T08:00Z --for 3h
+    flowos reservation add fans --units n3,sw1 --maintenance --from +2h --why "fan tray"
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.documents.fields import SLICE_NAME
     from flowos.model.rules import Reservation
     from flowos.runtime import windows
@@ -189,10 +207,13 @@ def _counts_of(text: str) -> dict[str, int]:
 @output_options()
 @where_options
 def ls(out: Output, where: Where) -> int:
-    """List reservations: HELD of their units are free for them, IN_USE are with their slices.
+    """List reservations: HELD of their units are free for them, IN USE are with their slices.
 
     A reservation is planned, open, or closed; the controller removes one that is closed.
-    """
+
+    \b
+    flowos reservation ls -o wide
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime.windows import window_shown
 
     def make(view: "CellView", _store: "CellStore") -> list[Item]:
@@ -204,14 +225,28 @@ def ls(out: Output, where: Where) -> int:
 
 
 @click.command()
-@click.argument("name", metavar="NAME", shell_complete=live("rule/reservation"))
+@click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=live("rule/reservation")
+)
 @where_options
-def rm(name: str, where: Where) -> int:
-    """Remove a reservation: the controller lets its units go; what runs there goes on."""
+def rm(names: tuple[str, ...], where: Where) -> int:
+    """Remove reservations: the controller lets their units go; what runs there goes on.
+
+    \b
+    flowos reservation rm fans
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime import windows
 
-    _commit(where, lambda view: windows.removed(view, name), f"reservation {name}")
-    say(f"reservation {name} is removed")
+    left = list(dict.fromkeys(names))
+
+    def step(view: "CellView") -> "Transaction":
+        # All names that are left: where one is wrong, nothing is removed.
+        first, *_ = [windows.removed(view, name) for name in left]
+        return first
+
+    while left:
+        _commit(where, step, f"reservation {left[0]}")
+        say(f"reservation {left.pop(0)} is removed")
     return 0
 
 

@@ -7,7 +7,7 @@ import click
 
 from flowos.model.errors import UnknownName
 from flowos_cli import render
-from flowos_cli.commands.completion import live
+from flowos_cli.commands.completion import live, policies
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.output import (
     Listing,
@@ -41,7 +41,7 @@ SLICES: Final = Listing(
         Column("phase", lambda s: s["phase"], styled="="),
         Column("policy", lambda s: s["policy"]),
         Column("prio", lambda s: str(s["priority"]), right=True),
-        Column("engines", lambda s: s["asked"] or "-"),
+        Column("engines", lambda s: _asked(s) or "-"),
         Column("watts", lambda s: str(s["watts"]) if s["watts"] else "-", wide=True, right=True),
         Column("attempts", lambda s: str(s["attempts"]), wide=True, right=True),
         Column("nodes", lambda s: render.cut(_nodes(s)) or "-", wide=True),
@@ -56,6 +56,12 @@ SLICES: Final = Listing(
 
 def _nodes(item: Item) -> list[str]:
     return list(dict.fromkeys(e["node"] for e in (*item["engines"], *item["hosts"])))
+
+
+def _asked(item: Item) -> str:
+    """Return "gpu=8", or "gpu=8 (has 4)" of a slice that began with a part of it."""
+    text: str = item["asked"]
+    return f"{text} (has {len(item['engines'])})" if item["lacks"] else text
 
 
 def _ran(item: Item) -> str:
@@ -103,7 +109,13 @@ def slice_() -> None:
     metavar="PHASE",
     help="Only those in this phase; may be said more than once.",
 )
-@click.option("--policy", default="", metavar="P", help="Only those of this policy.")
+@click.option(
+    "--policy",
+    default="",
+    metavar="P",
+    shell_complete=policies,
+    help="Only those of this policy.",
+)
 @click.option(
     "--members", is_flag=True, help="A line for each slice of an array, also for those that wait."
 )
@@ -121,7 +133,11 @@ def ls(
     """List slices in the order of the queue: those that live, with --all the ended too.
 
     In tables, slices of an array that wait for the same reason share a line.
-    """
+
+    \b
+    flowos ls --all --tenant vision
+    flowos ls --phase pending -w
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime.shown import SLICES as FOLLOWED
     from flowos.runtime.shown import in_queue_order
 
@@ -300,7 +316,12 @@ def slice_arguments(*, several: bool = False) -> Callable[[Any], Any]:
 @output_options()
 @where_options
 def show(name: str, tenant: str, out: Output, where: Where) -> int:
-    """Everything about a slice, or about each one of an array."""
+    """Everything about a slice, or about each one of an array.
+
+    \b
+    flowos slice show train-42
+    flowos slice show vision/train-42 -o json
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime.shown import SLICES as FOLLOWED
 
     store = where.store()
@@ -336,7 +357,7 @@ def details(item: Item) -> list[str]:
             ("message", item["message"]),
             ("exit code", "" if code is None else str(code)),
             ("policy", f"{item['policy']}, priority {item['priority']}"),
-            ("asked", item["asked"]),
+            ("asked", _asked(item)),
             ("array", _array(item)),
             ("waits for", ", ".join(f"{d['on']} ({d['once']})" for d in item["depends_on"])),
             ("time limit", render.age(item["time_limit_s"]) if item["time_limit_s"] else ""),

@@ -90,7 +90,11 @@ def conflicts(item: Item) -> str:
 
 def quantiles(of: Mapping[str, float]) -> str:
     """Return median and 99th percentile: "0.1/0.4"."""
-    return f"{of['p50']:.2g}/{of['p99']:.2g}" if of["p99"] else "-"
+    return f"{_short(of['p50'])}/{_short(of['p99'])}" if of["p99"] else "-"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def most_of(counts: Mapping[str, int]) -> str:
@@ -128,7 +132,11 @@ def scheduler_stats(out: Output, where: Where) -> int:
     Times are the median and the 99th percentile of the last 1,000, in milliseconds. "1 more" is
     what one more process of that policy would do: it helps, it hurts, or it is no matter; -o wide
     says why, what conflicts were about, and which units are lost most often.
-    """
+
+    \b
+    flowos scheduler stats -w
+    flowos scheduler stats -o wide
+    """  # noqa: D301  # click's mark for lines that stay as they are
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:
         return stats_items(view, store)

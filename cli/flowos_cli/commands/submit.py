@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flowos.model.errors import SpecError
+from flowos_cli.commands.completion import live, policies
 from flowos_cli.commands.slice import SLICES, TENANT_DEFAULT, details, items_of
 from flowos_cli.commands.wait import WAITS, wait_all
 from flowos_cli.output import Output, output_options, say, seconds, write
@@ -45,13 +46,18 @@ class _WithCommand(click.Command):
 )
 @click.option("--name", default="", help="Default: the kind and five letters.")
 @click.option(
-    "--policy", default="", metavar="P", help="Who schedules it; default: the cell's rule."
+    "--policy",
+    default="",
+    metavar="P",
+    shell_complete=policies,
+    help="Who schedules it; default: the cell's rule.",
 )
 @click.option(
     "--tenant",
     envvar="FLOWOS_TENANT",
     default="",
     metavar="T",
+    shell_complete=live("tenant"),
     help="Whose it is; default 'default'.",
 )
 @click.option("--priority", type=int, default=None, metavar="N", help="Higher goes first.")
@@ -60,6 +66,7 @@ class _WithCommand(click.Command):
     "depends_on",
     multiple=True,
     metavar="NAME[:done|ended|running]",
+    shell_complete=live("slice"),
     help="Wait until that slice, or all of that array, is done; or so far. Several: a,b.",
 )
 @click.option(
@@ -87,7 +94,13 @@ class _WithCommand(click.Command):
 @click.option(
     "--grace", callback=seconds, default=None, metavar="30s", help="What tasks get to end by then."
 )
-@click.option("--reservation", default="", metavar="R", help="Whose units it may use.")
+@click.option(
+    "--reservation",
+    default="",
+    metavar="R",
+    shell_complete=live("rule/reservation"),
+    help="Whose units it may use.",
+)
 @click.option(
     "--expected", callback=seconds, default=None, metavar="2h", help="How long it will run."
 )

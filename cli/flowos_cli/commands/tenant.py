@@ -72,7 +72,12 @@ def tenant() -> None:
 )
 @where_options
 def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
-    """Make a tenant, or change what is said of it."""
+    """Make a tenant, or change what is said of it.
+
+    \b
+    flowos tenant set vision --weight 2 --quota gpu=8,fpga=2
+    flowos tenant set vision --quota none
+    """  # noqa: D301  # click's mark for lines that stay as they are
     import json
 
     from flowos.documents.fields import SLICE_NAME
@@ -163,7 +168,10 @@ def ls(out: Output, where: Where) -> int:
     QUOTA is what is wanted, IN FORCE what is so far: more, as long as slices from before a quota was
     lowered hold more. USED counts parts of engines as parts, GRANTED what schedulers may still give
     away without asking. HELD are the engines of all kinds.
-    """
+
+    \b
+    flowos tenant ls -o wide
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.runtime.shown import SLICES, add_engines, held_engines, tenants_shown
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:

@@ -15,6 +15,7 @@ import click
 
 from flowos.model.errors import FlowosError, NotInTime, SpecError, StoreError
 from flowos_cli.children import RESTART_SECONDS, Child
+from flowos_cli.commands.completion import policies
 from flowos_cli.commands.plugins import policy_named
 from flowos_cli.commands.processes import PROGRAM, counted
 from flowos_cli.wiring import Where, where_options
@@ -38,6 +39,7 @@ PRESET_DEFAULT = "fic-small"
     "schedulers",
     multiple=True,
     metavar="NAME[=N]",
+    shell_complete=policies,
     help="Scheduler processes; default batch=2.",
 )
 @click.option(
@@ -72,7 +74,11 @@ def up(
     no_fsync: bool,
     where: Where,
 ) -> int:
-    """Start a cell on this machine: store, schedulers, controller and agents."""
+    """Start a cell on this machine: store, schedulers, controller and agents.
+
+    \b
+    flowos up --detach --cell fic-small --scheduler batch=2 --scheduler service
+    """  # noqa: D301  # click's mark for lines that stay as they are
     from flowos.documents.quantities import seconds_of
 
     seconds_of(idle_off)

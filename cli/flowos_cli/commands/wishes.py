@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flowos.model.errors import SpecError
+from flowos_cli import render
 from flowos_cli.commands.slice import ended_by_name, find_all, slice_arguments
 from flowos_cli.output import say, tenant_option
 from flowos_cli.wiring import Where, where_options
@@ -39,7 +40,12 @@ def living(store: "CellStore", names: tuple[str, ...], tenant: str, what: str) -
 @tenant_option
 @where_options
 def cancel(names: tuple[str, ...], everything: bool, tenant: str, where: Where) -> int:
-    """End slices: what they hold is given back, and they never come back."""
+    """End slices: what they hold is given back, and they never come back.
+
+    \b
+    flowos cancel train-42 sweep
+    flowos cancel --all --tenant vision
+    """  # noqa: D301  # click's mark for lines that stay as they are
     if bool(names) == everything:
         raise click.UsageError("name the slices to cancel, or say --all")
     with where.client() as client:
@@ -52,7 +58,8 @@ def cancel(names: tuple[str, ...], everything: bool, tenant: str, where: Where) 
             # All names first: where one is wrong, nothing is cancelled.
             found = [n for name in names for n in find_all(client.store, name, tenant, living=True)]
         for identifier in client.cancel_all(list(dict.fromkeys(found))):
-            say(f"slice {identifier} has ended already")
+            if not everything:  # of all, some end meanwhile: just what was asked for
+                say(f"slice {identifier} has ended already")
     return 0
 
 
@@ -61,7 +68,11 @@ def cancel(names: tuple[str, ...], everything: bool, tenant: str, where: Where) 
 @tenant_option
 @where_options
 def hold(names: tuple[str, ...], tenant: str, where: Where) -> int:
-    """Keep pending slices from being placed; those that are placed go on."""
+    """Keep pending slices from being placed; those that are placed go on.
+
+    \b
+    flowos slice hold train-42        # 'flowos slice release train-42' lets it go on
+    """  # noqa: D301  # click's mark for lines that stay as they are
     return _wish(names, tenant, where, held=True)
 
 
@@ -70,7 +81,11 @@ def hold(names: tuple[str, ...], tenant: str, where: Where) -> int:
 @tenant_option
 @where_options
 def release(names: tuple[str, ...], tenant: str, where: Where) -> int:
-    """Let held slices be placed again."""
+    """Let held slices be placed again.
+
+    \b
+    flowos slice release train-42
+    """  # noqa: D301  # click's mark for lines that stay as they are
     return _wish(names, tenant, where, held=False)
 
 
@@ -83,7 +98,12 @@ def _wish(names: tuple[str, ...], tenant: str, where: Where, *, held: bool) -> i
         found = living(client.store, names, tenant, "held")
         (client.hold_all if held else client.unhold_all)(found)
         placed = look(client.store, [f"placement/{n}" for n in found]).records if held else {}
-        for key in [key for key, record in placed.items() if record]:
-            name = key.partition("/")[2]
-            say(f"slice {name} is placed: it would be held when it is queued again")
+        those = [key.partition("/")[2] for key, record in placed.items() if record]
+        if len(those) == 1:
+            say(f"slice {those[0]} is placed: it would be held when it is queued again")
+        elif those:
+            say(
+                f"{len(those)} slices are placed: they would be held when they are queued again: "
+                f"{render.cut(those)}"
+            )
     return 0
