@@ -3,6 +3,11 @@
 It claims engines at random as plain transactions on real keys, from a view that it never renews, and
 tries again at once, one request in flight. Two good schedulers place a stream of one-GPU slices on a
 real etcd, by wall clock; the baseline is the same stream, in the same run, without it.
+
+The same in virtual time, with three schedulers, on the simulator; `flowos.simulation.neighbours` says
+how the store's time is modelled. There it claims at random, or just what the others' own policy would
+choose ("covetous"); one more good scheduler is the control. The goal is for a trial's store, which
+has no queue; "queue" are the same runs behind a store that takes one write at a time, without one.
 """
 
 import statistics
@@ -13,6 +18,9 @@ from harness import Report, options
 
 from flowos import connect
 from flowos.model.slice import EngineChoice, EngineRole, SliceSpec
+from flowos.simulation.neighbours import Neighbour, Neighbourhood, Told
+from flowos_schedulers.batch import Batch
+from flowos_store.memory import MemoryStore
 
 CELL = "fat-tree:4096"
 GROUP = 100
@@ -44,6 +52,42 @@ def rate(number: int, *, bad: bool) -> float:
         return number / took
 
 
+def virtual(neighbour: Neighbour, seeds: range, *, one_by_one: bool) -> list[Told]:
+    """Return what came of a run of each seed in virtual time."""
+    return [
+        Neighbourhood(
+            seed,
+            new_store=MemoryStore,
+            policy=Batch(),
+            neighbour=neighbour,
+            one_by_one=one_by_one,
+            seconds=0.2,
+        ).play()
+        for seed in seeds
+    ]
+
+
+def add_virtual(report: Report, seeds: range, *, one_by_one: bool) -> None:
+    """Measure beside nobody and beside each neighbour, and add rates and waits."""
+    word = "virtual_queue" if one_by_one else "virtual"
+    found = {who: virtual(who, seeds, one_by_one=one_by_one) for who in Neighbour}
+    alone = found.pop(Neighbour.NOBODY)
+    for who, runs in found.items():
+        report.add(
+            f"beside_{who.value}_{word}",
+            statistics.mean(run.rate for run in runs),
+            "slices/s",
+            baseline=statistics.mean(run.rate for run in alone),
+            ratio_at_least=None if one_by_one else 0.9,
+        )
+        report.add(
+            f"beside_{who.value}_{word}_p99",
+            1000 * statistics.median(run.wait(0.99) for run in runs),
+            "ms",
+            baseline=1000 * statistics.median(run.wait(0.99) for run in alone),
+        )
+
+
 def main() -> None:
     """Measure and print."""
     chosen = options(__doc__ or "")
@@ -60,6 +104,8 @@ def main() -> None:
         baseline=statistics.median(alone),
         ratio_at_least=0.6,
     )
+    add_virtual(report, range(1, 3 if chosen.quick else 6), one_by_one=False)
+    add_virtual(report, range(1, 2 if chosen.quick else 6), one_by_one=True)
     report.print(as_json=chosen.json)
 
 

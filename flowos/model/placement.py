@@ -293,6 +293,8 @@ class Mark:
             nobody knows.
         since: Wall-clock seconds, for people.
         why: "starving", "losing": for people.
+        purses: Power domain or tenant -> how much of that it needs: whoever comes after it leaves
+            that much unspent.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -303,6 +305,7 @@ class Mark:
     eta_seconds: float | None = None
     since: float = 0.0
     why: str = ""
+    purses: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ _SPARED_MAX: Final = 8  # of the victims of one plan, those that are tried to do
 _NEAR_MAX: Final = 8  # nodes and leaves that are tried by themselves
 
 Plan: TypeAlias = Callable[[Collection[str]], Decision | Unplaceable]
+Pays: TypeAlias = Callable[[Decision, Collection[str]], bool]
 
 
 class Preemption(NamedTuple):
@@ -63,7 +64,13 @@ class _Cost(NamedTuple):
 
 
 def victims(
-    pool: Pool, spec: SliceSpec, *, plan: Plan, avoid: Collection[str] = ()
+    pool: Pool,
+    spec: SliceSpec,
+    *,
+    plan: Plan,
+    avoid: Collection[str] = (),
+    purse: str = "",
+    pays: Pays = lambda _decision, _victims: True,
 ) -> Preemption | None:
     """Find a place for a slice that found none among what is free, at the cost of others.
 
@@ -76,15 +83,21 @@ def victims(
         plan: Plans the slice on the pool as it is then, leaving these units alone: the policy's
             own `plan`, with its seed.
         avoid: Units to leave alone.
+        purse: Where it is not room that is lacking: only who spends from this gives way.
+        pays: Whether a plan can be paid for with what these victims spend on the units that it
+            takes over from them.
 
     Returns:
         None where no set of less important, preemptible slices was found that makes room. Whoever
         asks should remember that until something changes.
     """
     lesser = _lesser(pool.view, spec)
+    if purse:
+        placed = pool.view.placements
+        lesser = {n: one for n, one in lesser.items() if purse in placed[n].value.spent}
     if not lesser:
         return None
-    search = _Search(pool.view, plan, avoid, lesser)
+    search = _Search(pool.view, plan, avoid, lesser, pays)
     for names in _near(pool, spec, lesser):
         search.tried(names)
     if search.best is None and search.tried(list(lesser)) is None:
@@ -108,11 +121,16 @@ class _Search:
     """Plans in suppositions, of which the cheapest is remembered."""
 
     def __init__(
-        self, view: CellView, plan: Plan, avoid: Collection[str], lesser: Mapping[str, _Lesser]
+        self,
+        view: CellView,
+        plan: Plan,
+        avoid: Collection[str],
+        lesser: Mapping[str, _Lesser],
+        pays: Pays,
     ) -> None:
         self.best: Preemption | None = None
         self._cost: _Cost | None = None
-        self._view, self._plan, self._lesser = view, plan, lesser
+        self._view, self._plan, self._lesser, self._pays = view, plan, lesser, pays
         self._avoid = frozenset(avoid)
         self._left = PLANS_MAX
 
@@ -127,6 +145,8 @@ class _Search:
             whole = _held_whole(self._view, decision)
             if not whole:
                 lost = losses(self._view, decision.units, names)
+                if not self._pays(decision, tuple(lost)):
+                    return None
                 found = Preemption(decision, tuple(sorted(lost)))
                 cost = _cost_of([self._lesser[name] for name in lost])
                 if self._cost is None or cost < self._cost:

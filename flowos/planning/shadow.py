@@ -9,12 +9,12 @@ Source: Mu'alem and Feitelson, "Utilization, Predictability, Workloads, and User
 in Scheduling the IBM SP2 with Backfilling", IEEE TPDS 12(6), 2001, section 2 ("shadow time").
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
 
 from flowos.model.placement import Decision, Placement, Unplaceable
-from flowos.model.units import engine_unit, kind_of, lane_unit, subject_of, things_used
+from flowos.model.units import Holding, engine_unit, kind_of, lane_unit, subject_of, things_used
 from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
 
@@ -30,11 +30,13 @@ class Shadow:
         units: What it needs there: engines, whole or in part, as "engine/<node>/<engine>", and
             "node/<node>" where it needs a part of a host.
         after: The placements that hold any of it now, or lanes that it needs.
+        held: All that it would hold there, and how much of it.
     """
 
     eta_seconds: float | None
     units: frozenset[str]
     after: tuple[str, ...]
+    held: Holding = field(default_factory=dict, compare=False)
 
 
 def shadow(
@@ -71,7 +73,40 @@ def shadow(
         return None
     decision = found[count]
     eta = ends[count - 1][1] if count else 0.0
-    return Shadow(eta, places(decision.units), _in_its_place(pool.view, decision, names[:count]))
+    after = _in_its_place(pool.view, decision, names[:count])
+    return Shadow(eta, places(decision.units), after, decision.units)
+
+
+def saved(
+    view: CellView, short: Mapping[str, int], ends: Sequence[tuple[str, float | None]]
+) -> tuple[float | None, tuple[str, ...]] | None:
+    """Find out when purses will have more, by who ends when.
+
+    Args:
+        view: What is known.
+        short: Purse -> how much more must be left in it than there is now.
+        ends: As for `shadow`.
+
+    Returns:
+        In how many seconds all of them have that, None = nobody knows, and whose end that takes;
+        None where they do not even when all of them have ended.
+    """
+    lacking = {purse: amount for purse, amount in short.items() if amount > 0}
+    eta: float | None = 0.0
+    after: list[str] = []
+    for name, seconds in ends:
+        if not lacking:
+            break
+        placement = view.now(name)
+        gives = (
+            {p: placement.spent[p] for p in lacking if p in placement.spent} if placement else {}
+        )
+        if gives:
+            eta = seconds
+            after.append(name)
+            left = {purse: amount - gives.get(purse, 0) for purse, amount in lacking.items()}
+            lacking = {purse: amount for purse, amount in left.items() if amount > 0}
+    return None if lacking else (eta, tuple(after))
 
 
 def fewest(most: int, helps: Callable[[int], bool], least: int = 0) -> int | None:

@@ -140,10 +140,15 @@ def give_back(
     return draft.proposal("give back", key, view)
 
 
+def is_there(view: CellView, holder: str) -> bool:
+    """Whether the session that a grant is for still lives; the view follows all sessions."""
+    return f"scheduler/{holder}" in view.sessions or f"client/{holder}" in view.sessions
+
+
 def fence_dead(view: CellView, purse: str, holder: str, *, fence: Fence) -> Proposal | None:
     """Put a dead holder's grant again, so that none of its commits under way can still land."""
     entry = view.grants[purse][holder]
-    if f"scheduler/{holder}" in view.sessions or f"client/{holder}" in view.sessions:
+    if is_there(view, holder):
         return None
     key = keys.grant(purse, holder)
     draft = Draft(fence=fence)

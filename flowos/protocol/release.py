@@ -68,7 +68,20 @@ def release(
     # Whoever cancels at this moment must be seen, since the outcome depends on it; and a record
     # that is only not known yet, for it comes by another watch, must not count as gone.
     draft.seen(keys.slice_(identifier), spec.modified if spec else 0)
-    after = replace(
+    after = rewrite_orders(draft, view.cell, identifier, before, released(before, ending, since))
+    draft.put(keys.placement(identifier), after)
+    return draft.proposal("release", identifier, view, after)
+
+
+def released(before: Placement, ending: Ending, since: float = 0.0) -> Placement:
+    """Return a placement as it is while all that it held is on its way back.
+
+    Args:
+        before: As it was.
+        ending: Why, and what becomes of its slice.
+        since: Wall-clock seconds since which it was held, where it does not say.
+    """
+    return replace(
         before,
         held={},
         releasing={**before.releasing, **before.held},
@@ -76,9 +89,6 @@ def release(
         had=accounts.parts_of(before),
         committed_at=before.committed_at or since,
     )
-    after = rewrite_orders(draft, view.cell, identifier, before, after)
-    draft.put(keys.placement(identifier), after)
-    return draft.proposal("release", identifier, view, after)
 
 
 def uid_of(created: int, placement: Placement) -> int:
@@ -171,7 +181,7 @@ def _write_outcome(
             ended_at=now,
         )
         record = replace(spec.value, attempts=placement.number, end=end)
-        draft.delete(keys.reason(identifier))
+    draft.delete(keys.reason(identifier))  # what it lacked before it was placed is not why it waits
     draft.seen(keys.slice_(identifier), spec.modified)
     draft.put(keys.slice_(identifier), record)
 

@@ -6,28 +6,28 @@ and the power may spend. What its own record says was asked before (`gates`).
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
 from flowos.model.placement import Decision, Unplaceable
 from flowos.model.slice import Mode, Reason, Slice, SliceSpec
-from flowos.model.units import Amounts, kind_of, subject_of
+from flowos.model.units import Amounts, engine_unit, kind_of, subject_of
 from flowos.model.view import CellView, Entry
 from flowos.planning.engines.pool import OFF, Pool
 from flowos.planning.incremental import begun
-from flowos.planning.preempt import Preemption, victims
+from flowos.planning.preempt import Pays, Preemption, victims
 from flowos.planning.repair import repaired
 from flowos.planning.reserved import ahead, depends_on, planned
-from flowos.planning.shadow import Shadow, ends_of, shadow
+from flowos.planning.shadow import Shadow, ends_of, saved, shadow
 from flowos.runtime.figures import Figures
 from flowos.runtime.freed import Freed
 from flowos.runtime.guarded import Guarded
-from flowos.runtime.marks import LOSSES_MAX, ROOM, Around, Marks
+from flowos.runtime.marks import LOSSES_MAX, MONEY, ROOM, Around, Marks
 from flowos.runtime.peers import Peers
 from flowos.runtime.placed import Placed
-from flowos.runtime.purses import Purses
+from flowos.runtime.purses import ASKING, Purses
 from flowos.runtime.rejections import Rejections
 from flowos.runtime.setaside import SetAside
 from flowos.runtime.waiting import Pending
@@ -103,6 +103,7 @@ class Deciding:
             now: Monotonic seconds.
         """
         spec = entry.value.spec
+        pending.purse = ""
         aside = self._aside.until(name, now)
         if aside is not None:
             pending.ask_at, why = aside
@@ -126,16 +127,100 @@ class Deciding:
         if isinstance(result, Unplaceable) and _lacks_room(spec, result):
             result = self._begun(spec, pending.avoid | avoid) or result
         if isinstance(result, Unplaceable):
+            self._lacks_money(pending, around)
             if _lacks_room(spec, result):
-                found = self._preempting(spec, pending, avoid, now)
+                # Where money lacks as well, only who spends of the same is any help.
+                found = self._preempting(
+                    spec, pending, avoid, now, purse=pending.purse, pays=self._pays(name)
+                )
                 if found is not None:
-                    short = self._purses.afford(name, found.decision, now, found.victims)
+                    short = self._affordable(
+                        name, found.decision, pending, around, now, found.victims
+                    )
+                    if short is not None and pending.purse:
+                        pending.ask_at = self._preempt_at  # now that this is known
                     return short or Decided(found.decision, found.victims)
             return _left_alone(result, ghosts) if ghosts else result
         if self._is_afar(result) and not pending.afar:
             return Decided(result, afar=True)
-        short = self._purses.afford(name, result, now)
+        short = self._affordable(name, result, pending, around, now)
+        if short is not None and short.reason in MONEY and pending.purse:
+            paid = self._paid_by(name, spec, result, pending, avoid, now)
+            if paid is not None:
+                short = self._affordable(name, paid.decision, pending, around, now, paid.victims)
+                return short or Decided(paid.decision, paid.victims)
         return short or Decided(result)
+
+    def _pays(self, name: str) -> Pays:
+        """Return what says whether a slice can pay for a plan with what victims spend."""
+        return lambda decision, victims: (
+            not self._purses.short(self._purses.needs(name, decision, victims))
+        )
+
+    def _paid_by(
+        self,
+        name: str,
+        spec: SliceSpec,
+        decision: Decision,
+        pending: Pending,
+        avoid: frozenset[str],
+        now: float,
+    ) -> Preemption | None:
+        """Return with whose quota or watts a slice finds a place: on the very units they spend it on.
+
+        These go over with the units, as ever. So first only units of others are looked at; then, of
+        the free ones that it was to go to, so many beside them as it can pay for.
+        """
+        free = frozenset(
+            unit
+            for unit in map(engine_unit, self.view.cell.engines)
+            if self._is_free(unit, ()) and not self.view.shares.get(subject_of(unit))
+        )
+
+        pays = self._pays(name)
+        paid: dict[str, Amounts] = {}
+        for unit, amounts in decision.units.items():
+            if unit in free and pays(Decision({}, {**paid, unit: amounts}), ()):
+                paid[unit] = amounts
+        ways = (avoid | free, avoid | (free - paid.keys())) if paid else (avoid | free,)
+        return self._preempting(
+            spec, pending, avoid, now, purse=pending.purse, pays=pays, ways=ways
+        )
+
+    def _affordable(
+        self,
+        name: str,
+        decision: Decision,
+        pending: Pending,
+        around: Around,
+        now: float,
+        victims: Collection[str] = (),
+    ) -> Unplaceable | None:
+        """Return None where a plan can be paid for, and nobody who comes first saves for that."""
+        needs = self._purses.needs(name, decision, victims)
+        if self._purses.short(needs):
+            answer = self._purses.covers(needs, now)
+        else:
+            kept = self._purses.short(needs, around.purses)
+            if not kept:
+                return self._purses.covers(needs, now)
+            answer = _saved_for(around, next(iter(kept)))
+        if answer is not None and answer is not ASKING:
+            pending.needs = needs
+            self._lacks_money(pending, around)
+        return answer
+
+    def _lacks_money(self, pending: Pending, around: Around) -> bool:
+        """Note of which purse a slice lacks something, with or without room: as far as is known."""
+        short = self._purses.short(pending.needs, around.purses)
+        pending.purse = next(iter(short), "")
+        return bool(short)
+
+    def may_spend(self, more: Mapping[str, int], now: float) -> bool:
+        """Whether a slice that runs may spend so much more now: it comes after all that wait."""
+        if self._purses.short(more, self._marks.saved(now)):
+            return False
+        return self._purses.covers(more, now) is None
 
     def not_to_grow_into(self, spec: SliceSpec, now: float) -> frozenset[str]:
         """Return what a slice that runs leaves alone: it comes after all that wait."""
@@ -145,6 +230,8 @@ class Deciding:
     def room_for(self, name: str, pending: Pending, now: float, wall: float) -> Shadow | None:
         """Return when and where there will be room for a slice, as far as anybody can say.
 
+        Where it lacks money as well, only that is waited for first (`Pending.purse`).
+
         Args:
             name: The slice.
             pending: Its entry in the queue.
@@ -152,15 +239,29 @@ class Deciding:
             wall: Wall-clock seconds.
         """
         entry = self.view.slices[name]
-        avoid = self._rejections.avoided(now) | self._marks.around(name, entry, pending, now).units
-        avoid |= ahead(self.view, entry.value.spec, wall)
+        around = self._marks.around(name, entry, pending, now)
         # Whoever goes on until it is cancelled would be waited for in vain.
         ends = [end for end in ends_of(self.view, wall) if end[1] is not None or self._ends(end[0])]
-        return shadow(
+        if pending.purse:
+            return self._saved(pending, around, ends)
+        avoid = self._rejections.avoided(now) | around.units
+        avoid |= ahead(self.view, entry.value.spec, wall)
+        room = shadow(
             self.pool,
             ends,
             lambda: self.guarded.plan(self.pool, entry.value.spec, seed=0, avoid=avoid),
         )
+        if room is None:
+            return None
+        pending.needs = self._purses.needs(name, Decision({}, room.held))
+        return self._saved(pending, around, ends) if self._lacks_money(pending, around) else room
+
+    def _saved(
+        self, pending: Pending, around: Around, ends: Sequence[tuple[str, float | None]]
+    ) -> Shadow | None:
+        """Return when a slice will have what it is to spend; till then no unit is to wait for it."""
+        when = saved(self.view, self._purses.short(pending.needs, around.purses), ends)
+        return when and Shadow(when[0], frozenset(), when[1])
 
     def _ends(self, name: str) -> bool:
         placed = self.view.now(name)
@@ -242,7 +343,15 @@ class Deciding:
         return begun(spec, lambda part: self.guarded.plan(self.pool, part, seed=0, avoid=avoid))
 
     def _preempting(
-        self, spec: SliceSpec, pending: Pending, avoid: frozenset[str], now: float
+        self,
+        spec: SliceSpec,
+        pending: Pending,
+        avoid: frozenset[str],
+        now: float,
+        *,
+        purse: str,
+        pays: Pays,
+        ways: Sequence[frozenset[str]] = (),
     ) -> Preemption | None:
         """Return at whose cost a slice finds a place, None = nobody's, or it is not found out now.
 
@@ -252,19 +361,25 @@ class Deciding:
         if not self._placed.lesser_than(spec.priority):
             return None
         pending.shape = pending.shape or _shape(spec)
-        known = (pending.shape, spec.priority, depends_on(self.view, spec, self._wall()))
+        # Of whom its quota comes is a matter of its tenant.
+        kept = depends_on(self.view, spec, self._wall())
+        known = (pending.shape, purse), spec.priority, kept
         if known in self._no_victims:
             return None
         if now < self._preempt_at:
             pending.ask_at = self._preempt_at
             return None
         before = self._stopwatch()
-        found = victims(
-            self.pool,
-            spec,
-            plan=lambda units: self.guarded.plan(self.pool, spec, seed=0, avoid=units),
-            avoid=avoid,
-        )
+        found = None
+        for left in ways or (avoid,):
+            found = found or victims(
+                self.pool,
+                spec,
+                plan=lambda units: self.guarded.plan(self.pool, spec, seed=0, avoid=units),
+                avoid=left,
+                purse=purse,
+                pays=pays if purse else lambda _decision, _victims: True,
+            )
         took = self._stopwatch() - before
         self._preempt_at = now + max(PREEMPT_SECONDS, PREEMPT_PART * took)
         if found is None:
@@ -285,6 +400,16 @@ def _behind(around: Around) -> Unplaceable:
     return Unplaceable(
         Reason.BEHIND_HIGHER_PRIORITY,
         f"what it would fit on is kept for {first}{others}, which comes first and has waited long",
+    )
+
+
+def _saved_for(around: Around, purse: str) -> Unplaceable:
+    family, name, *kind = purse.split(":")
+    what = f"quota of {kind[0]}" if family == "tenant" else f"power in domain {name}"
+    return Unplaceable(
+        Reason.BEHIND_HIGHER_PRIORITY,
+        f"what is left of the {what} is kept for {around.savers[purse]}, which comes first and has "
+        "waited long",
     )
 
 

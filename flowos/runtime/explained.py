@@ -86,6 +86,11 @@ def _sentence(shown: Shown) -> str:
         return f"no scheduler of policy {shown['policy']} has looked at it yet"
     if shown["ended_at"]:
         return f"it is {shown['phase']}: nothing is in the way"
+    if shown["lacks"]:
+        return (
+            f"it has {len(shown['engines'])} of the engines that it asks for ({shown['asked']}), by "
+            f"{shown['scheduler']}: it takes the rest when there is room"
+        )
     return f"it has what it asked for, by {shown['scheduler']}: nothing is in the way"
 
 

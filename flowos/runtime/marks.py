@@ -5,9 +5,15 @@ have them. Whoever comes later plans around them, unless it has surely ended by 
 needs much gets it in the end, though small slices come all the time, and nobody holds anything
 for it: no unit is idle that a slice could use and give back in time.
 
+What is lacking may be no unit but money: its tenant's quota, or watts. Then the mark names no unit,
+and how much of which purse it needs; whoever comes later leaves that much unspent. A process puts one mark
+for units and one for each purse, so that a tenant at its quota is in nobody else's way.
+
 The bound: whoever comes first in the order starts at most STARVING_SECONDS, and the longest run of
 those that hold its units when the mark is put, and what it takes to look and to clean (5 s) later,
-however many small ones come.
+however many small ones come. Where nobody knows how long those run, a mark stands for
+PATIENCE_SECONDS since the last of them ended; then others go on for as long as it stood, and the
+next time it stands twice as long.
 
 Source: the later ones may pass as in EASY backfilling, Lifka, "The ANL/IBM SP Scheduling System",
 JSSPP 1995; here the reservation is written down, so that all schedulers of a cell see it.
@@ -37,6 +43,8 @@ LOSSES_MAX: Final = 4  # and one that has lost so many races; most win before
 LOOK_SECONDS: Final = 1.0  # a mark is looked at this often
 SHADOW_PART: Final = 20  # at most this part of the time goes into finding out when there is room
 HOPELESS_SECONDS: Final = 30.0  # where no end of others makes room, it is not asked again so soon
+WRITES_MAX: Final = 8  # marks in one request
+PATIENCE_SECONDS: Final = 300.0  # a mark without a known end stands so long without any progress
 
 # What the end of others can mend; quotas, power and what is infeasible are no matter of room.
 ROOM: Final = frozenset(
@@ -48,6 +56,7 @@ ROOM: Final = frozenset(
         Reason.BEHIND_HIGHER_PRIORITY,
     }
 )
+MONEY: Final = frozenset({Reason.QUOTA_EXCEEDED, Reason.WAITING_FOR_POWER})
 
 
 class Around(NamedTuple):
@@ -56,18 +65,22 @@ class Around(NamedTuple):
     Attributes:
         units: Of all marks that it respects.
         names: Whose they are, first the one that comes first.
+        purses: How much is to be left in which.
+        savers: Purse -> the first that needs it.
     """
 
     units: frozenset[str]
     names: tuple[str, ...]
+    purses: Mapping[str, int]
+    savers: Mapping[str, str]
 
 
-NOBODY: Final = Around(frozenset(), ())
+NOBODY: Final = Around(frozenset(), (), {}, {})
 
 
 @dataclass(slots=True)
 class _Own:
-    """The mark of this process's slice, as it should be in the store.
+    """A mark of one of this process's slices, as it should be in the store.
 
     Attributes:
         at: When its units were found.
@@ -84,8 +97,22 @@ class _Own:
     told: bool = False
 
 
+@dataclass(slots=True)
+class _Stand:
+    """How long a mark without a known end has stood for nothing.
+
+    Attributes:
+        moved_at: When what it waits for was last less than ever before.
+        left: How many of its units somebody held then, and what was spent of its purses.
+    """
+
+    moved_at: float
+    patience_seconds: float = PATIENCE_SECONDS
+    left: tuple[float, float] = (inf, inf)
+
+
 class Marks:
-    """All marks of a view, and the one that this process wants."""
+    """All marks of a view, and those that this process wants."""
 
     def __init__(
         self,
@@ -131,7 +158,8 @@ class Marks:
         self._wake = wake
         self._at_once = at_once
         self._starving_seconds = starving_seconds
-        self._own: _Own | None = None
+        self._owns: dict[str, _Own] = {}  # by what is lacking: a purse, or "" for units
+        self._stands: dict[str, _Stand] = {}
         self._written: set[str] = set()  # slices whose mark may be in the store by this process
         self._seen: dict[str, tuple[int, float]] = {}  # mark -> its revision, when it came
         self._hopeless: dict[str, float] = {}
@@ -154,8 +182,7 @@ class Marks:
             pending: Its entry in the queue.
             now: Monotonic seconds.
         """
-        own = self._own
-        if not self._view.marks and own is None:
+        if not self._view.marks and not self._owns:
             return NOBODY
         found: list[tuple[tuple[int, ...], str, int, Mark]] = []
         takes = takes_seconds(entry.value.spec)
@@ -177,22 +204,35 @@ class Marks:
         if around is None:
             if len(self._arounds) > 64:  # of marks that are over
                 self._arounds.clear()
-            units = _kept_for(mark for _, _, _, mark in found)
-            around = self._arounds[key] = Around(units, tuple(other for _, other, _, _ in found))
+            kept = [mark for _, _, _, mark in found]
+            # Of units it is said whose they are where any are kept, else nobody would be named.
+            names = tuple(other for _, other, _, mark in found if mark.units)
+            savers = {p: other for _, other, _, mark in reversed(found) for p in mark.purses}
+            around = Around(_kept_for(kept), names, _saved_for(kept), savers)
+            self._arounds[key] = around
         return around
 
     def kept(self, now: float) -> frozenset[str]:
         """Return what is kept for any slice: what runs already comes after all that wait."""
         return _kept_for(mark for _, mark, _, _ in self._marks(now))
 
+    def saved(self, now: float) -> Mapping[str, int]:
+        """Return what is to be left in purses for any slice, as `kept`."""
+        return _saved_for(mark for _, mark, _, _ in self._marks(now))
+
+    def _own_of(self, name: str) -> _Own | None:
+        return next((own for own in self._owns.values() if own.name == name), None)
+
     def _marks(self, now: float) -> list[tuple[str, Mark, int, float]]:
         """Return slice, mark, its revision (below 0: not written yet) and how long it is known."""
-        found: list[tuple[str, Mark, int, float]] = []
-        own = self._own
-        if own is not None and self._waits(own.name, own.mark):
-            found.append((own.name, own.mark, own.version, now - own.at))
+        mine = {own.name for own in self._owns.values()}
+        found = [
+            (own.name, own.mark, own.version, now - own.at)
+            for own in self._owns.values()
+            if self._waits(own.name, own.mark)
+        ]
         for name, written in self._view.marks.items():
-            if (own is not None and name == own.name) or not self._waits(name, written.value):
+            if name in mine or not self._waits(name, written.value):
                 continue
             revision, since = self._seen.get(name, (0, now))
             if revision != written.modified:
@@ -218,9 +258,9 @@ class Marks:
         Between two marks what is written decides, so that all agree and no circle of slices waits
         for each other. Of the same queue its policy says; between queues, priority and age do.
         """
-        mine = self._own.mark if self._own is not None and self._own.name == name else None
+        mine = self._own_of(name)
         if mine is not None:
-            return (*mark.order, mark.uid) < (*mine.order, mine.uid)
+            return (*mark.order, mark.uid) < (*mine.mark.order, mine.mark.uid)
         theirs = self._queue.slices.get(other)
         if theirs is not None:
             return theirs.order < pending.order
@@ -231,7 +271,7 @@ class Marks:
     # -- what is asked for
 
     def blocked(self, name: str, pending: Pending, now: float, *, asks: bool) -> None:
-        """Note that there is no room for a slice: if it comes first, it may ask for some.
+        """Note that a slice finds no room, or no money: if it comes first, it may ask for some.
 
         Args:
             name: The slice.
@@ -240,9 +280,10 @@ class Marks:
             asks: Whether that is for this process to ask.
         """
         pending.blocked = self._news = True
-        own = self._own
+        own = self._owns.get("")
         if (
             asks
+            and not pending.purse
             and self._at_once()
             and (own is None or (own.name != name and self._is_before(pending, own)))
         ):
@@ -250,13 +291,13 @@ class Marks:
 
     def losing(self, name: str, pending: Pending, decision: Decision, now: float) -> None:
         """Note what a slice goes for that has lost races: others leave that to it from now on."""
-        own = self._own
+        own = self._owns.get("")
         if own is not None and own.name != name and not self._is_before(pending, own):
             return
         units = places(decision.units)
         if own is not None and own.name == name and units.issubset(own.mark.units):
             return
-        self._own = self._mark(name, Shadow(0.0, units, ()), "losing", now)
+        self._want(name, "", Shadow(0.0, units, (), decision.units), "losing", now)
 
     def _is_before(self, pending: Pending, own: _Own) -> bool:
         known = self._queue.slices.get(own.name)
@@ -274,22 +315,28 @@ class Marks:
         room = self._find(name, pending, now, self._wall())
         self._find_at = now + SHADOW_PART * (self._stopwatch() - before)
         if room is None:
-            self._hopeless = {n: at for n, at in self._hopeless.items() if now < at}
-            self._hopeless[name] = now + HOPELESS_SECONDS
-            return
+            self._put_off(name, now, HOPELESS_SECONDS)
+            return  # a mark that is there stays: it may be late, and others have come in between
         starving = now >= pending.since + self._starving_seconds
-        if not starving and room.eta_seconds is None:
+        if not starving and (room.eta_seconds is None or pending.purse):
             return  # others may go on until it is
-        self._own = self._mark(name, room, "starving" if starving else "first", now)
+        self._want(name, pending.purse, room, "starving" if starving else "first", now)
 
-    def _mark(self, name: str, room: Shadow, why: str, now: float) -> _Own | None:
+    def _want(self, name: str, lacks: str, room: Shadow, why: str, now: float) -> None:
         entry, pending = self._view.slices.get(name), self._queue.slices.get(name)
         if entry is None or pending is None:
-            return None
+            return
         order = self._ranks.general(entry, pending.since, now)
         units = tuple(sorted(room.units))
-        mark = Mark(entry.created, order, units, room.eta_seconds, self._wall(), why)
-        return _Own(name, mark, now, next(self._versions), self._holders(units))
+        purses = {purse: amount for purse, amount in pending.needs.items() if amount > 0}
+        mark = Mark(entry.created, order, units, room.eta_seconds, self._wall(), why, purses)
+        self._owns = {lack: own for lack, own in self._owns.items() if own.name != name}
+        self._owns[lacks] = _Own(name, mark, now, next(self._versions), self._holders(units))
+
+    def _put_off(self, name: str, now: float, seconds: float) -> None:
+        """Ask no more for a slice, for so long."""
+        self._hopeless = {n: at for n, at in self._hopeless.items() if now < at}
+        self._hopeless[name] = now + seconds
 
     def _holders(self, units: tuple[str, ...]) -> dict[str, str]:
         held = ((unit, self._view.holder(unit)) for unit in units)
@@ -304,11 +351,13 @@ class Marks:
             now: Monotonic seconds.
             mine: Whether this process is who asks for a slice, of all that serve its queue.
         """
-        own = self._own
-        if own is not None and (
-            own.name not in self._queue.slices or not self._waits(own.name, own.mark)
-        ):
-            own = self._own = None
+        over = [
+            lack
+            for lack, own in self._owns.items()
+            if own.name not in self._queue.slices or not self._waits(own.name, own.mark)
+        ]
+        for lack in over:
+            self._stands.pop(self._owns.pop(lack).name, None)
             self._wake()
             self._news = True
         if now >= self._due_at or (self._news and now >= self._look_at):
@@ -323,8 +372,9 @@ class Marks:
         name = proposal.identifier
         if not isinstance(answer, Committed):
             self._written.discard(name)
-            if self._own is not None and self._own.name == name:
-                self._own.told = False  # it is written again, if it still waits
+            own = self._own_of(name)
+            if own is not None:
+                own.told = False  # it is written again, if it still waits
                 self._refused_until = now + LOOK_SECONDS
         if isinstance(answer, Refused):
             self._refused_until = now + HOPELESS_SECONDS
@@ -334,33 +384,67 @@ class Marks:
         return min(self._due_at, self._look_at if self._news else inf)
 
     def _look(self, now: float, mine: Callable[[str, Pending], bool]) -> None:
-        own, first = self._own, self._first(now, mine)
-        if first is not None and (
-            own is None or (own.name != first and self._is_before(self._queue.slices[first], own))
-        ):
-            self._want_room(first, now)
-        elif own is not None and own.mark.why != "losing" and self._is_stale(own, now):
-            self._want_room(own.name, now)
-        if self._own is not None and self._own.mark.eta_seconds:
-            over = self._own.at + self._own.mark.eta_seconds + 2 * LOOK_SECONDS
-            self._due_at = min(self._due_at, max(over, now + LOOK_SECONDS))
+        for lack, (_, first) in sorted(self._firsts(now, mine).items(), key=lambda one: one[1]):
+            own, other = self._owns.get(lack), self._own_of(first)
+            if lack and other is not None and not other.mark.units:
+                continue  # of two purses it saves for one first
+            if own is None or (
+                own.name != first and self._is_before(self._queue.slices[first], own)
+            ):
+                self._want_room(first, now)
+        for own in list(self._owns.values()):
+            if own.at < now and own.mark.why != "losing" and self._is_stale(own, now):
+                self._want_room(own.name, now)
+        for own in list(self._owns.values()):
+            eta = own.mark.eta_seconds
+            if eta is None or now > own.at + eta + LOOK_SECONDS:
+                self._stand(own, now)
+            elif eta:
+                over = own.at + eta + 2 * LOOK_SECONDS
+                self._due_at = min(self._due_at, max(over, now + LOOK_SECONDS))
 
-    def _first(self, now: float, mine: Callable[[str, Pending], bool]) -> str | None:
-        """Return the first slice of ours that has starved for room, None = none has."""
-        first: tuple[Order, str] | None = None
+    def _stand(self, own: _Own, now: float) -> None:
+        """Let others go on where a mark that nobody knows the end of has stood long for nothing."""
+        stand = self._stands.setdefault(own.name, _Stand(now))
+        spent = sum(
+            self._view.spent(purse, holder)
+            for purse in own.mark.purses
+            for holder in self._view.grants.get(purse, ())
+        )
+        left = len(self._holders(own.mark.units)), spent
+        if left < stand.left:
+            stand.left, stand.moved_at = left, now
+        until = stand.moved_at + stand.patience_seconds
+        if now >= until:
+            self._put_off(own.name, now, stand.patience_seconds)
+            self._owns = {lack: one for lack, one in self._owns.items() if one is not own}
+            self._wake()
+            self._stands = {n: s for n, s in self._stands.items() if n in self._queue.slices}
+            self._stands[own.name] = _Stand(
+                now + stand.patience_seconds, 2 * stand.patience_seconds
+            )
+            self._due_at = min(self._due_at, now + stand.patience_seconds)
+        else:
+            self._due_at = min(self._due_at, until)
+
+    def _firsts(
+        self, now: float, mine: Callable[[str, Pending], bool]
+    ) -> dict[str, tuple[Order, str]]:
+        """Return, by what they lack, the first of our slices that have starved for it."""
+        firsts: dict[str, tuple[Order, str]] = {}
         youngest = inf
         for name, pending in self._queue.slices.items():
             if not pending.blocked or now < self._hopeless.get(name, -inf):
                 continue
             if pending.since + self._starving_seconds > now:  # the sum that is waited for, below
                 youngest = min(youngest, pending.since)
-            elif first is None or (pending.order, name) < first:
-                first = pending.order, name
-        self._due_at = youngest + self._starving_seconds
+            elif pending.purse not in firsts or (pending.order, name) < firsts[pending.purse]:
+                firsts[pending.purse] = pending.order, name
+        again = [stand.moved_at for stand in self._stands.values() if stand.moved_at > now]
+        self._due_at = min(youngest + self._starving_seconds, *again, inf)
         # Only the first of a queue: if that is for another process to ask for, so it does.
-        if first is None or not mine(first[1], self._queue.slices[first[1]]):
-            return None
-        return first[1]
+        slices = self._queue.slices
+        return {lack: one for lack, one in firsts.items() if mine(one[1], slices[one[1]])}
 
     def _is_stale(self, own: _Own, now: float) -> bool:
         """Whether what was found is not so any more: it is late, or others have got there."""
@@ -371,25 +455,38 @@ class Marks:
         return any(own.held.get(unit) != holder for unit, holder in holders)
 
     def _written_down(self, lease: int) -> list[Proposal]:
-        own, marks = self._own, self._view.marks
-        draft = Draft(fence=self._fence())
-        for name in [n for n in self._written if own is None or n != own.name]:
+        marks = self._view.marks
+        found: list[Proposal] = []
+        wanted = {own.name for own in self._owns.values()}
+        for name in [n for n in self._written if n not in wanted][:WRITES_MAX]:
             if name in marks:  # else it is still on its way, or gone
                 self._written.discard(name)
+                draft = Draft(fence=self._fence())
                 draft.delete(keys.mark(name))
-                return [draft.proposal("unmark", name, self._view)]
-        if own is None or own.told or self._view.assumed(own.name):
-            return []
-        entry = self._view.slices.get(own.name)
-        if entry is None:
-            return []
-        draft.seen(keys.slice_(own.name), entry.modified)
-        draft.placed(own.name, None)
-        draft.put(keys.mark(own.name), own.mark, lease=lease)
-        self._written.add(own.name)
-        own.told = True
-        self.put += 1
-        return [draft.proposal("mark", own.name, self._view)]
+                found.append(draft.proposal("unmark", name, self._view))
+        for own in self._owns.values():
+            entry = self._view.slices.get(own.name)
+            if len(found) >= WRITES_MAX:
+                break  # the rest with the next request
+            if entry is None or own.told or self._view.assumed(own.name):
+                continue
+            draft = Draft(fence=self._fence())
+            draft.seen(keys.slice_(own.name), entry.modified)
+            draft.placed(own.name, None)
+            draft.put(keys.mark(own.name), own.mark, lease=lease)
+            self._written.add(own.name)
+            own.told = True
+            self.put += 1
+            found.append(draft.proposal("mark", own.name, self._view))
+        return found
+
+
+def _saved_for(marks: Iterable[Mark]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for mark in marks:
+        for purse, amount in mark.purses.items():
+            found[purse] = found.get(purse, 0) + amount
+    return found
 
 
 def _kept_for(marks: Iterable[Mark]) -> frozenset[str]:

@@ -18,6 +18,7 @@ from flowos.model.view import CellView
 from flowos.protocol.commit import moves, spend
 from flowos.protocol.grants import (
     give_back,
+    is_there,
     limit_key,
     limit_of,
     raise_grant,
@@ -33,6 +34,7 @@ GRANT_PART: Final = 8  # a grant is raised by this fraction of the limit while p
 # who needs it has it within about a second. Shorter, and a steady stream of small slices would give
 # back between two of them what the next one asks for again.
 IDLE_GRANT_SECONDS: Final = 0.5
+ASKED_GRANT_SECONDS: Final = 0.1  # and after this where a slice of a rival's waits for just that
 ASKING: Final = Unplaceable(Reason.CONFLICTED, "a grant is being raised or given back")
 
 
@@ -84,6 +86,9 @@ class Purses:
         self._closing: set[str] = set()  # purses whose grant waits for plans that are under way
         self._moving: dict[str, int] = {}  # purse -> when its grant was written; 0 = no answer yet
         self._windows: dict[str, _Window] = {}
+        # What is lacking, as a purse begins -> rivals' slices of which that was said; None = to be
+        # found out.
+        self._askers: dict[str, set[str]] | None = None
         view.inventory_listeners.append(self._inventory_changed)
 
     @property
@@ -107,15 +112,46 @@ class Purses:
         Returns:
             `ASKING` where more is being asked for, or given back; else why it cannot be had.
         """
+        return self.covers(self.needs(name, decision, victims), now)
+
+    def needs(self, name: str, decision: Decision, victims: Collection[str] = ()) -> dict[str, int]:
+        """Return what a slice's plan spends, by purse; nothing where nothing is limited.
+
+        Args:
+            name: The slice, "tenant/name".
+            decision: What is planned for it.
+            victims: As for `afford`.
+        """
         if not self._limited(name):  # most slices; adding up watts is a tenth of what a plan takes
-            return None
+            return {}
         view = self._view
         needs = spend(view.cell, decision.units, name)
         if victims:
             for gone in moves(view, losses(view, decision.units, victims), needs).values():
                 for purse, amount in gone.items():
                     needs[purse] -= amount
-        return self.covers(needs, now)
+        return needs
+
+    def short(
+        self, needs: Mapping[str, int], kept: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
+        """Return of which limits too much is used by all together, and how much too much.
+
+        What others were granted and do not use is not counted: that they give back.
+
+        Args:
+            needs: Purse -> how much is wanted.
+            kept: Purse -> how much is to be left in it beyond that.
+        """
+        found: dict[str, int] = {}
+        for purse, amount in needs.items():
+            limit = self._limit(purse) if amount > 0 else None
+            if limit is not None:
+                used = sum(self._view.spent(purse, h) for h in self._view.grants.get(purse, ()))
+                lacks = amount + (kept or {}).get(purse, 0) + used - limit
+                if lacks > 0:
+                    found[purse] = lacks
+        return found
 
     def covers(self, needs: Mapping[str, int], now: float) -> Unplaceable | None:
         """Return None where the own grants cover this much more, by purse; else as `afford`."""
@@ -136,8 +172,9 @@ class Purses:
                     return self._refusal(purse, amount)
             if amount > free:
                 # Small when much is used: a whole part only while plenty is left, and in it room
-                # for some more like this one.
-                part = min(limit // GRANT_PART, left // 2) // amount * amount
+                # for some more like this one. Nothing beyond the need while others lack it.
+                asked = self._is_asked(purse)
+                part = 0 if asked else min(limit // GRANT_PART, left // 2) // amount * amount
                 due[purse] = max(self._due.get(purse, 0), amount - free, part)
         if due or asking:
             self._due |= due
@@ -173,9 +210,10 @@ class Purses:
         family, name, *kind = purse.split(":")
         if family == "domain":
             sentence = f"needs {amount} W in domain {name}; of {limit} W above idle {can_be_had} W can be had"
-            return Unplaceable(Reason.WAITING_FOR_POWER, sentence + _unused(unused, "{} W"))
+            whose = self._whose({holder: f"{idle} W" for holder, idle in unused.items()})
+            return Unplaceable(Reason.WAITING_FOR_POWER, sentence + whose)
         needs, quota = f"needs {_count(amount)} {kind[0]}", _count(limit)
-        has = total(view, purse) - had + limit - whole
+        has = total(view, purse) - had - sum(unused.values()) + limit - whole
         if amount > limit:
             sentence = (
                 f"{needs}; tenant {name} may have {quota} at once: ask for less, or raise the quota"
@@ -186,8 +224,55 @@ class Purses:
             )
         else:
             sentence = f"{needs}; tenant {name} has {_count(has)} of {quota} {kind[0]}"
-        scaled = {holder: _count(idle) for holder, idle in unused.items()}
-        return Unplaceable(Reason.QUOTA_EXCEEDED, sentence + _unused(scaled, "{}"))
+        whose = self._whose({h: f"{_count(idle)} {kind[0]}" for h, idle in unused.items()})
+        return Unplaceable(Reason.QUOTA_EXCEEDED, sentence + whose)
+
+    def _whose(self, unused: Mapping[str, str]) -> str:
+        """Say who has been granted something that it does not use, and will give back soon."""
+        if not unused:
+            return ""
+        sessions = self._view.sessions  # a client that embeds a scheduler does not follow them
+        parts = [
+            f"{amount} to scheduler {holder.partition('@')[0]}"
+            + (", which is gone" if sessions and not is_there(self._view, holder) else "")
+            for holder, amount in sorted(unused.items())
+        ]
+        return f"; granted and not used yet: {', '.join(parts)}"
+
+    # -- what rivals lack
+
+    def told(self, name: str) -> None:
+        """Take in that something else, or nothing more, is said of why a slice waits."""
+        if self._askers is None:
+            return
+        for names in self._askers.values():
+            names.discard(name)
+        entry = self._view.reasons.get(name)
+        if entry is None or entry.value.scheduler == self._session.partition("@")[0]:
+            return
+        if entry.value.reason is Reason.WAITING_FOR_POWER:
+            self._askers.setdefault("domain", set()).add(name)
+        elif entry.value.reason is Reason.QUOTA_EXCEEDED:
+            tenant = name.partition("/")[0]
+            self._askers.setdefault(f"tenant:{tenant}", set()).add(name)
+
+    def _is_asked(self, purse: str) -> bool:
+        """Whether a rival's slice waits for power, or for its tenant's quota, as this is.
+
+        Of which domain or kind of engine is not told: at worst what is idle goes back for nothing.
+        """
+        if self._askers is None:
+            self._askers = {}
+            for name in self._view.reasons:
+                self.told(name)
+        family = "domain" if purse.startswith("domain:") else purse.rpartition(":")[0]
+        names = self._askers.get(family, set())
+        while names:
+            name = next(iter(names))
+            if name not in self._view.placements and name in self._view.slices:
+                return True
+            names.discard(name)  # it runs: what was said of it stays until it waits again, anew
+        return False
 
     # -- what becomes of the grants
 
@@ -289,8 +374,9 @@ class Purses:
         keep = max(window.peak, used)
         if now >= window.until and keep < entry.value:
             return keep
-        if window.until == inf or now >= window.until:
-            window.peak, window.until = used, now + IDLE_GRANT_SECONDS
+        idle_until = now + (ASKED_GRANT_SECONDS if self._is_asked(purse) else IDLE_GRANT_SECONDS)
+        if window.until == inf or now >= window.until or window.until > idle_until:
+            window.peak, window.until = used, idle_until
         self.look_at = min(self.look_at, window.until)
         return None
 
@@ -322,6 +408,8 @@ class Purses:
         return self._limit(purse) or 0
 
     def _inventory_changed(self, family: str, name: str) -> None:
+        if not family:
+            self._askers = None
         if family in ("domain", "engine", "node", ""):
             self._limits = {p: n for p, n in self._limits.items() if p.startswith("tenant:")}
             self._budgets = None
@@ -333,14 +421,3 @@ class Purses:
 
 def _count(millis: int) -> str:
     return f"{millis / WHOLE_MILLIS:g}"
-
-
-def _unused(amounts: Mapping[str, object], form: str) -> str:
-    """Say which schedulers have something that they do not use, and will give back soon."""
-    if not amounts:
-        return ""
-    parts = [
-        f"{form.format(amount)} of scheduler {holder.partition('@')[0]}"
-        for holder, amount in sorted(amounts.items())
-    ]
-    return f", with unused grants: {', '.join(parts)}"

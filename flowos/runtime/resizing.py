@@ -5,7 +5,7 @@ lacks when there is room. What it gives up is the controller's to take, once the
 where the old is in the way of the new, it goes first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final
 
@@ -21,7 +21,6 @@ from flowos.protocol.resize import grow, shrink
 from flowos.runtime.freed import Freed
 from flowos.runtime.machine import Answer
 from flowos.runtime.peers import Peers
-from flowos.runtime.purses import Purses
 
 AGAIN_SECONDS: Final = 0.2  # after a step was refused or lost a race
 LOOKS_MAX: Final = 8  # slices at one time: those that wait are not to wait for these
@@ -39,7 +38,7 @@ class Resizing:
         session: str,
         fence: Callable[[], Fence],
         peers: Peers,
-        purses: Purses,
+        may_spend: Callable[[Mapping[str, int], float], bool],
         freed: Freed,
         seed: Callable[[], int],
         avoid: Callable[[SliceSpec, float], frozenset[str]],
@@ -54,7 +53,7 @@ class Resizing:
             session: The own one, whose grants are spent.
             fence: Returns the session's fence now.
             peers: Who else serves the same.
-            purses: What may be spent.
+            may_spend: Whether so much more of these purses may be spent now.
             freed: Counts what may help somebody.
             seed: Returns one for each plan.
             avoid: Returns what a slice must not grow into now.
@@ -66,7 +65,7 @@ class Resizing:
         self._session = session
         self._fence = fence
         self._peers = peers
-        self._purses = purses
+        self._may_spend = may_spend
         self._freed = freed
         self._seed = seed
         self._avoid = avoid
@@ -162,7 +161,7 @@ class Resizing:
         rise = {p: a if moves else a - had.get(p, 0) for p, a in has.items() if a > had.get(p, 0)}
         if rise and moves:
             rise = has
-        if self._purses.covers(rise, now) is not None:
+        if not self._may_spend(rise, now):
             self._other[name] = -1
             self._later[name] = now + AGAIN_SECONDS
             return None

@@ -27,7 +27,7 @@ from flowos.runtime.freed import Freed
 from flowos.runtime.gates import Gates
 from flowos.runtime.guarded import Guarded
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused, settle_view
-from flowos.runtime.marks import LOSSES_MAX, ROOM, Marks
+from flowos.runtime.marks import LOSSES_MAX, MONEY, ROOM, Marks
 from flowos.runtime.peers import Peers
 from flowos.runtime.placed import Placed
 from flowos.runtime.purses import ASKING, Purses
@@ -71,6 +71,8 @@ class Scheduling:
         wall: Callable[[], float] | None = None,
         clock: Callable[[], float] | None = None,
         lease: Callable[[], int] | None = None,
+        repairs: bool = True,
+        homes: bool = True,
     ) -> None:
         """Start with an empty queue.
 
@@ -87,6 +89,9 @@ class Scheduling:
             wall: Wall-clock seconds, for how long slices have waited; None = the stopwatch.
             clock: The monotonic seconds that `step` is told; None = the stopwatch.
             lease: Returns the session's lease, under which marks are put; None = it puts none.
+            repairs: Look again at plans that took long before they are sent, and after a lost race
+                replace only what broke; else all is planned anew (simulations compare the two).
+            homes: Look at an own part of the nodes first (the same).
         """
         self.view = view
         self.policy = policy
@@ -100,6 +105,8 @@ class Scheduling:
         self._stopwatch = stopwatch
         self._clock = clock or stopwatch
         self._new_attempt = new_attempt
+        self._repairs = repairs
+        self._homes = homes
         self._queue = Queue()
         self._waiting = self._queue.slices
         self._freed = Freed(view)
@@ -163,7 +170,7 @@ class Scheduling:
             session=session,
             fence=fence,
             peers=self._peers,
-            purses=self._purses,
+            may_spend=self._deciding.may_spend,
             freed=self._freed,
             seed=lambda: self._random.getrandbits(32) | 1 if self._peers.many else 0,
             wall=wall,
@@ -195,6 +202,8 @@ class Scheduling:
             if pending and not self.view.now(change.name):
                 # Its end may be in the same revision, and come by another watch a moment later.
                 pending.known_at = self._known_until = self.view.placed_at
+        elif change.family == "reason":
+            self._purses.told(change.name)
         elif change.family == "session":
             if change.name.startswith("scheduler/"):
                 self._meet()
@@ -230,7 +239,8 @@ class Scheduling:
     def _meet(self) -> None:
         """Divide the queue and the cell among those who are there now."""
         if self._peers.refresh():
-            self.pool.divide(self._peers.part, self._peers.parts)
+            if self._homes:
+                self.pool.divide(self._peers.part, self._peers.parts)
             self._freed.note()
 
     def _note_rival(self, name: str) -> None:
@@ -319,7 +329,7 @@ class Scheduling:
             pending.losses += 1
             pending.tried_at = -1
             pending.avoid |= lost
-            pending.lost = _decided(proposal)
+            pending.lost = _decided(proposal) if self._repairs else None
             pending.not_before = now + self._pause(pending.losses)
             self._queue.again(name, pending.not_before)
 
@@ -346,7 +356,7 @@ class Scheduling:
         known = self._waiting.get(name)
         order = self._ranks.order(entry, known.since if known else now, now)
         self._queue.put(name, order, now)
-        self._waiting[name].shape = None
+        self._waiting[name].shape, self._waiting[name].needs = None, {}
 
     def _look_again(self, name: str) -> None:
         """Let a slice that waits be planned at once, whatever was found before."""
@@ -549,11 +559,12 @@ class Scheduling:
             self._told.tell(name, shut, pending, now)
             return None
         pending.ask_at, pending.blocked = inf, False
+        began, looks_again = self._stopwatch(), pending.lost is not None
         result = self._deciding.decide(name, entry, pending, now)
         if isinstance(result, Unplaceable):
             pending.tried_at = self._freed.count
             pending.afar = False
-            if result.reason in ROOM:
+            if result.reason in ROOM or result.reason in MONEY:
                 self._marks.blocked(name, pending, now, asks=self._asks_for(name, pending))
             if pending.ask_at < inf:
                 pending.tried_at = -1
@@ -570,6 +581,14 @@ class Scheduling:
             pending.afar = True
             pending.not_before = now + AFAR_SECONDS * self._random.random()
             self._queue.again(name, pending.not_before)
+            return None
+        if self._repairs and not result.victims and self._stopwatch() - began > PLAN_SECONDS:
+            # Meanwhile others have gone on. What they did is heard first, and what of the plan it
+            # broke is replaced, so that rivals have one round trip and not as long as it took.
+            pending.lost = result.decision
+            pending.losses += looks_again  # what broke before could not be replaced
+            self._again.append(name)
+            self._wake_at = now
             return None
         if pending.losses >= LOSSES_MAX:
             self._marks.losing(name, pending, result.decision, now)
@@ -617,6 +636,11 @@ class Scheduling:
             pending.owner_of = self._peers.version
             pending.owner = self._peers.owner(created, name)
         return pending.owner
+
+    @property
+    def lost(self) -> Rejections:
+        """Which units were lost to others, and why commits conflicted."""
+        return self._rejections
 
     def figures_now(self, elapsed_seconds: float) -> Mapping[str, object]:
         """Return the figures as `scheduler stats` shows them."""

@@ -1,8 +1,8 @@
 """Which slices wait to be placed, and which of them is looked at next?"""
 
 import bisect
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 from typing import Final
@@ -36,6 +36,8 @@ class Pending:
         ask_at: When it is to be found out who may give way to it; inf = that is not open.
         blocked: There was no room for it when it was last planned.
         shut: Its gate is closed (see `gates`): it is not planned until that is over.
+        purse: There is too little in this one for it; "" = there is enough, as far as is known.
+        needs: Purse -> what it would spend, by the last place that was found for it.
     """
 
     order: Order
@@ -57,6 +59,8 @@ class Pending:
     ask_at: float = inf
     blocked: bool = False
     shut: bool = False
+    purse: str = ""
+    needs: Mapping[str, int] = field(default_factory=dict)
     due_at: float = inf  # when it comes back into the pass
 
 

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from flowos.simulation.stage import VirtualClock
@@ -40,6 +41,10 @@ class Timeline:
     def after(self, seconds: float, call: Callable[[], None]) -> None:
         """Have something called later."""
         self.at(self.clock.now + seconds, call)
+
+    def next_at(self) -> float:
+        """Return when the next is due; infinite = nothing is."""
+        return self._due[0][0] if self._due else inf
 
     def run(self, until: float) -> None:
         """Let time pass up to a moment."""

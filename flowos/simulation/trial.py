@@ -139,7 +139,7 @@ class Trial:
         self.store = new_store(self.clock)
         self.timeline.leases = self.store
         drawn = _mishaps(self.dice)
-        self.site = Site(self.store, self.timeline, self.dice, mishaps or drawn, self._noted)
+        self.site = self._new_site(mishaps or drawn)
         self.devices = Devices()
         self.processes: list[Process] = []
         self.broken: list[str] = []
@@ -151,7 +151,7 @@ class Trial:
         self._hash = hashlib.sha256()
         self._last: deque[str] = deque(maxlen=LAST)
         self._attempts = 0
-        cell = _cell(self.dice, budget_watts)
+        cell = self._new_cell(budget_watts)
         self._shared = shared
         self._load(with_tenants(cell) if shared else cell)
         reading = self.store.read([""])
@@ -333,6 +333,12 @@ class Trial:
         """Return an id that no commit has had."""
         self._attempts += 1
         return f"a{self._attempts:04}"
+
+    def _new_site(self, mishaps: Mishaps) -> Site:
+        return Site(self.store, self.timeline, self.dice, mishaps, self._noted)
+
+    def _new_cell(self, budget_watts: int | None) -> Cell:
+        return _cell(self.dice, budget_watts)
 
     def _load(self, cell: Cell) -> None:
         things = [

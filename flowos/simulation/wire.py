@@ -126,6 +126,10 @@ class Site:
             return self.dice.uniform(0.01, 1.0)
         return self.dice.uniform(0.0002, 0.003)
 
+    def works(self, request: Request) -> float:
+        """Return for how long a request that has arrived waits and is worked on: here not at all."""
+        return 0.0
+
     def patience(self) -> float:
         """Draw how long a sender waits for an answer that does not come."""
         return self.dice.uniform(0.005, self.dice.choice((0.1, 0.5, PATIENCE_SECONDS)))
@@ -170,6 +174,12 @@ class Wire:
             tell(OutcomeUnknown("no answer") if write else StoreUnreachable("no answer"))
 
         def arrive() -> None:
+            if seconds := site.works(request):
+                timeline.after(seconds, served)
+            else:
+                served()
+
+        def served() -> None:
             if site.away:
                 timeline.after(site.takes(), give_up)
                 return

@@ -5,7 +5,6 @@ equal step by step.
 """
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -77,7 +76,8 @@ class MemoryStore:
         self._leases_granted = 0
         self._expiry = float("inf")  # no lease runs out before this moment
         self._watched: dict[str, list[_MemoryWatch]] = {}
-        self._lengths: Counter[int] = Counter()  # of the watched prefixes
+        # Family of keys -> the watched prefixes that one of it may lie under; found when asked for.
+        self._of_family: dict[str, tuple[str, ...]] = {}
 
     # ---------------------------------------------------------------------------- CellStore
 
@@ -150,7 +150,7 @@ class MemoryStore:
                 if changes:
                     deliver(Changes(changes))
                 self._watched.setdefault(prefix, []).append(watch)
-                self._lengths[len(prefix)] += 1
+            self._of_family.clear()
             return watch
 
     def lease(self, ttl_seconds: int) -> Lease:
@@ -167,7 +167,7 @@ class MemoryStore:
         """End every watch; the contents stay, as they do in etcd when a client goes."""
         with self._lock:
             self._watched.clear()
-            self._lengths.clear()
+            self._of_family.clear()
 
     # -------------------------------------------------------------------------- Maintenance
 
@@ -346,15 +346,23 @@ class MemoryStore:
         # As in etcd, each watched prefix gets its own message: none says that two belong together.
         told: dict[tuple[int, str], tuple[_MemoryWatch, list[Change]]] = {}
         for edit in edits:
-            for length in self._lengths:
-                prefix = edit.key[:length]
-                if len(prefix) == length:
-                    for watch in self._watched.get(prefix, ()):
+            key, family = edit.key, edit.key.partition("/")[0]
+            watched = self._of_family.get(family)
+            if watched is None:
+                watched = self._of_family[family] = self._watched_of(family)
+            for prefix in watched:
+                if key.startswith(prefix):
+                    for watch in self._watched[prefix]:
                         if edit.change.modified >= watch.first:
                             place = (id(watch), prefix)
                             told.setdefault(place, (watch, []))[1].append(edit.change)
         for watch, changes in told.values():
             watch.deliver(Changes(changes))
+
+    def _watched_of(self, family: str) -> tuple[str, ...]:
+        """Return the watched prefixes that a key of a family may lie under."""
+        start = f"{family}/"
+        return tuple(p for p in self._watched if start.startswith(p) or p.startswith(start))
 
     # --------------------------------------------------------------------------------- reads
 
@@ -391,11 +399,9 @@ class MemoryStore:
                 watching = self._watched.get(prefix, [])
                 if watch in watching:
                     watching.remove(watch)
-                    self._lengths[len(prefix)] -= 1
                     if not watching:
                         del self._watched[prefix]
-                    if not self._lengths[len(prefix)]:
-                        del self._lengths[len(prefix)]
+            self._of_family.clear()
 
 
 class MemoryLease:

@@ -11,10 +11,10 @@ from flowos.model.codec import decode, encode
 from flowos.model.errors import StoreRefused
 from flowos.model.placement import Arc, Observed, Order, Report, Turn
 from flowos.model.slice import Run
-from flowos.model.transaction import Change, Delete, Put
+from flowos.model.transaction import Change, Conflicted, Delete, Put
 from flowos.simulation.devices import Bench
 from tests.runtime.cells import small_cell
-from tests.runtime.theatre import Player, Theatre
+from tests.runtime.theatre import TTL_SECONDS, Player, Theatre
 
 ADD, SUM = "add@1", "sum@1"
 TURN = Turn("t/0", Arc("in", "fwd", (0,)), (Arc("out", "fwd", (0,)),))
@@ -301,6 +301,22 @@ def test_a_report_on_an_order_that_was_rewritten_meanwhile_is_not_written(shop):
     assert shop.records("report/") == {}
     shop.play(5)
     assert shop.report("a").applied == newest
+
+
+def test_a_report_of_an_earlier_life_never_has_the_last_word(shop):
+    shop.order("a", "engine/n0/gpu0", run=Run(for_seconds=2.0))
+    while not shop.player.requests:
+        shop.player.move(shop.player.next_move())
+    late = [each.transaction for each in shop.player.requests[0].proposals]
+    earlier = shop.player.session.key
+    shop.player.replace()
+    shop.play(TTL_SECONDS - 1)
+    said = shop.report("a")
+    assert said.exit_code == 0
+    # Killed, so its session is still there: only what was said since can stand in its way.
+    assert earlier in shop.records("session/")
+    assert [type(outcome) for outcome in shop.store.commit(late)] == [Conflicted] * len(late)
+    assert shop.report("a") == said
 
 
 def test_reports_go_in_groups_and_compare_session_and_order(shop):

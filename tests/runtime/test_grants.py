@@ -6,10 +6,21 @@ import pytest
 
 from flowos.model.cell import Domain
 from flowos.model.codec import encode
-from flowos.model.slice import Reason
+from flowos.model.placement import Ending
+from flowos.model.slice import Phase, Reason
 from flowos.model.transaction import Put
+from flowos.protocol.release import release
+from flowos.runtime.purses import ASKED_GRANT_SECONDS
+from flowos_schedulers.batch import Batch
 from tests.runtime.cells import PURSE, small_cell, wanted
+from tests.runtime.stage import Stage
 from tests.runtime.theatre import Moods, Theatre
+
+
+class Other(Batch):
+    """Another queue, so that a test says which scheduler plans what."""
+
+    name = "other"
 
 
 def granted(theatre: Theatre) -> int:
@@ -77,6 +88,24 @@ def test_watts_that_one_scheduler_does_not_use_reach_the_other():
     assert granted(theatre) <= 200
 
 
+def test_who_waits_for_watts_is_told_who_has_been_granted_them_and_does_not_use_them():
+    theatre = Theatre(small_cell(budget=400))
+    one = theatre.scheduler("one", alone=True)
+    theatre.scheduler("two", policy=Other(), alone=True)
+    theatre.submit(wanted("a", gpus=3))
+    theatre.play(3)
+    one.acts = False
+    theatre.take_away("default/a")
+    theatre.submit(wanted("b", gpus=2, policy="other"))
+    theatre.play(1)
+    assert theatre.waiting("default/b").sentence == (
+        "needs 200 W in domain room; of 400 W above idle 100 W can be had; "
+        "granted and not used yet: 300 W to scheduler one"
+    )
+    one.acts = True
+    assert theatre.play(ASKED_GRANT_SECONDS + 0.1, lambda: bool(theatre.held("default/b")))
+
+
 def test_a_lowered_budget_only_keeps_from_raising():
     theatre = Theatre(small_cell(budget=400))
     theatre.scheduler()
@@ -135,3 +164,22 @@ def test_what_draws_from_two_domains_stays_within_both(rack, room):
     theatre.take_away(f"default/s{placed[0]}")
     theatre.play(10)
     assert len([n for n in range(3) if theatre.placement(f"default/s{n}")]) == 1
+
+
+def test_who_gave_way_is_not_said_to_lack_what_it_lacked_before_it_ran():
+    stage = Stage(gpus=4, fpgas=0, budget=400)
+    stage.submit(wanted("first", gpus=4, run_for=2.0))
+    stage.until("default/first", Phase.RUNNING)
+    stage.submit(replace(wanted("low", gpus=4, run_for=60.0), preemptible=True))
+    stage.play(0.5)
+    assert stage.waiting("default/low").reason is Reason.WAITING_FOR_POWER
+    stage.until("default/low", Phase.RUNNING)
+    stage.batch.acts = False  # as one that is slow to say anew why a slice waits
+    stage.do(
+        lambda view: release(
+            view, "default/low", Ending(Phase.PENDING), fence=stage.leader.session.fence
+        )
+    )
+    assert stage.play(10.0, lambda: stage.placement("default/low") is None)
+    assert stage.phase("default/low") is Phase.PENDING
+    assert not stage.waits("default/low")

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from flowos.drivers import sim
 from flowos.model import keys
 from flowos.model.codec import decode
 from flowos.model.placement import Mark
-from flowos.model.slice import Phase, Reason
+from flowos.model.slice import Phase, Reason, Run
 from flowos.planning.policy import Policy
-from flowos.runtime.marks import STARVING_SECONDS
+from flowos.runtime.marks import PATIENCE_SECONDS, STARVING_SECONDS
 from flowos.runtime.scheduling import Scheduling
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.theatre import Player, Theatre
@@ -193,3 +194,55 @@ def test_a_mark_names_its_units_its_order_and_its_time():
     assert mark.units == tuple(f"engine/n{n}/gpu{g}" for n in (0, 1) for g in (0, 1))
     assert (mark.uid, mark.order) == (created, (-2, created))
     assert mark.eta_seconds == pytest.approx(19.0, abs=1.5)
+
+
+# ------------------------------------------------------------------------ marks without a known end
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """Commands go on until they are cancelled, and nobody is told."""
+    monkeypatch.setattr(sim, "COMMAND_SECONDS", 1e6)
+
+
+def unknown(theatre: Theatre, name: str, gpus: int = 1) -> None:
+    """Let something run that ends by itself, and nobody knows when."""
+    theatre.submit(replace(wanted(name, gpus=gpus), run=Run(command=("true",))))
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_mark_without_a_known_end_does_not_keep_others_out_for_ever():
+    """It stands for so long, then others go on for as long, and then it stands for twice as long."""
+    theatre = busy_cell(Greedy())
+    unknown(theatre, "silent")
+    theatre.play(1.0)
+    theatre.submit(wanted("big", gpus=4, run_for=1.0))
+    theatre.play(STARVING_SECONDS + 2.0)
+    theatre.submit(wanted("late", gpus=1, run_for=1.0))
+    theatre.play(PATIENCE_SECONDS - 10.0)
+    assert list(marks(theatre)) == ["default/big"]
+    assert not theatre.held("default/late")
+    assert theatre.play(15.0, lambda: bool(theatre.held("default/late")))
+    assert not marks(theatre)
+    theatre.play(PATIENCE_SECONDS - 15.0)
+    assert not marks(theatre)
+    assert theatre.play(20.0, lambda: bool(marks(theatre)))
+    assert not theatre.play(2 * PATIENCE_SECONDS - 10.0, lambda: not marks(theatre))
+    assert theatre.play(15.0, lambda: not marks(theatre))
+
+
+@pytest.mark.usefixtures("endless")
+def test_a_mark_stands_as_long_as_what_it_waits_for_comes():
+    theatre = busy_cell(Greedy())
+    for number in range(4):
+        unknown(theatre, f"silent{number}")
+    theatre.play(1.0)
+    theatre.submit(wanted("big", gpus=4, run_for=30.0))
+    theatre.play(STARVING_SECONDS + 2.0)
+    theatre.submit(*(wanted(theatre.fresh("late"), gpus=1) for _ in range(4)))
+    for number in range(4):
+        theatre.play(PATIENCE_SECONDS - 20.0)
+        assert list(marks(theatre)) == ["default/big"]
+        theatre.wish(f"default/silent{number}", cancelled=True)
+        theatre.play(2.0)
+    assert theatre.held("default/big")

@@ -9,11 +9,12 @@ from flowos.model.cell import Tenant
 from flowos.model.codec import encode
 from flowos.model.slice import Phase, Reason
 from flowos.model.transaction import Put
-from flowos.runtime.purses import IDLE_GRANT_SECONDS, Purses
+from flowos.runtime.lifecycle import Rules
+from flowos.runtime.purses import ASKED_GRANT_SECONDS, IDLE_GRANT_SECONDS, Purses
 from flowos_schedulers.batch import Batch
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.stage import Stage
-from tests.runtime.theatre import Player, Theatre
+from tests.runtime.theatre import TTL_SECONDS, Player, Theatre
 
 PURSE = "tenant:vision:gpu"
 
@@ -249,8 +250,64 @@ def test_a_waiting_slice_is_told_whose_unused_grant_it_waits_for():
     where.submit(vision("b", 3, policy="other"))
     where.play(1)
     assert where.waiting("vision/b").sentence == (
-        "needs 3 gpu; tenant vision has 8 of 8 gpu, with unused grants: 8 of scheduler one"
+        "needs 3 gpu; tenant vision has 0 of 8 gpu; granted and not used yet: 8 gpu to scheduler one"
     )
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_what_lies_idle_goes_at_once_to_a_rival_who_asks(busy):
+    """It has asked before anything was given back; other tenants' slices come all the time, or not."""
+    where = theatre(quota=8)
+    one, _ = rivals(where)
+    where.submit(vision("a", 8))
+    where.play(1)
+    where.submit(vision("b", 8, policy="other"))
+    where.play(3)
+    where.take_away("vision/a")
+    seconds, done = ASKED_GRANT_SECONDS + 0.1, lambda: bool(where.held("vision/b"))
+    assert keep_busy(one, seconds, done) if busy else where.play(seconds, done)
+
+
+def test_what_lies_idle_already_goes_at_once_to_a_rival_who_asks_then():
+    where = theatre(quota=8)
+    rivals(where)
+    where.submit(vision("a", 8))
+    where.play(1)
+    where.take_away("vision/a")
+    where.play(0.01)
+    where.submit(vision("b", 3, policy="other"))
+    assert where.play(ASKED_GRANT_SECONDS + 0.05, lambda: bool(where.held("vision/b")))
+
+
+def test_who_runs_by_now_does_not_ask_any_more():
+    where = theatre(quota=8)
+    rivals(where)
+    where.submit(vision("a", 6))
+    where.play(1)
+    where.submit(vision("b", 8, policy="other"), vision("c", 2, policy="other"))
+    where.play(1)
+    where.take_away("vision/a", "vision/c")
+    assert where.play(1, lambda: bool(where.held("vision/b")))
+    assert where.waits("vision/b"), "what was said of it is there still"
+    where.take_away("vision/b")
+    where.submit(vision("d", 3))
+    where.play(2)
+    where.take_away("vision/d")
+    where.play(IDLE_GRANT_SECONDS - 0.1)
+    assert granted(where) == {"one": 3000}, "nobody asks: it is kept for a while"
+
+
+def test_no_more_than_is_needed_is_raised_while_a_rival_asks():
+    where = theatre(quota=24)
+    rivals(where)
+    where.submit(vision("a", 8))
+    where.play(3)
+    where.submit(vision("b", 20, policy="other"))
+    where.play(1)
+    where.submit(vision("c", 1))
+    where.settle()
+    assert where.held("vision/c")
+    assert granted(where) == {"one": 9000}
 
 
 # --------------------------------------------------------------------------- limits that change
@@ -354,8 +411,37 @@ def test_a_dead_schedulers_grant_comes_back():
     where.take_away("vision/a")
     one.die()
     where.submit(vision("c", 3, policy="other"))
-    assert where.play(20, lambda: bool(where.held("vision/c")))
+    within = (
+        TTL_SECONDS + 2 * Rules().sweep_seconds + 0.1
+    )  # its lease, a sweep to fence, one to lower
+    assert where.play(within, lambda: bool(where.held("vision/c")))
     assert granted(where) == {"one": 5000, "two": 3000}
+
+
+def test_the_grant_of_a_scheduler_that_was_ended_comes_back_without_waiting_for_its_lease():
+    where = theatre(quota=8)
+    one, _ = rivals(where)
+    where.controller()
+    where.submit(vision("a", 3))
+    where.play(1)
+    one.exit()
+    where.take_away("vision/a")
+    where.submit(vision("c", 8, policy="other"))
+    assert where.play(2 * Rules().sweep_seconds + 0.1, lambda: bool(where.held("vision/c")))
+
+
+def test_who_waits_for_what_a_dead_scheduler_was_granted_is_told_so():
+    where = theatre(quota=8)
+    one, _ = rivals(where)
+    where.submit(vision("a", 3))
+    where.play(1)
+    one.exit()
+    where.take_away("vision/a")
+    where.submit(vision("c", 8, policy="other"))
+    where.play(1)
+    assert where.waiting("vision/c").sentence.endswith(
+        "; granted and not used yet: 3 gpu to scheduler one, which is gone"
+    )
 
 
 def test_a_dead_nodes_engines_are_not_held_against_their_tenant():

@@ -16,7 +16,7 @@ from tests.simulation.planted import MISTAKES
 
 ROOT = Path(__file__).parent.parent.parent
 PATHS = os.pathsep.join(str(ROOT / folder) for folder in (".", "store", "schedulers"))
-SEEDS = [str(seed) for seed in range(1, 31)]
+SEEDS = [str(seed) for seed in (*range(1, 31), 96)]  # 96: a grant in use when its answer is lost
 
 
 def run(*words: str, hashing: str = "0") -> subprocess.CompletedProcess[str]:
@@ -54,25 +54,6 @@ def test_a_planted_mistake_is_found(mistake):
     assert done.returncode == 1, f"nobody noticed {mistake}\n{done.stdout}{done.stderr}"
     assert "Failure: seed" in done.stdout, done.stdout + done.stderr
     assert "replay: make sim SEED=" in done.stdout
-
-
-LATE_REPORT = """
-from flowos.simulation.trial import Trial
-from flowos_schedulers.batch import Batch
-from flowos_store.memory import MemoryStore
-from tests.simulation.planted import older_reports_overwrite
-
-{mistake}
-print(Trial(11, new_store=MemoryStore, policy=Batch(), slices=30, shared=True).run().line)
-"""
-
-
-def test_a_report_of_an_earlier_life_never_has_the_last_word():
-    """In this run one lands late, after the next life has said that a task has ended."""
-    done = run("-c", LATE_REPORT.format(mistake="older_reports_overwrite()"))
-    assert "no rest" in done.stderr, done.stdout + done.stderr
-    done = run("-c", LATE_REPORT.format(mistake=""))
-    assert "lawful" in done.stdout, done.stderr
 
 
 def test_without_a_mistake_the_same_weather_breaks_nothing():
