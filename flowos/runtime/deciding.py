@@ -123,7 +123,7 @@ class Deciding:
         if isinstance(result, Unplaceable) and around.units:
             alone = self._planned(spec, pending, pending.avoid, ghosts)
             if isinstance(alone, Decision):
-                return _behind(around)  # what is kept for another is no reason to take over
+                return behind(around)  # what is kept for another is no reason to take over
         if isinstance(result, Unplaceable) and _lacks_room(spec, result):
             result = self._begun(spec, pending.avoid | avoid) or result
         if isinstance(result, Unplaceable):
@@ -140,15 +140,20 @@ class Deciding:
                     if short is not None and pending.purse:
                         pending.ask_at = self._preempt_at  # now that this is known
                     return short or Decided(found.decision, found.victims)
+                if pending.purse and self._placed.lesser_than(spec.priority):
+                    # Others would give way; it is money that lacks.
+                    short = paid(self._purses, pending.needs, around, now)
+                    if short is not None and short is not ASKING:
+                        return short
             return _left_alone(result, ghosts) if ghosts else result
         if self._is_afar(result) and not pending.afar:
             return Decided(result, afar=True)
         short = self._affordable(name, result, pending, around, now)
         if short is not None and short.reason in MONEY and pending.purse:
-            paid = self._paid_by(name, spec, result, pending, avoid, now)
-            if paid is not None:
-                short = self._affordable(name, paid.decision, pending, around, now, paid.victims)
-                return short or Decided(paid.decision, paid.victims)
+            found = self._paid_by(name, spec, result, pending, avoid, now)
+            if found is not None:
+                short = self._affordable(name, found.decision, pending, around, now, found.victims)
+                return short or Decided(found.decision, found.victims)
         return short or Decided(result)
 
     def _pays(self, name: str) -> Pays:
@@ -178,11 +183,11 @@ class Deciding:
         )
 
         pays = self._pays(name)
-        paid: dict[str, Amounts] = {}
+        also: dict[str, Amounts] = {}
         for unit, amounts in decision.units.items():
-            if unit in free and pays(Decision({}, {**paid, unit: amounts}), ()):
-                paid[unit] = amounts
-        ways = (avoid | free, avoid | (free - paid.keys())) if paid else (avoid | free,)
+            if unit in free and pays(Decision({}, {**also, unit: amounts}), ()):
+                also[unit] = amounts
+        ways = (avoid | free, avoid | (free - also.keys())) if also else (avoid | free,)
         return self._preempting(
             spec, pending, avoid, now, purse=pending.purse, pays=pays, ways=ways
         )
@@ -198,13 +203,7 @@ class Deciding:
     ) -> Unplaceable | None:
         """Return None where a plan can be paid for, and nobody who comes first saves for that."""
         needs = self._purses.needs(name, decision, victims)
-        if self._purses.short(needs):
-            answer = self._purses.covers(needs, now)
-        else:
-            kept = self._purses.short(needs, around.purses)
-            if not kept:
-                return self._purses.covers(needs, now)
-            answer = _saved_for(around, next(iter(kept)))
+        answer = paid(self._purses, needs, around, now)
         if answer is not None and answer is not ASKING:
             pending.needs = needs
             self._lacks_money(pending, around)
@@ -272,8 +271,8 @@ class Deciding:
     ) -> Decision | None:
         """Return what was planned before a race was lost, with others in place of what was lost."""
         before, pending.lost = pending.lost, None
-        if before is None:
-            return None
+        if before is None or pending.avoid - before.units.keys():
+            return None  # nor can anything take the place of a node, or of an engine it has a part of
         gone = {unit for unit, amounts in before.units.items() if not self._is_free(unit, amounts)}
         gone |= (pending.avoid | avoid) & before.units.keys()
         if not gone:
@@ -332,7 +331,7 @@ class Deciding:
 
     def _seed(self, pending: Pending) -> int:
         # Whoever has lost often goes for the same units each time, which others leave to it.
-        if not self._peers.many or pending.losses >= LOSSES_MAX:
+        if not self._peers.others or pending.losses >= LOSSES_MAX:
             return 0
         return self._chance.getrandbits(32) | 1
 
@@ -394,7 +393,23 @@ class Deciding:
         return any(map(self.pool.is_afar, nodes))
 
 
-def _behind(around: Around) -> Unplaceable:
+def paid(
+    purses: Purses, needs: Mapping[str, int], around: Around, now: float
+) -> Unplaceable | None:
+    """Return None where so much can be spent, and nobody who comes first saves for that.
+
+    Args:
+        purses: Of who is to spend it.
+        needs: Purse -> how much.
+        around: Whose marks are respected.
+        now: Monotonic seconds.
+    """
+    kept = {} if purses.short(needs) else purses.short(needs, around.purses)
+    return _saved_for(around, next(iter(kept))) if kept else purses.covers(needs, now)
+
+
+def behind(around: Around) -> Unplaceable:
+    """Return that a slice finds a place only where it is kept for others."""
     first, more = around.names[0], len(around.names) - 1
     others = f" and {more} more" if more else ""
     return Unplaceable(

@@ -1,8 +1,9 @@
 """A scheduler inside a client: plan on an own mirror, and commit slice and placement in one step.
 
 In Omega any framework is a scheduler. One that embeds this is trusted with the cell: it opens a
-session, takes grants, and follows the same rules as any scheduler process. What it has placed it
-also gives back by itself, without asking a controller to.
+session, takes grants, and follows the same rules as any scheduler process: it plans around marks
+and windows, too. What it has placed it also gives back by itself, without asking a controller to.
+It takes nothing over from others, and puts no mark: what it cannot place does not wait.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from flowos.model.errors import (
     StoreError,
     TransactionTooLarge,
 )
-from flowos.model.placement import Ending, Placement, Unplaceable
+from flowos.model.placement import Decision, Ending, Placement, Unplaceable
 from flowos.model.protocols import CellStore, Clock, Watch
 from flowos.model.slice import Reason, Slice, SliceSpec
 from flowos.model.transaction import (
@@ -47,20 +48,25 @@ from flowos.planning.reserved import planned
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Proposal, writes
 from flowos.protocol.release import CANCELLED, GIVEN_BACK, release
+from flowos.runtime.deciding import behind, paid
 from flowos.runtime.figures import Figures
-from flowos.runtime.guarded import refused
-from flowos.runtime.looking import Look, look
+from flowos.runtime.guarded import Guarded, refused
+from flowos.runtime.looking import NEVER, Look, look
 from flowos.runtime.machine import Answer, after_fence, settle_view
+from flowos.runtime.marks import NOBODY, Around, Marks
 from flowos.runtime.purses import ASKING, Purses
+from flowos.runtime.ranks import Ranks
 from flowos.runtime.session import ProcessSession
 from flowos.runtime.underway import GROUP_MAX
+from flowos.runtime.waiting import Pending, Queue
 
 ROUNDS_MAX: Final = 50  # lost races before it gives up: each is one round trip
 SYNC_SECONDS: Final = 10.0  # how long a progress answer may take
 FENCE_SECONDS: Final = 0.1  # between two tries to reach a store that gave no answer
 # What planners need. Not the slices: of its own it knows what it wrote, and of others' a conflict
-# tells. Each family that is followed costs a message for each commit, its own included.
-FOLLOWS: Final = (*keys.INVENTORY, "rule/", "placement/", "grant/", "observed/")
+# tells. Each family that is followed costs a message for each commit, its own included; marks are
+# few, and the slices that they are for are read one by one.
+FOLLOWS: Final = (*keys.INVENTORY, "rule/", "placement/", "grant/", "observed/", "mark/")
 
 
 @dataclass(slots=True)
@@ -138,6 +144,25 @@ class EmbeddedScheduler:
         self.pool = Pool(self.view)
         self.figures = Figures()
         self._purses = Purses(self.view, self.session.id, lambda: self.session.fence)
+        waits_none = Queue()
+        self._marks = Marks(
+            self.view,
+            waits_none,
+            Ranks(
+                self.view,
+                Guarded(policy, self.view, clock.monotonic),
+                waits_none,
+                wall=clock.wall,
+                stopwatch=clock.monotonic,
+            ),
+            fence=lambda: self.session.fence,
+            lease=None,
+            find=lambda *_: None,
+            wall=clock.wall,
+            stopwatch=clock.monotonic,
+            wake=lambda: None,
+        )
+        self._marked: dict[str, int] = {}  # whose slice is as of which revision of its mark
         self._watch: Watch | None = None
         self._newest = 0
         self._list()
@@ -236,6 +261,8 @@ class EmbeddedScheduler:
         work.asked.clear()
         if self.view.policies is not None:
             self._policy.settings = settings_of(self._policy, self.view.policies)
+        if work.left:
+            self._read_marked()
         group = self._releases(work)
         written = writes(group)
         planned: list[int] = []
@@ -297,19 +324,19 @@ class EmbeddedScheduler:
         if spec.id in self.view.slices or self.view.now(spec.id) is not None:
             raise _taken(spec.id)
         before = self._clock.monotonic()
-        decision = planned(
-            self.view,
-            spec,
-            self._clock.wall(),
-            frozenset(),
-            lambda units: self._policy.plan(self.pool, spec, seed=0, avoid=units),
-        )
+        around = self._around(spec, before)
+        decision = self._planned(spec, around.units)
+        if isinstance(decision, Unplaceable) and around.units:
+            alone = self._planned(spec, frozenset())
+            decision = behind(around) if isinstance(alone, Decision) else decision
         now = self._clock.monotonic()
         self.figures.plans += 1
         self.figures.decisions_ms.append(1000 * (now - before))
         if isinstance(decision, Unplaceable):
             return decision
-        short = refused(decision) or self._purses.afford(spec.id, decision, now)
+        short = refused(decision) or paid(
+            self._purses, self._purses.needs(spec.id, decision), around, now
+        )
         if short is not None:
             return short
         spec = assigned(spec, self.view.policies)  # who serves it if it is queued again
@@ -326,6 +353,40 @@ class EmbeddedScheduler:
         if proposal is None:
             raise StillContended(f"slice {spec.id}: the plan does not fit the view it was made on")
         return proposal
+
+    def _planned(self, spec: SliceSpec, avoid: frozenset[str]) -> Decision | Unplaceable:
+        return planned(
+            self.view,
+            spec,
+            self._clock.wall(),
+            avoid,
+            lambda units: self._policy.plan(self.pool, spec, seed=0, avoid=units),
+        )
+
+    # -- what is left to others
+
+    def _around(self, spec: SliceSpec, now: float) -> Around:
+        """Return what a new slice leaves to those that wait: it is younger than all of them."""
+        if not self.view.marks:
+            return NOBODY
+        entry = Entry(Slice(spec=spec, submitted_at=self._clock.wall()), NEVER, NEVER)
+        return self._marks.around(spec.id, entry, Pending((), now), now)
+
+    def _read_marked(self) -> None:
+        """Read the slices that marks are for, once for each time that one is put."""
+        marks = self.view.marks
+        new = [name for name, mark in marks.items() if self._marked.get(name) != mark.modified]
+        if not new:
+            return
+        found = look(self._store, map(keys.slice_, new))
+        for name in new:
+            self._marked[name] = marks[name].modified
+            record = found.records[keys.slice_(name)]
+            if record is None:
+                self.view.slices.pop(name, None)
+                continue
+            with contextlib.suppress(SpecError):  # nobody knows what it asks for: as if unmarked
+                self._keep(record)
 
     # -- giving back
 
@@ -510,6 +571,7 @@ class EmbeddedScheduler:
 
     def _list(self) -> None:
         reading = self._store.read(FOLLOWS)
+        self._marked.clear()
         self.view.clear()
         self.view.load(reading.records)
         self.view.progressed(reading.revision)
@@ -537,6 +599,8 @@ class EmbeddedScheduler:
                 for change in changes:
                     if change.key.startswith("placement/"):
                         self._take_placement(change)
+                    elif change.key.startswith("mark/"):
+                        self._take_mark(change)
                     else:
                         self.view.apply(change)
             case Progress(revision):
@@ -555,6 +619,15 @@ class EmbeddedScheduler:
         view.apply(change)
         if change.value is None:
             view.slices.pop(name, None)  # it has ended, or is in the queue again
+
+    def _take_mark(self, change: Change) -> None:
+        """Take in a mark; of others' slices only those are known that have one, or a placement."""
+        self.view.apply(change)
+        name = change.key.partition("/")[2]
+        if change.value is None:
+            known = self._marked.pop(name, None)
+            if known is not None and self.view.now(name) is None:
+                self.view.slices.pop(name, None)
 
     def _catch_up(self, revision: int) -> None:
         """Wait until the view is complete up to a revision."""

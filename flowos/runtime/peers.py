@@ -43,6 +43,11 @@ class Peers:
         """Whether the queue is divided at all."""
         return len(self._seeds) > 1
 
+    @property
+    def others(self) -> bool:
+        """Whether anybody else plans on the same cell, whatever he serves."""
+        return self.parts > 1 or self.many
+
     def refresh(self) -> bool:
         """Take in which sessions there are now; return whether anything is divided otherwise."""
         before = self.version, self.part, self.parts

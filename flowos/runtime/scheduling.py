@@ -461,19 +461,21 @@ class Scheduling:
                 mine = writes([proposal])
                 if self._underway.meets(mine):
                     sent.joins = False
+                    self._keep(name, proposal)
                     break
                 alone = self._waiting[name].alone
                 # One that is too large alone goes alone: the store splits it or refuses it.
                 if group and (
                     alone or mine & sent.written or not self._underway.join(sent, group, proposal)
                 ):
+                    self._keep(name, proposal)
                     break
                 assert proposal.placement is not None, "a commit leaves a placement"
                 self.view.assume(name, proposal.placement, proposal.record)
                 group.append(proposal)
                 sent.add(proposal, mine)
                 sent.of[name] = self._waiting[name]
-                if alone:
+                if alone or self._waiting[name].slow:  # it is not to wait for the next plan
                     self._queue.advance()
                     break
             self._queue.advance()
@@ -481,6 +483,12 @@ class Scheduling:
         if self._queue.over and self._pass_freed != self._freed.count:
             self._wake_at = now  # something was freed behind the pass
         return group
+
+    def _keep(self, name: str, proposal: Proposal) -> None:
+        """Keep a plan that is not sent now, where another one would take as long again."""
+        pending = self._waiting[name]
+        if pending.slow and self._repairs:
+            pending.lost = _decided(proposal)
 
     def _yields(self, order: Order, now: float) -> bool:
         """Whether a slice comes after a more important one that its owner has not tried yet.
@@ -561,6 +569,7 @@ class Scheduling:
         pending.ask_at, pending.blocked = inf, False
         began, looks_again = self._stopwatch(), pending.lost is not None
         result = self._deciding.decide(name, entry, pending, now)
+        pending.slow = pending.slow or self._stopwatch() - began > PLAN_SECONDS
         if isinstance(result, Unplaceable):
             pending.tried_at = self._freed.count
             pending.afar = False

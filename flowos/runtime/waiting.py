@@ -32,7 +32,9 @@ class Pending:
         passed: Its owner was past it when it was last looked at.
         afar: It has waited for those whose nodes it fits on.
         shape: What decides whether it can be placed; None = not worked out yet.
-        lost: What was planned for it when it lost its last race; None = nothing, or planned anew.
+        lost: What was planned for it when it lost its last race, or before it was looked at again;
+            None = nothing, or planned anew.
+        slow: To plan it took so long that rivals went on meanwhile.
         ask_at: When it is to be found out who may give way to it; inf = that is not open.
         blocked: There was no room for it when it was last planned.
         shut: Its gate is closed (see `gates`): it is not planned until that is over.
@@ -56,6 +58,7 @@ class Pending:
     afar: bool = False
     shape: object = None
     lost: Decision | None = None
+    slow: bool = False
     ask_at: float = inf
     blocked: bool = False
     shut: bool = False

@@ -161,10 +161,10 @@ def test_a_release_orders_the_devices_down():
         assert a.do(a.hear().release("t/S"))
         assert not a.do(a.hear().free("t/S"))
 
-    order = "    )\n    after = rewrite_orders(draft, view.cell, identifier, before, after)"
+    order = "rewrite_orders(draft, view.cell, identifier, before, released(before, ending, since))"
     needed(
         script,
-        Mistake("protocol.release", order, "    )"),
+        Mistake("protocol.release", order, "released(before, ending, since)"),
         law="engine/n1/x is free but still built",
     )
 
