@@ -271,8 +271,8 @@ class Deciding:
     ) -> Decision | None:
         """Return what was planned before a race was lost, with others in place of what was lost."""
         before, pending.lost = pending.lost, None
-        if before is None or pending.avoid - before.units.keys():
-            return None  # nor can anything take the place of a node, or of an engine it has a part of
+        if before is None:
+            return None
         gone = {unit for unit, amounts in before.units.items() if not self._is_free(unit, amounts)}
         gone |= (pending.avoid | avoid) & before.units.keys()
         if not gone:

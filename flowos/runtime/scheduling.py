@@ -329,7 +329,7 @@ class Scheduling:
             pending.losses += 1
             pending.tried_at = -1
             pending.avoid |= lost
-            pending.lost = _decided(proposal) if self._repairs else None
+            pending.lost = _decided(proposal, lost) if self._repairs else None
             pending.not_before = now + self._pause(pending.losses)
             self._queue.again(name, pending.not_before)
 
@@ -669,9 +669,11 @@ class Scheduling:
         }
 
 
-def _decided(proposal: Proposal) -> Decision | None:
-    """Return what a commit was to carry out."""
+def _decided(proposal: Proposal, lost: frozenset[str] = frozenset()) -> Decision | None:
+    """Return what a commit was to carry out, None = nothing of it can be replaced one by one."""
     plan = proposal.placement
     if plan is None or plan.waits:  # what it was to take over may be held by others now
+        return None
+    if not lost <= plan.held.keys():  # a node, or the whole of an engine that it wanted a part of
         return None
     return Decision(plan.engines, plan.held, plan.hosts, plan.circuits, plan.bitstreams)
