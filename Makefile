@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test swarm quotas reasons check sim fix clean
+.PHONY: help setup demo test swarm quotas reasons check sim bench fix clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ check: $(STAMP)  ## format, lint, types, import contracts and unit tests: second
 # SEED=n replays one run, SEEDS=a-b runs several.
 sim: $(STAMP)  ## a whole cell in virtual time against a store that fails: make sim SEED=7
 	@$(BIN)/python scripts/sim.py $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
+
+bench: $(STAMP)  ## every benchmark in its quick form, and which figures miss their goals; ONLY=omega picks
+	@$(BIN)/python scripts/bench.py $(if $(ONLY),--only $(ONLY))
 
 fix: $(STAMP)  ## let ruff format and repair what it can
 	@$(BIN)/ruff format --quiet .

@@ -37,6 +37,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "agent": ("flowos_cli.commands.processes:agent", "Run an agent."),
     "controller": ("flowos_cli.commands.processes:controller", "Run a controller."),
     "replay": ("flowos_cli.commands.replay:replay", "Replay real jobs on a cell, through the store."),
+    "simulate": (
+        "flowos_cli.commands.simulate:simulate", "Simulate schedulers, and sweep over what may matter.",
+    ),
     "tune": ("flowos_cli.commands.tune:tune", "Search for better weights of the planner, off-line."),
     "completion": ("flowos_cli.commands.completion:completion", "Print the shell's completion script."),
 }  # fmt: skip

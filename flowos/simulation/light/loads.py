@@ -144,7 +144,8 @@ def read_job_list(path: Path) -> list[Job]:
         with path.open(newline="", encoding="utf-8") as lines:
             return list(_rows(str(path), csv.DictReader(lines)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FileError(f"cannot be read: {error}", path=str(path)) from None
+        why = getattr(error, "strerror", None) or error
+        raise FileError(f"cannot be read: {why}", path=str(path)) from None
 
 
 def _rows(path: str, reader: "csv.DictReader[str]") -> Iterator[Job]:

@@ -1,16 +1,15 @@
 """Who plays the episodes: this process, or several beside it, always with the same results?"""
 
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from flowos.planning.engines.weights import Weights
+from flowos.simulation.processes import deaf_to_interrupts
 from flowos.simulation.tuning.episode import Episode, Metrics, Settings
 from flowos.simulation.tuning.workload import Workload
 
@@ -85,7 +84,7 @@ class Trials:
             initializer=_begin,
             initargs=(self._ground,),
         )
-        with _deaf():  # the first call starts all processes
+        with deaf_to_interrupts():  # the first call starts all processes
             return self._others.map(_play, trials)
 
     def __enter__(self) -> Self:
@@ -102,23 +101,6 @@ class Trials:
         if self._others is not None:
             self._others.shutdown(cancel_futures=True)
             self._others = None
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Have processes that are started meanwhile ignore a terminal's Ctrl-C from their first moment.
-
-    It reaches all of them; the first one decides what becomes of it. One that were torn down half
-    way through its start would leave the others waiting.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may, and only it is ever interrupted
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 _grounds: list[_Ground] = []  # of a process that was spawned for this: its one workload

@@ -1,0 +1,1 @@
+"""The parts of the benchmark of full mode: cases, and which of them answer what."""

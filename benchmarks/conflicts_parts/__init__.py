@@ -1,0 +1,1 @@
+"""The parts of the conflict hunt: how bad it gets by chance, when looked for, and on a real store."""

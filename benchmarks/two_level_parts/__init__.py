@@ -1,0 +1,1 @@
+"""The parts of the comparison of architectures: cells with their loads, and who is compared."""

@@ -1,0 +1,1 @@
+"""The production scheduling code, several processes of it, in virtual time on one store."""
