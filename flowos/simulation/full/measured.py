@@ -52,8 +52,26 @@ class SchedulerFigures:
     wait_mean_s: float = 0.0
 
 
+class _Commits:
+    """What commits cost, of a whole run as of a part of it."""
+
+    __slots__ = ()
+    placed: int
+    conflicts: int
+
+    @property
+    def conflict_fraction(self) -> float:
+        """Conflicted commits for each that succeeded, as the paper has it."""
+        return self.conflicts / self.placed if self.placed else 0.0
+
+    @property
+    def plans_per_placed(self) -> float:
+        """Commits tried for each slice placed; 1 = none in vain."""
+        return (self.placed + self.conflicts) / self.placed if self.placed else 0.0
+
+
 @dataclass(slots=True)
-class TeamFigures:
+class TeamFigures(_Commits):
     """Schedulers of one kind, and the slices that came to them.
 
     Attributes:
@@ -79,16 +97,6 @@ class TeamFigures:
     busy_wasted: float = 0.0
 
     @property
-    def conflict_fraction(self) -> float:
-        """Conflicted commits for each that succeeded, as the paper has it."""
-        return self.conflicts / self.placed if self.placed else 0.0
-
-    @property
-    def plans_per_placed(self) -> float:
-        """Commits tried for each slice placed; 1 = none in vain."""
-        return (self.placed + self.conflicts) / self.placed if self.placed else 0.0
-
-    @property
     def fairness(self) -> float:
         """Jain's index of the slices that each scheduler placed: 1 = all alike, 1/n = one has all.
 
@@ -98,7 +106,7 @@ class TeamFigures:
 
 
 @dataclass(slots=True)
-class FullFigures:
+class FullFigures(_Commits):
     """One run of the production code.
 
     Attributes:
@@ -140,16 +148,6 @@ class FullFigures:
     requests: int = 0
     revisions: int = 0
     wall_seconds: float = 0.0
-
-    @property
-    def conflict_fraction(self) -> float:
-        """Conflicted commits for each that succeeded, as the paper has it."""
-        return self.conflicts / self.placed if self.placed else 0.0
-
-    @property
-    def plans_per_placed(self) -> float:
-        """Commits tried for each slice placed; 1 = none in vain."""
-        return (self.placed + self.conflicts) / self.placed if self.placed else 0.0
 
     @property
     def slices_per_s(self) -> float:
