@@ -18,7 +18,7 @@ from two_level_parts.cells import PLACES
 from two_level_parts.ways import ALONE, Case, cases, measured, named
 
 from flowos.simulation.architectures.measured import Figures
-from flowos.simulation.architectures.setup import OfferRules
+from flowos.simulation.architectures.setup import DEALINGS, OfferRules
 
 SEEDS: Final = (1, 2)
 SLOW: Final = (0.1, 1.0, 10.0, 60.0)  # t_job of services, seconds
@@ -115,8 +115,8 @@ def many_cases(parts: int, seed: int) -> list[Case]:
         Case(MANY_AT, SHARED, seed, parts=parts, marked=False),
         Case(MANY_AT, "shared state, as published", seed, parts=parts),
         *(
-            Case(MANY_AT, "offers", seed, OfferRules("own", dealing, hold_s=hold), parts=parts)  # type: ignore[arg-type]
-            for dealing in ("nodes", "whole")
+            Case(MANY_AT, "offers", seed, OfferRules("own", dealing, hold_s=hold), parts=parts)
+            for dealing in DEALINGS
             for hold in (0.0, 120.0)
         ),
     ]

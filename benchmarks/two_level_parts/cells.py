@@ -12,10 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from flowos.documents.fabrics import NEAR_NS, Cables
-from flowos.documents.makes import NVME, P100, add_engines, host, new_cell
-from flowos.documents.presets import preset
-from flowos.model.cell import Cell, Switch
+from flowos.documents.presets import pooled, preset
+from flowos.model.cell import Cell
 from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, HostRole, Shape, SliceSpec
 from flowos.simulation.full.setup import Arrival
 from flowos.simulation.jobs import Job, read_jobs
@@ -52,18 +50,7 @@ def _pool_of_a_rack() -> Cell:
 
     Each host may attach eight devices: so all could attach 64 at once, and there are 40.
     """
-    cell = new_cell(bitstreams=False)
-    cables = Cables(cell)
-    cell.add(Switch("sw0", ports=64, latency_ns=450, rack="r0"))
-    for number in range(8):
-        cell.add(host(f"h{number}", cpus=16, memory_gib=64, rack="r0", devices_max=8))
-        cables.join(f"h{number}", "sw0", 8, NEAR_NS, gbps=10.0)
-    boxes = [(f"gpubox{n}", P100) for n in range(32)] + [(f"nvmebox{n}", NVME) for n in range(8)]
-    for box, make in boxes:
-        cell.add(host(box, cpus=0, memory_gib=0, rack="r0"))
-        for engine in add_engines(cell, box, [(make, 1)]):
-            cables.join(engine, "sw0", 4, NEAR_NS, gbps=10.0)
-    return cell
+    return pooled(hosts=8, gpus=32, drives=8, ports=64, devices_max=8)
 
 
 SMALL: Final = (1, 1, 2, 3, 4)

@@ -6,7 +6,14 @@ from typing import Final
 
 from flowos.simulation.architectures.measured import Figures
 from flowos.simulation.architectures.run import run
-from flowos.simulation.architectures.setup import Architecture, OfferRules, PowerRules, Setup
+from flowos.simulation.architectures.setup import (
+    DEALINGS,
+    Architecture,
+    Devices,
+    OfferRules,
+    PowerRules,
+    Setup,
+)
 from flowos.simulation.light.schedulers import Pace
 from two_level_parts.cells import HOURS, PLACES, load
 
@@ -46,11 +53,13 @@ class Case:
 
 def offer_rules(place: str, holds: tuple[float, ...] = HOLDS) -> list[OfferRules]:
     """Return all settings of offers that make a difference in a cell."""
-    devices = ("optimistic", "pessimistic") if PLACES[place].is_pooled else ("own",)
+    devices: tuple[Devices, ...] = (
+        ("optimistic", "pessimistic") if PLACES[place].is_pooled else ("own",)
+    )
     return [
-        OfferRules(each, dealing, hold_s=hold)  # type: ignore[arg-type]
+        OfferRules(each, dealing, hold_s=hold)
         for each in devices
-        for dealing in ("nodes", "whole")
+        for dealing in DEALINGS
         for hold in holds
     ]
 

@@ -152,14 +152,37 @@ def _fic(parameter: str) -> Cell:
 
 def _expether(parameter: str) -> Cell:
     _no_parameter(parameter)
-    cell = new_cell(bitstreams=False, budget_watts=4_000)
+    return pooled(hosts=2, gpus=8, drives=4, ports=32, devices_max=4, budget_watts=4_000)
+
+
+def pooled(
+    *,
+    hosts: int,
+    gpus: int,
+    drives: int,
+    ports: int,
+    devices_max: int,
+    budget_watts: int | None = None,
+) -> Cell:
+    """Return hosts, and devices in boxes of their own, around one switch, as ExpEther has them.
+
+    Args:
+        hosts: How many.
+        gpus: How many P100.
+        drives: How many NVMe drives.
+        ports: Of the switch.
+        devices_max: How many devices a host may attach.
+        budget_watts: Of all of it; None = no limit.
+    """
+    cell = new_cell(bitstreams=False, budget_watts=budget_watts)
     cables = Cables(cell)
     # A packet switch, as Ethernet has them: 40 GbE is four lanes of 10 Gb/s.
-    cell.add(Switch("sw0", ports=32, latency_ns=450, domain=ROOM, rack="r0"))
-    for number in range(2):
-        cell.add(host(f"h{number}", cpus=16, memory_gib=64, rack="r0", devices_max=4))
+    cell.add(Switch("sw0", ports=ports, latency_ns=450, domain=ROOM, rack="r0"))
+    for number in range(hosts):
+        cell.add(host(f"h{number}", cpus=16, memory_gib=64, rack="r0", devices_max=devices_max))
         cables.join(f"h{number}", "sw0", 8, NEAR_NS, gbps=10.0)
-    boxes = [(f"gpubox{n}", P100) for n in range(8)] + [(f"nvmebox{n}", NVME) for n in range(4)]
+    boxes = [(f"gpubox{n}", P100) for n in range(gpus)]
+    boxes += [(f"nvmebox{n}", NVME) for n in range(drives)]
     for box, make in boxes:
         cell.add(host(box, cpus=0, memory_gib=0, rack="r0"))
         for engine in add_engines(cell, box, [(make, 1)]):

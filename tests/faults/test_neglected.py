@@ -24,8 +24,7 @@ def test_a_cell_that_is_replaced_while_it_runs_is_served_in_its_new_shape(machin
     machine.up()
     with machine.client() as cell:
         load_cell_into(cell.store, preset("torus:2x2x2"), replace=True)
-    # Long enough for a machine that has other things to do.
-    words = ("--engines", "gpu=8", "--run-for", "100ms", "--wait", "done", "--timeout", "45")
+    words = ("--engines", "gpu=8", "--run-for", "100ms", "--wait", "done", "--timeout", "20")
     done = machine.command("submit", *words, code=None)
     shown = [machine.command(*each).stdout for each in (("ls", "-o", "json"), ("status",))]
     assert done.returncode == 0, "\n".join((done.stderr, *shown))

@@ -36,7 +36,7 @@ def completion(shell: str) -> int:
     bash:  eval "$(flowos completion bash)"
     zsh:   eval "$(flowos completion zsh)"
     fish:  flowos completion fish | source
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from click.shell_completion import get_completion_class
 
     from flowos_cli.main import cli

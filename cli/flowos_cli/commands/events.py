@@ -46,7 +46,7 @@ def events(name: str, follow: bool, tenant: str, out: Output, where: Where) -> i
 
     \b
     flowos slice events train-42 -f
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.story import told
 
     store = where.store()

@@ -32,7 +32,7 @@ def explain(name: str, engine: str, tenant: str, out: Output, where: Where) -> i
     \b
     flowos explain train-42
     flowos explain train-42 --why-not n3/gpu0
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.model import keys
     from flowos.model.life import phase_in
     from flowos.model.slice import Phase

@@ -61,7 +61,7 @@ def capacity(engines: str, together: str, out: Output, where: Where) -> int:
     \b
     flowos cell capacity --engines gpu=8 --together node
     flowos cell capacity --engines gpu=4,fpga=1@sum-f32 -o json
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.foreseen import capacity_shown
 
     spec = _spec(engines, together)

@@ -91,7 +91,7 @@ def history(name: str, tenant: str, since: float | None, out: Output, where: Whe
 
     \b
     flowos slice history --tenant vision --since 7d -o csv
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime import accounted
     from flowos.runtime.shown import view_of
 

@@ -46,7 +46,7 @@ def scheduler_plugins(names: tuple[str, ...], check: bool, out: Output, where: W
     A state is "ok", "broken" (it cannot be loaded, or breaks a law with --check), or "taken" (a
     package with the same name goes first). No store is needed; where there is one, `runs` says how
     many processes of it live.
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     for name in names:
         plugin_named(name)  # a wrong one is said
     runs = _running(where)

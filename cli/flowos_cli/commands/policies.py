@@ -47,7 +47,7 @@ def apply(source: str, where: Where) -> int:
     \b
     flowos cell policies show -o yaml > policies.yaml
     flowos cell policies apply policies.yaml
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.documents.policies_file import load_policies
     from flowos.model import keys
     from flowos.model.codec import encode

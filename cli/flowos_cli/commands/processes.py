@@ -106,7 +106,7 @@ def scheduler_run(
     \b
     flowos scheduler run mpi
     flowos scheduler run batch=2 --metrics-port 9100   # http://127.0.0.1:9100/metrics, and 9101
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     policy_name, number = counted(plugin)
     decision_seconds = _above_zero(decision_timeout)
     policy = policy_named(policy_name)

@@ -103,7 +103,7 @@ def add(
     \b
     flowos reservation add demo --engines gpu=8 --tenant vision --from 2026-12-01T08:00Z --for 3h
     flowos reservation add fans --units n3,sw1 --maintenance --from +2h --why "fan tray"
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.documents.fields import SLICE_NAME
     from flowos.model.rules import Reservation
     from flowos.runtime import windows
@@ -213,7 +213,7 @@ def ls(out: Output, where: Where) -> int:
 
     \b
     flowos reservation ls -o wide
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.windows import window_shown
 
     def make(view: "CellView", _store: "CellStore") -> list[Item]:
@@ -234,7 +234,7 @@ def rm(names: tuple[str, ...], where: Where) -> int:
 
     \b
     flowos reservation rm fans
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime import windows
 
     left = list(dict.fromkeys(names))

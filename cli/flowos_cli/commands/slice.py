@@ -137,7 +137,7 @@ def ls(
     \b
     flowos ls --all --tenant vision
     flowos ls --phase pending -w
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.shown import SLICES as FOLLOWED
     from flowos.runtime.shown import in_queue_order
 
@@ -321,7 +321,7 @@ def show(name: str, tenant: str, out: Output, where: Where) -> int:
     \b
     flowos slice show train-42
     flowos slice show vision/train-42 -o json
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.shown import SLICES as FOLLOWED
 
     store = where.store()

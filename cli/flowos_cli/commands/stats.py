@@ -136,7 +136,7 @@ def scheduler_stats(out: Output, where: Where) -> int:
     \b
     flowos scheduler stats -w
     flowos scheduler stats -o wide
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:
         return stats_items(view, store)

@@ -154,7 +154,7 @@ def submit(
     flowos submit --engines gpu=8 --circuits ring --run-for 10s --wait done
     flowos submit --engines gpu=2 -- python train.py
     flowos submit --engines gpu=1 --name sweep --array 0-99%10 --depends-on prepare -- ./one.sh
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     said = context.get_parameter_source("tenant") is click.core.ParameterSource.COMMANDLINE
     over = {
         "name": name,

@@ -77,7 +77,7 @@ def set_(name: str, weight: int | None, quota: str | None, where: Where) -> int:
     \b
     flowos tenant set vision --weight 2 --quota gpu=8,fpga=2
     flowos tenant set vision --quota none
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     import json
 
     from flowos.documents.fields import SLICE_NAME
@@ -171,7 +171,7 @@ def ls(out: Output, where: Where) -> int:
 
     \b
     flowos tenant ls -o wide
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.shown import SLICES, add_engines, held_engines, tenants_shown
 
     def make(view: "CellView", store: "CellStore") -> list[Item]:

@@ -78,7 +78,7 @@ def up(
 
     \b
     flowos up --detach --cell fic-small --scheduler batch=2 --scheduler service
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.documents.quantities import seconds_of
 
     seconds_of(idle_off)

@@ -44,7 +44,7 @@ def update(
     \b
     flowos slice update train-42 --priority 90
     flowos slice update train-42 --size workers=12 --time-limit 8h
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     from flowos.runtime.updating import Update
 
     if not names:

@@ -32,7 +32,7 @@ def wait(name: str, until: str, timeout: float | None, tenant: str, where: Where
 
     \b
     flowos slice wait train-42 --for done --timeout 2h
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     with where.client() as client:
         return wait_all(client, find_all(client.store, name, tenant), until, timeout)
 

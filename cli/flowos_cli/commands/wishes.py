@@ -45,7 +45,7 @@ def cancel(names: tuple[str, ...], everything: bool, tenant: str, where: Where) 
     \b
     flowos cancel train-42 sweep
     flowos cancel --all --tenant vision
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     if bool(names) == everything:
         raise click.UsageError("name the slices to cancel, or say --all")
     with where.client() as client:
@@ -72,7 +72,7 @@ def hold(names: tuple[str, ...], tenant: str, where: Where) -> int:
 
     \b
     flowos slice hold train-42        # 'flowos slice release train-42' lets it go on
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     return _wish(names, tenant, where, held=True)
 
 
@@ -85,7 +85,7 @@ def release(names: tuple[str, ...], tenant: str, where: Where) -> int:
 
     \b
     flowos slice release train-42
-    """  # noqa: D301  # click's mark for lines that stay as they are
+    """
     return _wish(names, tenant, where, held=False)
 
 

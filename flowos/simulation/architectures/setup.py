@@ -23,6 +23,7 @@ Devices: TypeAlias = Literal["own", "optimistic", "pessimistic"]
 # dealt just now included, as Mesos' allocator does. "whole": all to one, as in the published
 # simulation of Mesos.
 Dealing: TypeAlias = Literal["nodes", "whole"]
+DEALINGS: Final[tuple[Dealing, ...]] = ("nodes", "whole")
 
 
 @dataclass(frozen=True, slots=True)
