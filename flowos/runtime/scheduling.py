@@ -574,7 +574,9 @@ class Scheduling:
             pending.tried_at = self._freed.count
             pending.afar = False
             if result.reason in ROOM or result.reason in MONEY:
-                self._marks.blocked(name, pending, now, asks=self._asks_for(name, pending))
+                # What lacks money has room: no unit is to be kept for it at once.
+                asks = result.reason in ROOM and self._asks_for(name, pending)
+                self._marks.blocked(name, pending, now, asks=asks)
             if pending.ask_at < inf:
                 pending.tried_at = -1
                 pending.not_before = pending.ask_at

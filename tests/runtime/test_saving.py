@@ -191,3 +191,18 @@ def test_a_gang_that_lacks_both_waits_for_its_quota_and_then_for_units():
                     replace(small, policy="elsewhere" if tenant == "default" else "batch")
                 )
         theatre.play(1.0, lambda: bool(theatre.held("vision/big")))
+
+
+def test_before_it_starves_no_units_are_kept_for_what_lacks_only_quota():
+    # Two schedulers of one tenant: what one has been granted and does not use yet, the other lacks
+    # for a moment. There is room for twice as much.
+    theatre = cell(Filling(), Elsewhere())
+    for number in range(40):
+        small = wanted(f"small{number}", gpus=1, run_for=0.5 + number % 3, tenant="vision")
+        theatre.submit(replace(small, policy=("batch", "elsewhere")[number % 2]))
+    kept: set[str] = set()
+    while theatre.clock.now < STARVING_SECONDS - 1:
+        theatre.play(0.1)
+        kept |= marks(theatre).keys()
+    assert theatre.waiting("vision/small39").reason is Reason.QUOTA_EXCEEDED
+    assert kept == set()
