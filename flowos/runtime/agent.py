@@ -567,7 +567,8 @@ class Agent:
     def _stages_down(self, work: _Work, down: set[str]) -> list[list[Step]]:
         engines = [subject_of(u) for u in sorted(down & set(work.up.units)) if _computes(u)]
         stages: list[list[Step]] = []
-        if work.running:
+        # What a sweep has spared may run since an earlier life, which nobody here has seen begin.
+        if work.running or (work.key in self._spared and work.up.run.ends):
             stop = _step(work, Verb.STOP, work.up)
             graces = {work.attempt: work.wanted.run.grace_seconds}
             stages.append([replace(stop, graces=graces) if graces[work.attempt] else stop])

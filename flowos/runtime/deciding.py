@@ -21,6 +21,7 @@ from flowos.planning.preempt import Pays, Preemption, victims
 from flowos.planning.repair import repaired
 from flowos.planning.reserved import ahead, depends_on, planned
 from flowos.planning.shadow import Shadow, ends_of, saved, shadow
+from flowos.runtime.expected import Expected
 from flowos.runtime.figures import Figures
 from flowos.runtime.freed import Freed
 from flowos.runtime.guarded import Guarded
@@ -34,6 +35,10 @@ from flowos.runtime.waiting import Pending
 
 PREEMPT_SECONDS: Final = 0.1  # who gives way is looked for this often at most
 PREEMPT_PART: Final = 10  # and at most this part of the time goes there
+# It is over in a moment, so it is told to nobody.
+OTHERS_FIRST: Final = Unplaceable(
+    Reason.BEHIND_HIGHER_PRIORITY, "what it would fit on is about to be taken by who comes first"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Deciding:
         rejections: Rejections,
         placed: Placed,
         peers: Peers,
+        expected: Expected,
         freed: Freed,
         figures: Figures,
         chance: random.Random,
@@ -80,11 +86,13 @@ class Deciding:
         self._rejections = rejections
         self._placed = placed
         self._peers = peers
+        self._expected = expected
         self._freed = freed
         self._figures = figures
         self._chance = chance
         self._stopwatch = stopwatch
-        self._shapes: dict[object, Unplaceable] = {}  # (shape, avoided) -> why there is no place
+        # (shape, reservations) -> what was avoided, and why there is no place then
+        self._shapes: dict[object, list[tuple[frozenset[str], Unplaceable]]] = {}
         # (shape, priority, reservations) that nobody's giving way helps
         self._no_victims: set[tuple[object, int, tuple[str, ...]]] = set()
         self._shapes_at = 0
@@ -111,15 +119,19 @@ class Deciding:
         unfeasible = self.guarded.feasible(spec, self.pool)
         if unfeasible is not None:
             return unfeasible
-        if self._shapes_at != self._freed.count:
-            self._shapes.clear()
-            self._no_victims.clear()
-            self._shapes_at = self._freed.count
+        self._forget_shapes()
+        pending.foreseen = self._is_foreseen(name)
         ghosts = self._rejections.avoided(now)
         around = self._marks.around(name, entry, pending, now)
         avoid = ghosts | around.units | ahead(self.view, spec, self._wall())
-        repaired_plan = self._repaired(spec, pending, avoid)
-        result = repaired_plan or self._planned(spec, pending, pending.avoid, avoid)
+        others = self._expected.units(now)
+        repaired_plan = self._repaired(spec, pending, avoid | others)
+        result = repaired_plan or self._planned(spec, pending, pending.avoid, avoid | others)
+        if isinstance(result, Unplaceable) and others:
+            result = self._planned(spec, pending, pending.avoid, avoid)
+            if isinstance(result, Decision):
+                self._expected.gave_way(now)
+                return OTHERS_FIRST
         if isinstance(result, Unplaceable) and around.units:
             alone = self._planned(spec, pending, pending.avoid, ghosts)
             if isinstance(alone, Decision):
@@ -155,6 +167,37 @@ class Deciding:
                 short = self._affordable(name, found.decision, pending, around, now, found.victims)
                 return short or Decided(found.decision, found.victims)
         return short or Decided(result)
+
+    def expect(self, name: str, entry: Entry[Slice], pending: Pending, now: float) -> None:
+        """Work out where a slice will go that waits for room and is another scheduler's.
+
+        Args:
+            name: The slice, "tenant/name".
+            entry: Its own record.
+            pending: Its entry in the queue.
+            now: Monotonic seconds.
+        """
+        if not (self._is_foreseen(name) and self._expected.is_given_time(name, now)):
+            return
+        self._forget_shapes()
+        pending.foreseen = True
+        spec = entry.value.spec
+        avoid = self._rejections.avoided(now) | self._marks.around(name, entry, pending, now).units
+        avoid |= ahead(self.view, spec, self._wall()) | self._expected.units(now)
+        found = self._planned(spec, pending, frozenset(), avoid)
+        if isinstance(found, Decision):
+            self._expected.takes(name, found, now)
+
+    def _is_foreseen(self, name: str) -> bool:
+        """Whether all who serve the queue plan alike for a slice, so that none need race."""
+        return self._peers.many and self._expected.waits_for_room(name)
+
+    def _forget_shapes(self) -> None:
+        """What had no place may have one, once anything was freed."""
+        if self._shapes_at != self._freed.count:
+            self._shapes.clear()
+            self._no_victims.clear()
+            self._shapes_at = self._freed.count
 
     def _pays(self, name: str) -> Pays:
         """Return what says whether a slice can pay for a plan with what victims spend."""
@@ -308,9 +351,9 @@ class Deciding:
         kept = depends_on(self.view, spec, self._wall())
         if self._shapes and not lost:
             pending.shape = pending.shape or _shape(spec)
-            known = self._shapes.get((pending.shape, avoid, kept))
-            if known is not None:
-                return known
+            for avoided, why in self._shapes.get((pending.shape, kept), ()):
+                if avoided <= avoid:  # no place with more to choose from
+                    return why
         before = self._stopwatch()
         seed = self._seed(pending)
         result = planned(
@@ -326,12 +369,12 @@ class Deciding:
         failed = isinstance(result, Unplaceable) and result.reason is Reason.SCHEDULER_DOWN
         if isinstance(result, Unplaceable) and not (lost or failed):
             pending.shape = pending.shape or _shape(spec)
-            self._shapes[pending.shape, avoid, kept] = result
+            self._shapes.setdefault((pending.shape, kept), []).append((avoid, result))
         return result
 
     def _seed(self, pending: Pending) -> int:
         # Whoever has lost often goes for the same units each time, which others leave to it.
-        if not self._peers.others or pending.losses >= LOSSES_MAX:
+        if not self._peers.others or pending.foreseen or pending.losses >= LOSSES_MAX:
             return 0
         return self._chance.getrandbits(32) | 1
 

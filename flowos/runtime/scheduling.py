@@ -21,7 +21,8 @@ from flowos.planning.policy import Order, Policy, settings_of
 from flowos.planning.reserved import RESERVED
 from flowos.protocol.commit import commit
 from flowos.protocol.proposal import Fence, Proposal, writes
-from flowos.runtime.deciding import Deciding
+from flowos.runtime.deciding import OTHERS_FIRST, Deciding
+from flowos.runtime.expected import Expected
 from flowos.runtime.figures import Figures
 from flowos.runtime.freed import Freed
 from flowos.runtime.gates import Gates
@@ -136,6 +137,7 @@ class Scheduling:
         )
         self._rejections = Rejections(view)
         self._placed = Placed(view)
+        self._expected = Expected(view)
         self._marks = Marks(
             view,
             self._queue,
@@ -157,6 +159,7 @@ class Scheduling:
             rejections=self._rejections,
             placed=self._placed,
             peers=self._peers,
+            expected=self._expected,
             freed=self._freed,
             figures=self.figures,
             chance=self._random,
@@ -185,6 +188,7 @@ class Scheduling:
             self._look_again(woken)
         if change.family in ("slice", "placement"):
             self._placed.changed(change.name)
+            self._expected.changed(change.name)
             self._resizing.changed(change.name)
         if change.family == "slice":
             self._look_again(change.name)  # what it asks for, or waits for, may be another now
@@ -220,6 +224,7 @@ class Scheduling:
         self._queue.clear()
         self._gates.restart()
         self._placed.restart()
+        self._expected.clear()
         self._resizing.restart()
         self._freed.note()
         self._set_policy()
@@ -407,6 +412,7 @@ class Scheduling:
             self._purses.look_at,
             self._marks.next_at(),
             self._rejections.next_at(),
+            self._expected.next_at(),
             self._resizing.next_at(),
         )
         if not proposals and not self._underway:
@@ -431,9 +437,12 @@ class Scheduling:
         return [Commit(tuple(proposals))]
 
     def _look_at_ghosts(self, now: float) -> None:
-        """Try those units again that have been left alone for long enough."""
+        """Try those units again that have been left alone, or to others, for long enough."""
         if now >= self._rejections.next_at():
             self._rejections.renew(now)
+            self._freed.note()
+        if now >= self._expected.next_at():
+            self._expected.over()
             self._freed.note()
 
     def _asks_for(self, name: str, pending: Pending) -> bool:
@@ -530,6 +539,7 @@ class Scheduling:
         self._pass_freed = self._freed.count
         if self._stale():
             self._queue.restart()
+            self._expected.begin()
 
     def _stale(self) -> bool:
         """Whether something happened that may let a waiting slice be placed."""
@@ -556,6 +566,7 @@ class Scheduling:
             return None
         if self._leaves(pending, entry.created, name, now):
             self._queue.again(name, pending.left_until)
+            self._deciding.expect(name, entry, pending, now)
             return None
         if pending.avoid:
             # What a rival has is in the view by now. What is not there is somebody's all the same,
@@ -585,7 +596,7 @@ class Scheduling:
                 pending.avoid, pending.tried_at = frozenset(), -1
                 pending.not_before = now + BACKOFF_SECONDS[1]
                 self._queue.again(name, pending.not_before)
-            if result is not ASKING:
+            if result not in (ASKING, OTHERS_FIRST):
                 self._told.tell(name, result, pending, now)
             return None
         if result.afar:

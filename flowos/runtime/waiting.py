@@ -40,6 +40,7 @@ class Pending:
         shut: Its gate is closed (see `gates`): it is not planned until that is over.
         purse: There is too little in this one for it; "" = there is enough, as far as is known.
         needs: Purse -> what it would spend, by the last place that was found for it.
+        foreseen: The others plan for it as its owner does: all choose the same among equals.
     """
 
     order: Order
@@ -64,6 +65,7 @@ class Pending:
     shut: bool = False
     purse: str = ""
     needs: Mapping[str, int] = field(default_factory=dict)
+    foreseen: bool = False
     due_at: float = inf  # when it comes back into the pass
 
 

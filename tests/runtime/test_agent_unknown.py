@@ -188,6 +188,24 @@ def test_what_a_live_order_names_runs_on_through_the_sweep():
     assert life.applied("a") == 12
 
 
+def test_what_ran_on_through_the_sweep_is_stopped_before_it_is_scrubbed():
+    b = Order(
+        "default/b", units=(OTHER,), bitstreams={"n0/gpu1": "sum@1"}, run=Run(for_seconds=1000.0)
+    )
+    jammed = Forgetful()
+    jammed.failing[Verb.LOAD] = 1  # what an earlier life had loaded was never written
+    life = Life(
+        (keys.order("n0", "b"), b), (keys.report("n0", "b"), Report(0, 10)),
+        (keys.order("n0", "a"), NOTHING), (keys.report("n0", "a"), Report(9, 9)),
+        driver=jammed,
+    )  # fmt: skip
+    assert life.reports["n0/b"].failed
+    life.order("b", NOTHING)
+    life.until(1.0)
+    mine = [step.verb for step in life.driver.steps if step.attempt == "b"]
+    assert mine == [Verb.LOAD, Verb.STOP, Verb.SCRUB]
+
+
 def test_a_shared_engine_is_swept_of_all_but_those_who_share_it_by_a_live_order():
     shared = Order("default/b", units=(SHARE,), run=Run(for_seconds=1000.0))
     life = Life(
