@@ -15,7 +15,7 @@ from flowos.model import keys
 from flowos.model.placement import Decision, Ending, Placement
 from flowos.model.slice import End, Phase, Reason
 from flowos.model.transaction import Committed, Conflicted, Put, Seen, Transaction
-from flowos.model.units import subject_of
+from flowos.model.units import place_in, subject_of
 from flowos.model.view import Applied, CellView, Entry
 from flowos.planning.reshape import kept
 from flowos.protocol import accounts, grants, release, system
@@ -391,7 +391,7 @@ class Lifecycle:
             if worst:  # the others of a gang may wait for this one for ever
                 text = f"a task ended with {worst}"
                 return Ending(Phase.FAILED, exit_code=worst, message=text)
-            if None not in codes:
+            if codes and None not in codes:
                 return Ending(Phase.DONE, exit_code=0)
         if self._reserving.closes_places:
             evicted = self._reserving.ending(name, placement)
@@ -410,9 +410,13 @@ class Lifecycle:
         return None
 
     def _exit_codes(self, entry: Entry[Placement]) -> list[int | None]:
-        """Return every node's exit code, None where its tasks have not ended."""
+        """Return every node's exit code, None where its tasks have not ended.
+
+        A node that a slice has given up has no tasks of it, though it has an order: for nothing.
+        """
         reports = self.view.reports.get(entry.value.attempt, {})
-        nodes = [place for place in entry.value.ordered if place not in self.view.cell.switches]
+        held = {place_in(u) for u in entry.value.held if not u.startswith(("lane/", "aggregator/"))}
+        nodes = [place for place in entry.value.ordered if place in held]
         return [reports[node].value.exit_code if node in reports else None for node in nodes]
 
     def _all_up(self, entry: Entry[Placement]) -> bool:

@@ -42,6 +42,18 @@ def settled(theatre: Theatre, name: str, count: int) -> bool:
     )
 
 
+def test_a_slice_that_gave_up_a_whole_node_ends_when_the_tasks_on_the_others_have():
+    theatre = stage(gpus=2, fpgas=0)
+    spec = wanted("s", gpus=3, run_for=20.0)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    assert len({engine.partition("/")[0] for engine in theatre.held(spec.id)}) == 2
+    theatre.wish(spec.id, spec=resized(spec, 2))
+    assert theatre.play(10, lambda: len(theatre.held(spec.id)) == 2)
+    assert len({engine.partition("/")[0] for engine in theatre.held(spec.id)}) == 1
+    assert theatre.play(60, lambda: theatre.phase(spec.id) is Phase.DONE)
+
+
 @pytest.mark.parametrize(("first", "then"), [(2, 4), (4, 2), (2, 3), (4, 3)])
 def test_a_ring_that_runs_grows_and_shrinks_under_the_same_attempt(first, then):
     theatre = stage(gpus=4, fpgas=0)
