@@ -1,7 +1,8 @@
 """Beyond Omega: the production code in virtual time, many schedulers on one shared state.
 
 What a live view leaves of the conflicts when decisions take long; conflicts by kind of unit; what
-homes (partition affinity) spare; heavy tails; real traces; eight schedulers beside one that is alone;
+homes (partition affinity) spare; one sequence number for a node instead of a compare for each unit;
+heavy tails; real traces; eight schedulers beside one that is alone;
 whether any unit is ever held twice; how fast all of it runs.
 
     python benchmarks/beyond.py [--quick] [--json] [--only GROUP] [--placements N]
@@ -24,7 +25,18 @@ from flowos.simulation.full.measured import FullFigures
 
 Found = dict[str, tuple[Case, FullFigures, float]]
 
-GROUPS = ("window", "kinds", "affinity", "heavy", "traces", "muri", "eight", "holds", "speed")
+GROUPS = (
+    "window",
+    "kinds",
+    "affinity",
+    "check",
+    "heavy",
+    "traces",
+    "muri",
+    "eight",
+    "holds",
+    "speed",
+)
 PLANS_MAX = 1.10  # for each slice placed
 COST_MAX = 1.6  # times the sequential way's
 SPEED_MIN = 5_000.0  # slices a second of CPU
@@ -78,8 +90,8 @@ def _cases(given: argparse.Namespace) -> Iterator[Case]:
     traces = groups.traces(quick) if TRACES.exists() else ()
     placements = 5_000 if quick else given.placements
     yield from chain(
-        groups.sweep(quick), groups.kinds(quick), groups.affinity(quick), groups.heavy(quick),
-        traces, groups.eight(quick), groups.holds(quick, placements), groups.speed(quick),
+        groups.sweep(quick), groups.kinds(quick), groups.affinity(quick), groups.coarse(quick),
+        groups.heavy(quick), traces, groups.eight(quick), groups.holds(quick, placements), groups.speed(quick),
     )  # fmt: skip
 
 
@@ -107,6 +119,15 @@ def _report(found: Found) -> Report:
                     f"{name}_conflicts", figures.conflict_fraction, "",
                     baseline=without.conflict_fraction,
                 )  # fmt: skip
+            case "check" if case.check == "coarse":
+                fine = found[name.replace("coarse", "fine")][1]
+                report.add(
+                    f"{name}_conflicts", figures.conflict_fraction, "",
+                    baseline=fine.conflict_fraction,
+                )  # fmt: skip
+                report.add(
+                    f"{name}_plans", figures.plans_per_placed, "", baseline=fine.plans_per_placed
+                )
             case "traces":
                 report.add(f"{name}_plans_per_placed", figures.plans_per_placed, "")
                 report.add(f"{name}_wait_p99", figures.waits.p99, "s")

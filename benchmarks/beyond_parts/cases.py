@@ -14,7 +14,7 @@ from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, HostRole, 
 from flowos.planning.policy import Order, Policy, Waits
 from flowos.simulation.full.measured import FullFigures
 from flowos.simulation.full.run import run
-from flowos.simulation.full.setup import Arrival, Looks, Queues, Setup, Team
+from flowos.simulation.full.setup import Arrival, Check, Looks, Queues, Setup, Team
 from flowos.simulation.full.workload import HEAVY, Mix, at_load, at_rate, drawn, hurried, of_trace
 from flowos.simulation.jobs import read_jobs
 from flowos.simulation.light.loads import Draw
@@ -77,6 +77,7 @@ class Case:
     queues: Queues = "each"
     looks: Looks = "live"
     homes: bool = True
+    check: Check = "fine"
     round_trip_s: float = 0.002
     news_s: float = 0.001
     policy: str = "batch"
@@ -94,6 +95,7 @@ def measure(case: Case) -> tuple[FullFigures, float]:
         (team,),
         looks=case.looks,
         homes=case.homes,
+        check=case.check,
         round_trip_s=case.round_trip_s,
         news_s=case.news_s,
         seed=case.seed,

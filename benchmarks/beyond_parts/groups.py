@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from itertools import product
 
 from beyond_parts.cases import Case
-from flowos.simulation.full.setup import Looks
+from flowos.simulation.full.setup import Check, Looks
 from flowos.simulation.light.schedulers import Pace
 
 LOOKS: tuple[Looks, ...] = ("frozen", "live")
+CHECKS: tuple[Check, ...] = ("fine", "coarse")
 JOB_S = (0.05, 0.2, 0.5, 1.0, 1.5)
 LOADS = (0.6, 0.8, 0.95)
 CELL = "fat-tree:512"
@@ -38,6 +39,15 @@ def affinity(quick: bool) -> Iterator[Case]:
             f"{schedulers}_schedulers_{'homes' if homes else 'no_homes'}", "affinity", "gangs",
             300 if quick else 800, 100.0 * schedulers, 0.7, cell=CELL, schedulers=schedulers,
             pace=Pace(0.003, 0.0), queues="one", homes=homes,
+        )  # fmt: skip
+
+
+def coarse(quick: bool) -> Iterator[Case]:
+    """Yield one sequence number for each node beside a compare for each unit."""
+    for busy, check in product((0.6,) if quick else LOADS, CHECKS):
+        yield Case(
+            f"check_{busy:g}_{check}", "check", "gangs", 250 if quick else 600, 100.0, busy,
+            cell=CELL, queues="one", homes=False, check=check,
         )  # fmt: skip
 
 

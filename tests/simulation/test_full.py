@@ -21,8 +21,9 @@ def play(arrivals, *, schedulers=2, pace=AT_ONCE, queues="one", cell=CELL, **mor
     return run(Setup(cell, (team,), **more), arrivals, new_store=MemoryStore)
 
 
-def gang(name, at, engines=1, runs=1.0):
-    spec = SliceSpec(name=name, engines={"workers": EngineRole((EngineChoice(count=engines),))})
+def gang(name, at, engines=1, runs=1.0, kind=""):
+    choice = EngineChoice(kind=kind, count=engines)
+    spec = SliceSpec(name=name, engines={"workers": EngineRole((choice,))})
     return Arrival(at, spec, runs)
 
 
@@ -55,6 +56,24 @@ def test_a_decision_takes_its_time():
     # Half a round trip to the store; the slice itself was heard of after `news_s`.
     assert found.waits.most == pytest.approx(3.0 + 0.25 + 0.001, abs=1e-4)
     assert found.teams["batch"].schedulers[0].useful_s == 3.0
+
+
+@pytest.mark.parametrize(("check", "conflicts"), [("fine", 0), ("coarse", 1)])
+def test_a_coarse_check_refuses_another_engine_of_the_same_node(check, conflicts):
+    # All GPUs of four nodes, and the FPGA of one of them.
+    found = play(
+        [gang("a", 1.0, 16, kind="gpu"), gang("b", 1.5, kind="fpga")], queues="each",
+        cell=preset("fic-small"), check=check, pace=Pace(1.0, 0.0), looks="frozen",
+    )  # fmt: skip
+    assert (found.placed, found.conflicts, found.double_holds) == (2, conflicts, 0)
+
+
+def test_a_coarse_check_lets_other_nodes_be():
+    found = play(
+        [gang("a", 1.0, 4), gang("b", 1.5, 4)], queues="each", cell=preset("fat-tree:512"),
+        check="coarse", pace=Pace(1.0, 0.0), looks="frozen", seed=3,
+    )  # fmt: skip
+    assert (found.placed, found.conflicts) == (2, 0)
 
 
 def test_two_that_do_not_see_each_other_conflict_and_one_starts_later():

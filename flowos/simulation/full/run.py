@@ -17,6 +17,7 @@ from flowos.model.transaction import (
     Change,
     Changes,
     Committed,
+    Conflicted,
     Outcome,
     Put,
     Transaction,
@@ -26,6 +27,7 @@ from flowos.model.view import CellView
 from flowos.protocol.proposal import Fence, Proposal
 from flowos.runtime.machine import Machine
 from flowos.runtime.scheduling import SCHEDULER_FOLLOWS, Scheduling
+from flowos.simulation.full.coarse import NodeNumbers
 from flowos.simulation.full.deliberate import deliberate
 from flowos.simulation.full.life import Life
 from flowos.simulation.full.measured import (
@@ -121,6 +123,11 @@ class _Hall:
             ended=self._ended,
         )
         self.life.view.progressed(self.store.revision)
+        self._numbers = (
+            NodeNumbers(self.life.view, lambda: self.store.revision)
+            if setup.check == "coarse"
+            else None
+        )
         sessions = [
             (team, _policy_of(team, number), f"{team.name}-{number}")
             for team in setup.teams
@@ -224,7 +231,7 @@ class _Hall:
 
     def carry_out(self, member: Member, proposals: Sequence[Proposal]) -> list[Outcome]:
         """Commit one request of a scheduler now."""
-        outcomes = self.store.commit([proposal.transaction for proposal in proposals])
+        outcomes = self._committed(proposals)
         self.requests += 1
         seat = self._seat_of[id(member.machine)]
         now, known = self.line.now, []
@@ -245,6 +252,15 @@ class _Hall:
                 seat.figures.wasted_s += thought
         self._tell(known)
         return outcomes
+
+    def _committed(self, proposals: Sequence[Proposal]) -> list[Outcome]:
+        """Let the store decide, on what no coarser check has refused before."""
+        numbers = self._numbers
+        refused = [numbers is not None and numbers.refuses(proposal) for proposal in proposals]
+        sent = [p.transaction for p, no in zip(proposals, refused, strict=True) if not no]
+        found = iter(self.store.commit(sent) if sent else ())
+        now = self.store.revision
+        return [Conflicted(now) if no else next(found) for no in refused]
 
     def _ask(self, transactions: Sequence[Transaction]) -> list[Outcome]:
         outcomes = self.store.commit(transactions)

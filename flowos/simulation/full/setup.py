@@ -17,6 +17,9 @@ Looks: TypeAlias = Literal["live", "frozen"]
 # "one": the schedulers of a team divide one queue among themselves. "each": slices are dealt out,
 # in turn, to queues of their own, as in Omega.
 Queues: TypeAlias = Literal["one", "each"]
+# "fine": a commit conflicts if a unit that it wants is not free any more. "coarse": also if anything
+# on one of its nodes has changed since it was planned, as with one sequence number for a machine.
+Check: TypeAlias = Literal["fine", "coarse"]
 
 
 class Arrival(NamedTuple):
@@ -65,6 +68,7 @@ class Setup:
         looks: How old what they see is when they commit.
         round_trip_s: From a request to its answer; half of it to the store.
         news_s: How long a change is on its way to a view.
+        check: What a commit is compared with; the fine compares are made in either case.
         homes: Whether each scheduler looks at its part of the nodes first.
         gather_s: Ends within so long come in one request, as a controller's round has it.
         seed: Of the schedulers' choices among equals, and their pauses.
@@ -78,6 +82,7 @@ class Setup:
     looks: Looks = "live"
     round_trip_s: float = 0.002
     news_s: float = 0.001
+    check: Check = "fine"
     homes: bool = True
     gather_s: float = 0.01
     seed: int = 0

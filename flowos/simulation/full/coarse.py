@@ -1,0 +1,44 @@
+"""Would a commit conflict if each node had one sequence number, as Omega's coarse mode has it?
+
+A simulation of that check beside the real ones: what it refuses is not sent to the store, so nothing
+that it lets pass can be held twice.
+"""
+
+from collections.abc import Callable, Mapping
+
+from flowos.model.units import place_in
+from flowos.model.view import CellView
+from flowos.protocol.proposal import Proposal
+
+
+class NodeNumbers:
+    """When anything on each node was last taken or given back, by revision."""
+
+    def __init__(self, view: CellView, revision: Callable[[], int]) -> None:
+        """Listen from now on.
+
+        Args:
+            view: Shows every change at once.
+            revision: Returns the store's revision, that of the change which is being shown.
+        """
+        self._changed_at: dict[str, int] = {}
+        self._revision = revision
+        view.listeners.append(self._unit_changed)
+
+    @property
+    def changed_at(self) -> Mapping[str, int]:
+        """Node -> the revision of its last change."""
+        return self._changed_at
+
+    def _unit_changed(self, unit: str) -> None:
+        if not unit.startswith(("lane/", "aggregator/")):
+            self._changed_at[place_in(unit)] = self._revision()
+
+    def refuses(self, proposal: Proposal) -> bool:
+        """Whether a node of a commit has changed since the view that it was planned on."""
+        if proposal.step != "commit" or proposal.placement is None:
+            return False
+        units = proposal.placement.held
+        nodes = {place_in(u) for u in units if not u.startswith(("lane/", "aggregator/"))}
+        seen = proposal.transaction.seen
+        return any(self._changed_at.get(node, 0) > seen for node in nodes)
