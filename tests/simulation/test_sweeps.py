@@ -354,7 +354,7 @@ def test_several_lines_are_told_one_by_one_and_many_by_their_ends():
     two = [series([1, 2], subject="Batch"), series([0, 0], subject="Service")]
     assert reading(CONFLICTS, two) == (
         "Conflicts for each success: Batch: grow from 1 to 2 between t_job 1 s and 2 s; "
-        "Service: are 0 throughout."
+        "Service: 0 throughout."
     )
     alone = [series([1], subject="Batch"), series([2], subject="Service")]
     assert reading(CONFLICTS, alone) == "Conflicts for each success: Batch 1; Service 2."

@@ -61,8 +61,8 @@ class _Commits:
 
     @property
     def conflict_fraction(self) -> float:
-        """Conflicted commits for each that succeeded, as the paper has it."""
-        return self.conflicts / self.placed if self.placed else 0.0
+        """Conflicted commits for each that succeeded, as the paper has it; where none did, as if one had."""
+        return self.conflicts / max(1, self.placed)
 
     @property
     def plans_per_placed(self) -> float:

@@ -83,8 +83,8 @@ class ClassFigures:
 
     @property
     def conflict_fraction(self) -> float:
-        """Conflicted transactions for each that succeeded, as the paper has it."""
-        return self.conflicts / self.transactions_ok if self.transactions_ok else 0.0
+        """Conflicted transactions for each that succeeded, as the paper has it; where none did, as if one had."""
+        return self.conflicts / max(1, self.transactions_ok)
 
     @property
     def is_saturated(self) -> bool:

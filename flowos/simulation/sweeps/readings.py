@@ -61,7 +61,13 @@ def reading(figure: Figure, series: Sequence[Series]) -> str:
             for one in series
         )
         return f"{noun}: {'; '.join(alone)}."
-    return f"{noun}: " + "; ".join(f"{one.subject}: {_one(figure, one)}" for one in series) + "."
+    told = [f"{one.subject}: {_without_verb(_one(figure, one))}" for one in series]
+    return f"{noun}: {'; '.join(told)}."
+
+
+def _without_verb(said: str) -> str:
+    """Return "0 throughout" for "are 0 throughout": who it is said of stands before a colon."""
+    return said.removeprefix("are ").removeprefix("is ")
 
 
 def _one(figure: Figure, series: Series) -> str:
