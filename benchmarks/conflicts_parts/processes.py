@@ -41,11 +41,6 @@ class Raced:
     waits: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
-    @property
-    def conflict_fraction(self) -> float:
-        """Conflicted commits for each that succeeded."""
-        return self.conflicts / max(1, self.placed)
-
 
 def race(contest: Contest, *, rounds: int) -> Raced:
     """Hold a contest, all anew each time but the processes."""
