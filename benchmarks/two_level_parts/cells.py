@@ -67,10 +67,20 @@ PLACES: Final[Mapping[str, Place]] = {
         {"batch": SMALL, "service": (8, 12, 16)},
         is_pooled=True,
     ),
+    "rack-pool": Place(
+        "2 racks of 8 hosts and 48 GPUs; no circuit leaves a rack",
+        lambda: preset("rack-pool:128"),
+        {"batch": SMALL, "service": (8, 16, 24)},
+    ),
     "fic-small": Place(
         "4 nodes of 4 GPUs, an FPGA and a drive, 2 switches",
         lambda: preset("fic-small"),
         {"batch": SMALL, "service": (4, 6, 8)},
+    ),
+    "fic": Place(
+        "16 nodes of 6 GPUs, an FPGA and a drive on a torus of 8 switches",
+        lambda: preset("fic:128"),
+        {"batch": SMALL, "service": (8, 16, 24)},
     ),
     "islands": Place(
         "8 islands of 8 GPUs; Philly's jobs, ten times as fast",

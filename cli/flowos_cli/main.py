@@ -1,6 +1,7 @@
 """The `flowos` command: which words there are, and what becomes of errors."""
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -100,6 +101,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last door: what is left is a bug of ours
         if os.environ.get("FLOWOS_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            click.echo("error: no room is left where the output goes: make some", err=True)
+            return 1
         click.echo(
             f"error: internal: {type(error).__name__}: {error} "
             "(FLOWOS_DEBUG=1 shows where; please report it)",

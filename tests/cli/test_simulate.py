@@ -1,6 +1,7 @@
 """`flowos simulate` as its users see it: a table, sentences, files that stand alone, clear refusals."""
 
 import csv
+import gzip
 import json
 import os
 import pty
@@ -110,6 +111,17 @@ def test_full_mode_shares_the_options(capfd, tmp_path):
         (["--mode", "full", "--set", "machines=5"], "'machines' is not of full mode"),
         (["--set", "tasks_spread=1", "--workload", "exponential"], "take --workload log-normal"),
         (["--seeds", "0"], "0 is not in the range 1<=x<=1000"),
+        (
+            ["--mode", "full", "--set", "hold=5"],
+            "hold: it has no sense for architecture production",
+        ),
+        (
+            ["--mode", "full", "--set", "architecture=offers", "--policy", "batch"],
+            "--policy: architectures are compared by one planner",
+        ),
+        (["--mode", "full", "--set", "architecture=offers-optimistic"], "add --set per_host=4"),
+        (["--mode", "full", "--set", "gaps=even"], "gaps: paperlike is drawn"),
+        (["--out", "/proc/x"], "/proc/x: cannot be written: No such file or directory"),
         (["--out", "/"], "/: holds other things: name a new folder"),
         (["--out", "nowhere/x"], "nowhere/x: its folder does not exist"),
         (["--set", "load=50", "--mode", "full"], "load: "),
@@ -130,11 +142,65 @@ def test_jobs_of_a_file_are_not_drawn(capfd, jobs):
     assert "gap: jobs.csv is read from a file, and only a drawn load has that" in err
 
 
-def test_a_line_that_is_wrong_is_named(capfd, jobs):
-    jobs.write_text(f"{HEADER}A,1,1,60,1,2\nA,soon,1,60,1,2\n")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("A,soon,1,60,1,2", "submit_s is 'soon', not a number"),
+        ("A,1,1.5,60,1,2", "tasks is '1.5', not a whole number"),
+        ("A,1,1,60,nan,2", "cpus or mem_gb is not a number"),
+        ("A,1,1", "has fewer fields than the header"),
+        ("A,1,1,60,1,2,3", "has more fields than the header"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named(capfd, jobs, line, said):
+    jobs.write_text(f"{HEADER}A,1,1,60,1,2\n{line}\n")
     code, _, err = simulate(capfd, "--jobs", jobs)
     assert code == 2
-    assert f"{jobs}:3: " in err
+    assert f"{jobs}:3: {said}" in err
+
+
+def test_a_job_list_that_is_no_text_is_refused(capfd, tmp_path):
+    packed = tmp_path / "jobs.csv.gz"
+    packed.write_bytes(gzip.compress(HEADER.encode()))
+    code, _, err = simulate(capfd, "--jobs", packed)
+    assert (code, err) == (2, f"error: {packed}: is no text: unpack it first\n")
+
+
+def test_files_are_kept_where_the_screen_is_not(tmp_path):
+    target = tmp_path / "out"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flowos_cli.main", "simulate", *QUICK, "--out", str(target)],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: no room is left where the output goes: make some\n",
+    )
+    assert (target / "index.html").is_file()
+
+
+def test_architectures_are_compared_on_real_slices(capfd, tmp_path):
+    target = tmp_path / "out"
+    words = ("--mode", "full", "--cell", "expether", "--set", "slices=60", "--set", "rate=0.05",
+             "--set", "engines_max=4", "--set", "per_host=4", "--set", "hold=60", "--sweep",
+             "architecture=monolithic-single,shared-state,offers-optimistic,offers-pessimistic")  # fmt: skip
+    code, out, _ = simulate(capfd, *words, "-o", "json", "--out", target, "--processes", 1)
+    told = json.loads(out)
+    assert code == 0
+    by = {mean["architecture"]: mean for mean in told["means"] if mean["class"] == "Batch"}
+    # Who holds and waits hoards; who sees everything has nothing hidden from him.
+    assert by["offers-pessimistic"]["hoarded_engine_s"] > 0
+    assert by["offers-pessimistic"]["only_outside"] > 0
+    for name in ("monolithic-single", "shared-state"):
+        assert (by[name]["hoarded_engine_s"], by[name]["only_outside"]) == (0, 0)
+    assert all(0 < mean["kj_per_engine_hour"] < 1e5 for mean in told["means"])
+    for figure in ("hoarded_engine_s", "only_outside", "stranded", "kj_per_engine_hour"):
+        assert told["readings"][figure].endswith(".")
+        assert (target / f"{figure}.svg").is_file()
+    page = (target / "index.html").read_text()
+    assert "<th>hold</th><td>60 s</td>" in page
+    assert "<th>homes</th>" not in page  # has no sense for any of them
 
 
 def screen(terminal):
@@ -210,6 +276,10 @@ def test_every_command_of_the_page_works_and_says_what_the_page_says(command, tm
     (tmp_path / "my-jobs.csv").write_text(
         HEADER + "".join(f"Batch,{20 * n},5,60,1,2\n" for n in range(100))
     )
+    trace = "job_id,submit_s,duration_s,engine_type,num_engines\n" + "".join(
+        f"j{n},{600 * n},3000,gpu,{1 + n % 8}\n" for n in range(2000)
+    )
+    (tmp_path / "philly_2017a.jobs.csv.gz").write_bytes(gzip.compress(trace.encode()))
     before = Path.cwd()
     os.chdir(tmp_path)
     try:

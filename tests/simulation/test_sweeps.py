@@ -407,6 +407,7 @@ def test_no_values_are_too_odd_to_be_drawn(values, x_log):
 def test_words_become_labels_and_nothing_joins_them():
     found = chart([Dot(0, 1, 1, 1, True), Dot(1, 2, 2, 2)], labels=("a<b", "c"), hollow="full")
     assert [fill for *_, fill in circles(found)][:2] == ["#ffffff", "#0072b2"]
+    assert found.pieces() == [found.svg()]
     text = found.svg()
     assert "a&lt;b</text>" in text
     assert ">full</text>" in text
@@ -428,7 +429,10 @@ def test_the_page_stands_alone_and_says_what_was_assumed():
     story = swept("t_job=0.1,1,10", "schedulers=1,2", seeds=1)
     files = story.files()
     page = files["index.html"]
-    assert page.count("<svg") == len(DRAWN["light"]) == len(files) - 2
+    # On the page each panel is a picture of its own, so that a narrow screen has room for it.
+    assert page.count("<svg") == sum(len(each.chart.panels) for each in story.shown)
+    assert len(DRAWN["light"]) == len(files) - 2
+    assert "prefers-color-scheme:dark" in page
     assert not re.findall(r'(?:src|href)="(?!results\.csv)', page)
     for each in story.shown:
         assert each.reading.replace("'", "&#x27;") in page
@@ -448,8 +452,8 @@ def test_many_lines_go_to_a_panel_for_each_class():
     assert [line.label for line in first.panels[0].lines] == [
         f"schedulers {n}" for n in range(1, 5)
     ]
-    words = swept("architecture=monolithic,offers", seeds=1).shown[0].chart
-    assert words.labels == ("monolithic", "offers")
+    words = swept("architecture=monolithic-multi,offers", seeds=1).shown[0].chart
+    assert words.labels == ("monolithic-multi", "offers")
     assert swept(seeds=1).shown[0].chart.labels == ("",)
 
 

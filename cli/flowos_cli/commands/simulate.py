@@ -32,7 +32,8 @@ class _Command(click.Command):
 
         def about(name: str) -> str:
             knob = KNOBS[name]
-            told = f"{', '.join(knob.words)}: {knob.about}" if knob.words else knob.about
+            words = list(dict.fromkeys(w for mode in knob.modes for w in knob.words_in(mode)))
+            told = f"{', '.join(words)}: {knob.about}" if words else knob.about
             defaults = " / ".join(
                 dict.fromkeys(
                     f"{shown(knob.default(mode))} {knob.unit}".strip() for mode in knob.modes
@@ -133,7 +134,15 @@ def simulate(
     from flowos import __version__
     from flowos.simulation.sweeps.crew import points_of, sweep
     from flowos.simulation.sweeps.folder import Folder
-    from flowos.simulation.sweeps.knobs import check_classes, grid, read_axis, read_setting
+    from flowos.simulation.sweeps.knobs import (
+        PRODUCTION,
+        architectures_of,
+        check_architectures,
+        check_classes,
+        grid,
+        read_axis,
+        read_setting,
+    )
     from flowos.simulation.sweeps.loads import check_load
     from flowos.simulation.sweeps.page import Story
     from flowos_cli.render import progress_bar
@@ -142,6 +151,14 @@ def simulate(
     axes = [read_axis(text, mode) for text in sweeps]
     if len({key for key, _ in fixed}) < len(fixed):
         raise SpecError("the same is set twice", where="--set", hint="say it once")
+    check_architectures(dict(fixed), axes, mode)
+    compared = mode == "full" and PRODUCTION not in architectures_of(dict(fixed), axes, mode)
+    if policy is not None and compared:
+        raise SpecError(
+            "architectures are compared by one planner, and no scheduler plug-in is asked",
+            where="--policy",
+            hint=f"leave it out, or take architecture={PRODUCTION}",
+        )
     ground = _ground(mode, jobs_file, workload, cell_source, policy)
     keys = [*(key for key, _ in fixed), *(axis.key for axis in axes)]
     check_load(ground.load, keys)
@@ -164,9 +181,11 @@ def simulate(
         _said(click.get_current_context()),
         __version__,
     )
+    # Files first: who reads the rest may be gone, and minutes were spent on them.
+    written = folder.write(story.files()) if folder is not None else []
     _print(story, output)
-    if folder is not None:
-        say(f"written: {', '.join(map(str, folder.write(story.files())))}")
+    if written:
+        say(f"written: {', '.join(map(str, written))}")
     if swept.interrupted:
         say(f"interrupted: {len(swept.rows):,} of {len(points):,} runs were done")
         return INTERRUPTED
@@ -220,7 +239,7 @@ def _said(context: click.Context) -> str:
 
 
 def _print(story: "Story", output: str) -> None:
-    from flowos.simulation.sweeps.figures import DRAWN, as_csv
+    from flowos.simulation.sweeps.figures import as_csv
     from flowos_cli import render
 
     if output == "csv":
@@ -232,7 +251,7 @@ def _print(story: "Story", output: str) -> None:
 
         click.echo(json.dumps(story.document()))
         return
-    figures = [figure.name for figure in DRAWN[story.ground.mode]]
+    figures = [figure.name for figure in story.figures]
     columns = [
         *(_number_column(name) for name in axes),
         render.Column("class", lambda item: str(item["class"])),

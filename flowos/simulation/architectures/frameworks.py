@@ -29,7 +29,14 @@ from flowos.simulation.architectures.ground import (
 )
 from flowos.simulation.architectures.measured import Request
 from flowos.simulation.architectures.offers import Allocator, Offer
-from flowos.simulation.architectures.parts import engines_of, members, merged, smaller
+from flowos.simulation.architectures.parts import (
+    covers,
+    engines_of,
+    kinds_of,
+    members,
+    merged,
+    smaller,
+)
 from flowos.simulation.architectures.setup import OfferRules
 from flowos.simulation.light.schedulers import Pace
 
@@ -363,11 +370,7 @@ def _engines_asked(spec: SliceSpec) -> int:
 def _enough(ground: Ground, spec: SliceSpec, among: frozenset[str]) -> bool:
     """Whether there are as many engines as asked for, wherever they are: quick to say."""
     engines = ground.view.cell.engines
-    there = Counter(engines[engine].kind for engine in among)
-    wanted: Counter[str] = Counter()
-    for wish in spec.engines.values():
-        wanted[wish.choices[0].kind] += wish.choices[0].count
-    return all(there[kind] >= count for kind, count in wanted.items())
+    return covers(Counter(engines[engine].kind for engine in among), kinds_of(spec))
 
 
 def _as_dealt(decision: Decision, offer: Offer) -> bool:

@@ -1,5 +1,6 @@
 """What is counted of a run, and what do its figures mean?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flowos.model.slice import SliceSpec
@@ -47,6 +48,28 @@ class Request:
 
 
 @dataclass(slots=True)
+class ClassFigures:
+    """How one class of slices fared; each attribute means what it does in `Figures`.
+
+    Attributes:
+        busyness: Mean over those who schedule it: share of their time that they decided in, for
+            whichever class.
+    """
+
+    came: int = 0
+    never: int = 0
+    placed: int = 0
+    left: int = 0
+    only_outside: float = 0.0
+    better_outside: float = 0.0
+    failed: int = 0
+    conflicts: int = 0
+    decisions: int = 0
+    gave_up: int = 0
+    busyness: float = 0.0
+
+
+@dataclass(slots=True)
 class Figures:
     """What came of a run.
 
@@ -58,6 +81,8 @@ class Figures:
         waits: Seconds that each waited from its coming until all of it was its own, sorted; those
             that are left count with what they waited until the end.
         waits_by_class: The same, by class.
+        classes: What else is told of each class; of a monolithic scheduler's decisions each class has
+            all, since they stand in one queue.
         useful: Share of all engine-seconds in which slices computed.
         hoarded: Share of them held by slices that still waited for the rest.
         hoarded_engine_s: The same in engine-seconds.
@@ -88,6 +113,7 @@ class Figures:
     left: int = 0
     waits: list[float] = field(default_factory=list)
     waits_by_class: dict[str, list[float]] = field(default_factory=dict)
+    classes: dict[str, ClassFigures] = field(default_factory=dict)
     useful: float = 0.0
     hoarded: float = 0.0
     hoarded_engine_s: float = 0.0
@@ -114,15 +140,18 @@ class Figures:
 
     def wait_s(self, part: float) -> float:
         """Return the wait that this part of the slices did not exceed, e.g. 0.9 of them."""
-        return (
-            self.waits[min(int(len(self.waits) * part), len(self.waits) - 1)] if self.waits else 0
-        )
+        return part_of(self.waits, part)
 
     @property
     def kj_per_engine_hour(self) -> float:
         """What the cell drew for each hour of an engine that was of use."""
         hours = self.useful_engine_s / 3600
         return self.joules / 1000 / hours if hours else float("inf")
+
+
+def part_of(waits: Sequence[float], part: float) -> float:
+    """Return what this part of sorted waits does not exceed; 0 where there are none."""
+    return waits[min(int(len(waits) * part), len(waits) - 1)] if waits else 0.0
 
 
 class Area:

@@ -1,12 +1,28 @@
 """What is a part of a slice: which of its roles go together, and what is the next smaller slice?"""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from flowos.model.placement import Decision
 from flowos.model.slice import CircuitWish, SliceSpec
 from flowos.model.units import Amounts
 from flowos.planning.incremental import least_of, sized
+
+
+def kinds_of(spec: SliceSpec) -> Counter[str]:
+    """Return how many engines of each kind a slice asks for; "" = of any."""
+    kinds: Counter[str] = Counter()
+    for wish in spec.engines.values():
+        kinds[wish.choices[0].kind] += wish.choices[0].count
+    return kinds
+
+
+def covers(there: Mapping[str, int], wanted: Mapping[str, int]) -> bool:
+    """Return whether so many engines of each kind are there, wherever they are: quick to say."""
+    return sum(there.values()) >= sum(wanted.values()) and all(
+        there.get(kind, 0) >= count for kind, count in wanted.items() if kind
+    )
 
 
 def members(spec: SliceSpec) -> list[SliceSpec]:

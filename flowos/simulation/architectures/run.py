@@ -13,11 +13,12 @@ from flowos.planning.place import plan
 from flowos.simulation.architectures.central import Central, Marks
 from flowos.simulation.architectures.frameworks import Framework, Shape, shape
 from flowos.simulation.architectures.ground import Ground
-from flowos.simulation.architectures.measured import Figures, Request
+from flowos.simulation.architectures.measured import ClassFigures, Figures, Request
 from flowos.simulation.architectures.offers import Allocator
+from flowos.simulation.architectures.parts import covers, kinds_of
 from flowos.simulation.architectures.setup import Setup
 from flowos.simulation.full.setup import Arrival
-from flowos.simulation.light.schedulers import Pace
+from flowos.simulation.light.schedulers import Pace, slowest
 from flowos.simulation.stage import VirtualClock
 from flowos.simulation.timeline import Timeline
 
@@ -41,7 +42,7 @@ class Run:
         self.central: list[Central] = []
         self.frameworks: list[Framework] = []
         self.requests: list[Request] = []
-        self.never = 0
+        self.never: Counter[str] = Counter()  # by class
         self.stranded, self.withheld = 0.0, 0.0
         if setup.architecture == "offers":
             self._two_level()
@@ -58,11 +59,9 @@ class Run:
             if key not in fits:
                 fits[key] = isinstance(plan(empty, arrival.spec), Decision)
             if not fits[key]:
-                self.never += 1
+                self.never[arrival.spec.policy] += 1
                 continue
-            kinds: Counter[str] = Counter()
-            for wish in arrival.spec.engines.values():
-                kinds[wish.choices[0].kind] += wish.choices[0].count
+            kinds = kinds_of(arrival.spec)
             request = Request(arrival, len(self.requests), kinds.total(), dict(kinds))
             self.requests.append(request)
             self.line.at(arrival.at_s, partial(self._to(arrival.spec, turns), request))
@@ -86,11 +85,7 @@ class Run:
         teams: list[tuple[str, dict[str, Pace]]]
         if setup.architecture.startswith("monolithic"):
             if setup.architecture == "monolithic-single":
-                slowest = Pace(
-                    max(pace.job_s for pace in paces.values()),
-                    max(pace.task_s for pace in paces.values()),
-                )
-                paces = dict.fromkeys(paces, slowest)
+                paces = dict.fromkeys(paces, slowest(paces.values()))
             teams = [("all", paces)]
         else:
             teams = [
@@ -146,7 +141,7 @@ class Run:
             kept = ground.kept.get(request.number)
             if kept is not None:
                 continue  # what it still needs is not all it asks for
-            if any(free[kind] < count for kind, count in request.kinds.items()):
+            if not covers(free, request.kinds):
                 continue
             free.subtract(request.kinds)
             key = shape(request.spec)
@@ -162,7 +157,8 @@ class Run:
         whole = len(ground.view.cell.engines) * now
         for area in (ground.useful, ground.hoarded, ground.waking, ground.watts):
             area.add(0, now)
-        found = Figures(now, came=len(self.requests) + self.never, never=self.never)
+        never = self.never.total()
+        found = Figures(now, came=len(self.requests) + never, never=never)
         for request in self.requests:
             until = now if request.placed_at is None else request.placed_at
             wait = until - request.arrival.at_s
@@ -190,11 +186,33 @@ class Run:
         everyone: list[Central | Framework] = [*self.central, *self.frameworks]
         found.decisions = sum(one.decisions for one in everyone)
         found.busyness = {one.name: one.thought_s / now for one in everyone}
+        found.classes = {name: self._of_class(name) for name in self.setup.paces}
         if self.allocator is not None:
             self.allocator.locked.add(0, now)
             found.locked = self.allocator.locked.total / whole
             found.offers = self.allocator.offers
         return found
+
+    def _of_class(self, name: str) -> ClassFigures:
+        mine = [request for request in self.requests if request.spec.policy == name]
+        count = max(1, len(mine))
+        central = [one for one in self.central if name in one.paces]
+        frameworks = [one for one in self.frameworks if one.name == name]
+        everyone: list[Central | Framework] = [*central, *frameworks]
+        placed = sum(request.placed_at is not None for request in mine)
+        return ClassFigures(
+            came=len(mine) + self.never[name],
+            never=self.never[name],
+            placed=placed,
+            left=len(mine) - placed,
+            only_outside=sum(request.only_outside for request in mine) / count,
+            better_outside=sum(request.better_outside for request in mine) / count,
+            failed=sum(one.failed for one in frameworks),
+            conflicts=sum(one.conflicts for one in central),
+            decisions=sum(one.decisions for one in everyone),
+            gave_up=sum(one.gave_up for one in frameworks),
+            busyness=sum(one.thought_s for one in everyone) / (self.setup.seconds * len(everyone)),
+        )
 
 
 def run(setup: Setup, arrivals: Sequence[Arrival]) -> Figures:
@@ -208,12 +226,18 @@ def run(setup: Setup, arrivals: Sequence[Arrival]) -> Figures:
 
 def _checked(setup: Setup, spec: SliceSpec) -> None:
     if spec.policy not in setup.paces:
-        raise SpecError(f"{spec.name}: its policy '{spec.policy}' has no pace")
+        raise SpecError(f"its policy '{spec.policy}' has no pace", where=spec.name)
     if any(
         len(wish.choices) > 1 or wish.choices[0].share_millis < 1000
         for wish in spec.engines.values()
     ):
-        raise SpecError(f"{spec.name}: only whole engines of one choice are compared")
+        raise SpecError(
+            "it asks for a share of an engine, or has choices, and architectures are compared on "
+            "whole engines of one kind", where=spec.name, hint="compare them on another load",
+        )  # fmt: skip
     pooled = setup.architecture == "offers" and setup.offers.devices != "own"
     if pooled and not any(role not in spec.engines for role in spec.hosts):
-        raise SpecError(f"{spec.name}: pooled devices come with a host, and it asks for none")
+        raise SpecError(
+            "pooled devices come with a host, and it asks for none", where=spec.name,
+            hint="compare own devices, or leave such slices out",
+        )  # fmt: skip

@@ -143,7 +143,10 @@ def read_job_list(path: Path) -> list[Job]:
     try:
         with path.open(newline="", encoding="utf-8") as lines:
             return list(_rows(str(path), csv.DictReader(lines)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError:
+        hint = "unpack it first" if path.suffix == ".gz" else "save it as UTF-8"
+        raise FileError("is no text", path=str(path), hint=hint) from None
+    except (OSError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise FileError(f"cannot be read: {why}", path=str(path)) from None
 
@@ -159,17 +162,24 @@ def _rows(path: str, reader: "csv.DictReader[str]") -> Iterator[Job]:
         )
     for row in reader:
         line = reader.line_num
-        try:
-            job = Job(
-                row["class"],
-                float(row["submit_s"]),
-                int(row["tasks"]),
-                float(row["duration_s"]),
-                round(float(row["cpus"]) * 1000),
-                round(float(row["mem_gb"]) * 1024),
+        if None in row or None in row.values():
+            raise FileError(
+                f"has {'more' if None in row else 'fewer'} fields than the header",
+                path=path,
+                line=line,
             )
-        except (TypeError, ValueError, OverflowError) as error:
-            raise FileError(f"{error}", path=path, line=line) from None
+
+        submit_s, tasks, duration_s, cpus, mem_gb = (
+            _number(row[name], name, path, line) for name in COLUMNS[1:]
+        )
+        if not tasks.is_integer():
+            problem = f"tasks is '{row['tasks']}', not a whole number"
+            raise FileError(problem, path=path, line=line)
+        if not (math.isfinite(cpus) and math.isfinite(mem_gb)):
+            raise FileError("cpus or mem_gb is not a number from 0 up", path=path, line=line)
+        job = Job(
+            row["class"], submit_s, int(tasks), duration_s, round(cpus * 1000), round(mem_gb * 1024)
+        )
         if not (math.isfinite(job.submit_s) and job.submit_s >= 0):
             raise FileError("submit_s is not a number from 0 up", path=path, line=line)
         if not (math.isfinite(job.duration_s) and job.duration_s > 0):
@@ -178,3 +188,10 @@ def _rows(path: str, reader: "csv.DictReader[str]") -> Iterator[Job]:
             problem = "asks for less than one task, or for less than no CPU or memory"
             raise FileError(problem, path=path, line=line)
         yield job
+
+
+def _number(text: str, name: str, path: str, line: int) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise FileError(f"{name} is '{text}', not a number", path=path, line=line) from None

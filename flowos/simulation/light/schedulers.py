@@ -5,7 +5,7 @@ what is left of the job then comes again a second later.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,12 @@ class Pace:
     def seconds(self, tasks: int) -> float:
         """Return how long it takes to decide on so many tasks."""
         return self.job_s + self.task_s * tasks
+
+
+def slowest(paces: Iterable[Pace]) -> Pace:
+    """Return the pace of a scheduler with a single path: each job takes as the slowest class does."""
+    many = list(paces)
+    return Pace(max(pace.job_s for pace in many), max(pace.task_s for pace in many))
 
 
 class Scheduler:

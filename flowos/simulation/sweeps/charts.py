@@ -15,7 +15,7 @@ _COLOURS: Final = (
 )  # fmt: skip
 _DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
 _WIDTH, _HEIGHT = 600, 306  # of one panel's plot with its margins, without legend
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 16, 34, 56
 _LEGEND_ROW = 18
 _TICKS_MOST = 7
 _APART = 34.0  # at least, of ticks at the very values that were chosen
@@ -70,21 +70,28 @@ class Chart:
     y_log: bool = False
     hollow: str = ""
 
+    def pieces(self) -> list[str]:
+        """Return each panel as an SVG element of its own, which a narrow page has room for."""
+        return [self._svg((panel,)) for panel in self.panels]
+
     def svg(self) -> str:
         """Return the picture as one SVG element that is a file too."""
-        columns = min(2, len(self.panels))
-        rows = -(-len(self.panels) // columns)
+        return self._svg(self.panels)
+
+    def _svg(self, panels: Sequence[Panel]) -> str:
+        columns = min(2, len(panels))
+        rows = -(-len(panels) // columns)
         entries = max(len(panel.lines) for panel in self.panels)
         tall = _HEIGHT + _LEGEND_ROW * (-(-entries // 2) + bool(self.hollow))
         parts = []
-        for number, panel in enumerate(self.panels):
+        for number, panel in enumerate(panels):
             left, top = number % columns * _WIDTH, number // columns * tall
             parts.append(f'<g transform="translate({left},{top})">{self._panel(panel)}</g>')
         wide, high = columns * _WIDTH, rows * tall
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" '
             f'height="{high}" role="img" font-family="sans-serif" font-size="12">'
-            f"<title>{escape(self.title)}</title>"
+            f"<title>{escape(self.title if len(panels) > 1 else panels[0].title)}</title>"
             f'<rect width="{wide}" height="{high}" fill="#ffffff"/>' + "".join(parts) + "</svg>\n"
         )
 
@@ -127,10 +134,9 @@ class Chart:
                 f'<polygon points="{" ".join(there + back)}" fill="{colour}" opacity="0.15"/>'
             )
             way = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in at)
-            dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
             parts.append(
                 f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2" '
-                f'stroke-dasharray="{dash}"/>'
+                f'stroke-dasharray="{_dash(number)}"/>'
             )
         for px, py, dot in at:
             if dot.high > dot.low:
@@ -150,10 +156,9 @@ class Chart:
             left = _LEFT + number % 2 * (_WIDTH - _LEFT) / 2
             at = _HEIGHT + _LEGEND_ROW * (number // 2)
             colour = _COLOURS[number % len(_COLOURS)]
-            dash = _DASHES[number // len(_COLOURS) % len(_DASHES)]
             parts.append(
                 f'<line x1="{left:.1f}" y1="{at}" x2="{left + 22:.1f}" y2="{at}" stroke="{colour}" '
-                f'stroke-width="3" stroke-dasharray="{dash}"/>'
+                f'stroke-width="3" stroke-dasharray="{"" if self.labels else _dash(number)}"/>'
             )
             parts.append(_text(left + 28, at + 4, line.label, anchor="start"))
         if self.hollow:
@@ -275,6 +280,11 @@ def is_log(values: Sequence[float]) -> bool:
     factors = [b / a for a, b in pairwise(ordered)]
     steps = [b - a for a, b in pairwise(ordered)]
     return max(steps) / min(steps) > max(factors) / min(factors)
+
+
+def _dash(number: int) -> str:
+    """Return how a line is dashed: neighbours differ without colour, and where they lie on each other."""
+    return _DASHES[(number + number // len(_COLOURS)) % len(_DASHES)]
 
 
 def _stroke(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeAlias, cast
 from flowos.model.errors import FlowosError
 from flowos.simulation.processes import deaf_to_interrupts
 from flowos.simulation.sweeps.knobs import Settings
-from flowos.simulation.sweeps.runs import Row
+from flowos.simulation.sweeps.rows import Row
 
 Progress: TypeAlias = Callable[[int, int], None]  # (done, of)
 

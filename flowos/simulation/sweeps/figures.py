@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Final, NamedTuple
 
 from flowos.simulation.sweeps.crew import Swept
-from flowos.simulation.sweeps.knobs import Axis, Form, Settings, Value
+from flowos.simulation.sweeps.knobs import PRODUCTION, Axis, Form, Settings, Value
 
 SATURATED: Final = 0.95  # of a scheduler's time; beyond it, it does not keep up
 LEFT: Final = 0.05  # of the jobs: who has more of them in the queue at the end did not either
@@ -45,6 +45,18 @@ _BUSYNESS: Final = Figure(
     "Share of its time that a scheduler spends on decisions, in vain or not; near 1 its queue only "
     "grows.",
 )  # fmt: skip
+_WAIT_MEAN: Final = Figure(
+    "wait_mean_s", "Wait, mean", "the mean wait", "s", False, False,
+    "From a slice's coming to its commit: queue, decision, room.",
+)  # fmt: skip
+_WAIT_P99: Final = Figure(
+    "wait_p99_s", "Wait, 99th percentile", "the 99th percentile of waits", "s", False, False,
+    "All but one in a hundred wait less.",
+)  # fmt: skip
+_USE: Final = Figure(
+    "utilisation", "Engines in use", "share of engines in use", "", False, True,
+    "Share of all engines that slices hold, on average.",
+)  # fmt: skip
 DRAWN: Final[dict[Form, tuple[Figure, ...]]] = {
     "light": (
         _CONFLICTS,
@@ -53,7 +65,7 @@ DRAWN: Final[dict[Form, tuple[Figure, ...]]] = {
                "From a job's coming until it is first taken up: what its queue costs."),
         Figure("wait_full_mean_s", "Wait for the last decision", "the mean wait in queues", "s", False,
                False, "The same until the decision that placed the last of its tasks is begun."),
-        Figure("cpu_use", "CPU in use", "CPU in use", "", False, True,
+        Figure("cpu_use", "CPU in use", "share of CPU in use", "", False, True,
                "Share of all CPU that tasks hold, on average."),
     ),
     "full": (
@@ -61,16 +73,47 @@ DRAWN: Final[dict[Form, tuple[Figure, ...]]] = {
         Figure("plans_per_placed", "Commits for each placed slice", "commits tried for each slice "
                "placed", "", True, False, "1 = none in vain."),
         _BUSYNESS,
-        Figure("wait_mean_s", "Wait, mean", "the mean wait", "s", False, False,
-               "From a slice's coming to its commit: queue, decision, room."),
-        Figure("wait_p99_s", "Wait, 99th percentile", "the 99th percentile of waits", "s", False,
-               False, "All but one in a hundred wait less."),
+        _WAIT_MEAN,
+        _WAIT_P99,
         Figure("fairness", "Fairness", "Jain's index", "", False, False,
                "Of the slices that each scheduler of a class placed: 1 = all alike."),
-        Figure("utilisation", "Engines in use", "engines in use", "", True, True,
-               "Share of all engines that slices hold, on average."),
+        _USE,
     ),
 }  # fmt: skip
+# Of the architectures that full mode has besides the production code.
+_COMPARED: Final = (
+    _WAIT_MEAN._replace(about="From a slice's coming until all of it was its own; those that still wait "
+                        "at the end count with what they have waited."),
+    _WAIT_P99,
+    _CONFLICTS,
+    _BUSYNESS,
+    Figure("failed_fraction", "Failed acceptances", "acceptances that failed for each slice placed", "",
+           True, False, "Others had taken the devices that an optimistic offer named."),
+    Figure("only_outside", "Hidden places", "share of slices whose only place was hidden", "", False,
+           False,
+           "Share of slices that had a place on all that was free, and none on what they were shown."),
+    Figure("better_outside", "Hidden better places", "share of slices whose better place was hidden", "", False,
+           False, "Share of slices that were placed, and outside of what they were shown would have "
+           "crossed fewer links, lain on fewer nodes, or woken fewer engines."),
+    Figure("hoarded_engine_s", "Hoarding", "engine-seconds that were hoarded", "engine-s", True, True,
+           "Engines held, times seconds, by slices that waited for the rest of themselves."),
+    Figure("withheld", "Withheld engines", "share of engines withheld", "", False, True,
+           "Share of all engine-seconds that were free and fit for a slice that waited, which had not "
+           "been shown them, or had not got them yet."),
+    Figure("stranded", "Stranded engines", "share of engines stranded", "", False, True,
+           "Share of all engine-seconds that were free, and enough for a slice that waited, but lay so "
+           "that it had no place on them."),
+    Figure("kj_per_engine_hour", "Energy", "energy for each engine-hour of use", "kJ", False, True,
+           "What all engines drew, idle ones too, for each hour of an engine that was of use."),
+    _USE,
+)  # fmt: skip
+
+
+def figures_of(mode: Form, architectures: Sequence[str]) -> tuple[Figure, ...]:
+    """Return what is drawn and read of runs of these architectures."""
+    if mode == "full" and PRODUCTION not in architectures:
+        return _COMPARED
+    return DRAWN[mode]
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,9 @@ class Folder:
                 )
         elif any(path.iterdir()) and not ((path / PAGE).is_file() and (path / TABLE).is_file()):
             raise FileError("holds other things", path=str(path), hint="name a new folder")
-        return cls(path)
+        found = cls(path)
+        found._beside().rmdir()
+        return found
 
     def write(self, files: Mapping[str, str]) -> list[Path]:
         """Write all files, the page last; return where they are.
@@ -45,11 +47,7 @@ class Folder:
         Raises:
             FileError: The disk refuses; nothing that was there before has changed.
         """
-        parent = self.path.absolute().parent
-        try:
-            hidden = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=parent))
-        except OSError as error:
-            raise self._refused(error) from None
+        hidden = self._beside()
         try:
             beside = hidden / "new"  # a temporary folder itself is for its owner alone
             beside.mkdir()
@@ -69,5 +67,18 @@ class Folder:
             shutil.rmtree(hidden, ignore_errors=True)
         return [self.path / name for name in files]
 
+    def _beside(self) -> Path:
+        """Make a folder beside this one, and return it."""
+        try:
+            return Path(
+                tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.absolute().parent)
+            )
+        except OSError as error:
+            raise self._refused(error) from None
+
     def _refused(self, error: OSError) -> FileError:
-        return FileError(f"cannot be written: {error.strerror or error}", path=str(self.path))
+        return FileError(
+            f"cannot be written: {error.strerror or error}",
+            path=str(self.path),
+            hint="name another",
+        )

@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -27,8 +27,10 @@ class Knob:
         default: In each mode; None = it follows from something else, or there is none.
         whole: Whether it is a whole number.
         words: What it can be, if it is no number.
+        full_words: The same in full mode, where that differs.
         by_class: Whether each class of jobs may have a value of its own.
         drawn: Whether it is of the load that is drawn, and has no sense for one from a file.
+        only: In a mode: the architectures that it has sense for, where not for all.
     """
 
     name: str
@@ -43,21 +45,31 @@ class Knob:
     by_class: bool = False
     drawn: bool = False
     modes: tuple[Form, ...] = ("light", "full")
+    full_words: tuple[str, ...] = ()
+    only: Mapping[Form, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    def words_in(self, mode: Form) -> tuple[str, ...]:
+        """Return what it can be in a mode, if it is no number."""
+        return (self.full_words or self.words) if mode == "full" else self.words
+
+    def serves(self, architecture: str, mode: Form) -> bool:
+        """Return whether it has sense for an architecture."""
+        return mode not in self.only or architecture in self.only[mode]
 
     def default(self, mode: Form) -> Value | None:
         """Return what it is where nobody sets it."""
         return self.light if mode == "light" else self.full
 
-    def read(self, text: str) -> Value:
+    def read(self, text: str, mode: Form) -> Value:
         """Return a value from its text.
 
         Raises:
             ValueError: It is none; says why.
         """
-        if self.words:
-            if text not in self.words:
-                near = difflib.get_close_matches(text, self.words, 1)
-                way = f": did you mean {near[0]}?" if near else f": one of {', '.join(self.words)}"
+        if words := self.words_in(mode):
+            if text not in words:
+                near = difflib.get_close_matches(text, words, 1)
+                way = f": did you mean {near[0]}?" if near else f": one of {', '.join(words)}"
                 raise ValueError(f"'{text}' is not known{way}")
             return text
         try:
@@ -86,24 +98,34 @@ class Knob:
 
 _LIGHT: Final = ("light",)
 _FULL: Final = ("full",)
+PRODUCTION: Final = "production"
+_ONE: Final = ("monolithic-single", "monolithic-multi")
+_SHARED: Final = "shared-state"
+_POOLED: Final = ("offers-optimistic", "offers-pessimistic")
+_OFFERS: Final = ("offers", *_POOLED)
+# What full mode has besides the production code: on the same cell and slices, with its planner.
+COMPARED: Final = (*_ONE, _SHARED, *_OFFERS)
 
 KNOBS: Final = {
     knob.name: knob
     for knob in (
-        Knob("architecture", "who decides on what", "shared-state", words=(
-            "monolithic", "shared-state", "offers"), modes=_LIGHT),
+        Knob("architecture", "who decides on what", _SHARED, PRODUCTION,
+             words=(*_ONE, _SHARED, "offers"), full_words=(PRODUCTION, *COMPARED)),
         Knob("schedulers", "that serve a class of jobs", 1, 2, least=1, most=1024, whole=True,
-             by_class=True),
+             by_class=True, only={"light": (_SHARED, "offers"),
+                                  "full": (PRODUCTION, _SHARED, *_OFFERS)}),
         Knob("t_job", "a decision takes, for the job", 0.1, 0.1, unit="s", by_class=True),
         Knob("t_task", "and for each of its tasks, or engines", 0.005, 0.005, unit="s",
              by_class=True),
         Knob("looks", "how old what they see is when they commit: as old as the decision, or live",
-             "frozen", "live", words=("frozen", "live")),
-        Knob("round_trip", "a commit takes", 0.002, 0.002, unit="s"),
+             "frozen", "live", words=("frozen", "live"),
+             only={"light": (_SHARED,), "full": (PRODUCTION, _SHARED)}),
+        Knob("round_trip", "a commit takes", 0.002, 0.002, unit="s",
+             only={"light": (_SHARED,), "full": (PRODUCTION, _SHARED)}),
         Knob("check", "a claim conflicts if it does not fit, or once its machine has changed", "fine",
-             words=("fine", "coarse"), modes=_LIGHT),
+             words=("fine", "coarse"), modes=_LIGHT, only={"light": (_SHARED,)}),
         Knob("commit", "what does not conflict is kept, or nothing is", "incremental",
-             words=("incremental", "all-or-nothing"), modes=_LIGHT),
+             words=("incremental", "all-or-nothing"), modes=_LIGHT, only={"light": (_SHARED,)}),
         Knob("machines", "of the cell", None, least=1, most=1_000_000, whole=True, modes=_LIGHT),
         Knob("machine_cpus", "of a machine", 4.0, least=0.001, modes=_LIGHT),
         Knob("machine_mem_gb", "of a machine", 16.0, unit="GB", least=0.001, modes=_LIGHT),
@@ -125,8 +147,13 @@ KNOBS: Final = {
         Knob("cpus", "of a task", None, least=0.001, by_class=True, drawn=True, modes=_LIGHT),
         Knob("mem_gb", "of a task", None, unit="GB", by_class=True, drawn=True, modes=_LIGHT),
         Knob("draw", "another load from the same laws", 0, 0, whole=True, most=1e6, drawn=True),
-        Knob("slices", "of the load that come", None, 1_000, least=1, most=1e7, whole=True,
-             modes=_FULL),
+        Knob("slices", "of the load that come, the first; with load, each so many-th of a file", None,
+             1_000, least=1, most=1e7, whole=True, modes=_FULL),
+        Knob("until", "a run ends when the last slice has come, or when all have ended; default come "
+             "where load is set, else ended", None, None, words=("come", "ended"), modes=_FULL,
+             only={"full": (PRODUCTION,)}),
+        Knob("gaps", "of a file: as it has them, or the same between any two jobs", None, "own",
+             words=("own", "even"), modes=_FULL),
         Knob("load", "share of all engines that is held on average; slices come slower or faster to "
              "meet it; default 0.75 of what is drawn, a file's own time", None, None, least=0.001,
              most=100.0, modes=_FULL),
@@ -135,10 +162,25 @@ KNOBS: Final = {
         Knob("engines_max", "that a slice asks for", None, 8, least=1, most=1e6, whole=True,
              modes=_FULL),
         Knob("queues", "the schedulers of a class share one queue, or have one each", None, "one",
-             words=("one", "each"), modes=_FULL),
+             words=("one", "each"), modes=_FULL, only={"full": (PRODUCTION,)}),
         Knob("homes", "whether each scheduler looks at its part of the nodes first", None, "yes",
-             words=("yes", "no"), modes=_FULL),
-        Knob("news", "a change is on its way to a view", None, 0.001, unit="s", modes=_FULL),
+             words=("yes", "no"), modes=_FULL, only={"full": (PRODUCTION,)}),
+        Knob("news", "a change is on its way to a view", None, 0.001, unit="s", modes=_FULL,
+             only={"full": (PRODUCTION,)}),
+        Knob("marks", "others keep away from where a slice can go soonest that has waited 10 s", None,
+             "yes", words=("yes", "no"), modes=_FULL, only={"full": (*_ONE, _SHARED)}),
+        Knob("gather", "what is free is gathered for so long before it is offered", None, 1.0,
+             unit="s", modes=_FULL, only={"full": _OFFERS}),
+        Knob("dealing", "offers go node by node by dominant share, or all to one framework", None,
+             "nodes", words=("nodes", "whole"), modes=_FULL, only={"full": _OFFERS}),
+        Knob("hold", "a gang keeps part of itself for so long until the rest is offered; 0 = it "
+             "refuses and waits", None, 0.0, unit="s", modes=_FULL, only={"full": _OFFERS}),
+        Knob("off_after", "an engine that nobody has held for so long is powered off; default never",
+             None, None, unit="s", modes=_FULL, only={"full": COMPARED}),
+        Knob("wake", "and takes so long to come up again", None, 60.0, unit="s", modes=_FULL,
+             only={"full": COMPARED}),
+        Knob("per_host", "engines that circuits attach to each host that a slice asks for; 0 = it asks "
+             "for no hosts", None, 0, most=1024, whole=True, modes=_FULL),
     )
 }  # fmt: skip
 
@@ -186,7 +228,7 @@ def read_setting(text: str, mode: Form) -> tuple[Key, Value]:
     where = f"--set {text}"
     key, written = _key(text, mode, where)
     try:
-        return key, key.knob.read(written)
+        return key, key.knob.read(written, mode)
     except ValueError as error:
         raise SpecError(f"{error}", where=where) from None
 
@@ -200,7 +242,7 @@ def read_axis(text: str, mode: Form) -> Axis:
     where = f"--sweep {text}"
     key, written = _key(text, mode, where)
     try:
-        values = _values(key.knob, written)
+        values = _values(key.knob, written, mode)
     except ValueError as error:
         raise SpecError(f"{error}", where=where) from None
     return Axis(key, values)
@@ -236,6 +278,51 @@ def check_classes(keys: Iterable[Key], classes: Sequence[str]) -> None:
             near = difflib.get_close_matches(key.of_class, classes, 1)
             way = f"did you mean {near[0]}?" if near else f"there are {', '.join(classes)}"
             raise SpecError(f"there is no class '{key.of_class}'", where=str(key), hint=way)
+
+
+def architectures_of(
+    settings: Mapping[Key, Value], axes: Sequence[Axis], mode: Form
+) -> tuple[str, ...]:
+    """Return the architectures that are run, in their order."""
+    for axis in axes:
+        if axis.name == "architecture":
+            return tuple(map(str, axis.values))
+    return (str(value_of({str(k): v for k, v in settings.items()}, "architecture", mode)),)
+
+
+def check_architectures(settings: Mapping[Key, Value], axes: Sequence[Axis], mode: Form) -> None:
+    """Refuse what has no sense for the architectures that are run.
+
+    What is set has to serve one of them. What is varied has to serve each, or the same would be run
+    again and again under other names.
+
+    Raises:
+        SpecError: Names it, what it is of, and the way out.
+    """
+    run = architectures_of(settings, axes, mode)
+    if PRODUCTION in run and len(run) > 1:
+        raise SpecError(
+            f"{PRODUCTION} has other figures than the rest", where="--sweep architecture",
+            hint=f"run it by itself; {_SHARED} with looks=live stands for it among the others",
+        )  # fmt: skip
+    for key in (*settings, *(axis.key for axis in axes)):
+        varied = any(axis.key == key for axis in axes)
+        serves = [each for each in run if key.knob.serves(each, mode)]
+        if len(serves) == len(run) or (serves and not varied):
+            continue
+        without = next(each for each in run if each not in serves)
+        raise SpecError(
+            f"it has no sense for architecture {without}", where=str(key),
+            hint=f"leave it out, or take architecture={' or '.join(key.knob.only[mode])}",
+        )  # fmt: skip
+    hosts = [value for key, value in settings.items() if key.knob.name == "per_host"]
+    hosts += [value for axis in axes if axis.name == "per_host" for value in axis.values]
+    pooled = next((each for each in run if each in _POOLED), None)
+    if pooled and (not hosts or 0 in hosts):
+        raise SpecError(
+            f"{pooled} attaches devices to hosts, and slices ask for none", where="architecture",
+            hint="add --set per_host=4, or take architecture=offers",
+        )  # fmt: skip
 
 
 def value_of(settings: Settings, name: str, mode: Form, of_class: str = "") -> Value | None:
@@ -294,24 +381,24 @@ def _key(text: str, mode: Form, where: str) -> tuple[Key, str]:
     return Key(KNOBS[name], of_class), value.strip()
 
 
-def _values(knob: Knob, text: str) -> tuple[Value, ...]:
+def _values(knob: Knob, text: str, mode: Form) -> tuple[Value, ...]:
     if ":" not in text:
-        values: list[Value] = [knob.read(part.strip()) for part in text.split(",")]
+        values: list[Value] = [knob.read(part.strip(), mode) for part in text.split(",")]
     else:
-        values = list(_span(knob, text))
+        values = list(_span(knob, text, mode))
     if len(set(values)) < len(values):
         raise ValueError("a value is there twice: name each once")
     return tuple(values)
 
 
-def _span(knob: Knob, text: str) -> list[Value]:
+def _span(knob: Knob, text: str, mode: Form) -> list[Value]:
     """Read "FROM:TO:log:COUNT" or "FROM:TO:linear:COUNT"."""
     parts = [part.strip() for part in text.split(":")]
     if knob.words:
-        raise ValueError(f"it has no numbers: name some of {', '.join(knob.words)}")
+        raise ValueError(f"it has no numbers: name some of {', '.join(knob.words_in(mode))}")
     if len(parts) != 4 or parts[2] not in _LAWS or not parts[3].isdecimal():
         raise ValueError("a span is FROM:TO:log:COUNT or FROM:TO:linear:COUNT, as 0.1:100:log:10")
-    low, high = float(knob.read(parts[0])), float(knob.read(parts[1]))
+    low, high = float(knob.read(parts[0], mode)), float(knob.read(parts[1], mode))
     count = int(parts[3]) if len(parts[3]) < 9 else VALUES_MAX + 1
     if not 2 <= count <= VALUES_MAX:
         raise ValueError(f"{parts[3]} values: 2 to {VALUES_MAX} make a span")

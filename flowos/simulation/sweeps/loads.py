@@ -187,6 +187,11 @@ def check_load(load: Load, keys: Sequence[Key]) -> None:
                 f"{load.name} is read from a file, and only a drawn load has that", where=str(key),
                 hint="leave it out, or take --workload instead of --jobs",
             )  # fmt: skip
+        if name == "gaps" and load.profile is not None:
+            raise SpecError(
+                f"{load.name} is drawn, and gaps are of a file", where=str(key),
+                hint="set gap, its mean time between jobs, or name a file by --jobs",
+            )  # fmt: skip
         if name.endswith("_spread") and load.profile and load.profile[0].tasks.law != "log-normal":
             raise SpecError(
                 f"{load.name} has no spread", where=str(key), hint="take --workload log-normal"

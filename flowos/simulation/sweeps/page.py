@@ -7,29 +7,33 @@ from html import escape
 from typing import Any, Final, NamedTuple
 
 from flowos.simulation.light.loads import Class
+from flowos.simulation.sweeps.arrivals import DRAWN_LOAD
 from flowos.simulation.sweeps.charts import Chart, Dot, Line, Panel, is_log, is_wide
 from flowos.simulation.sweeps.crew import Swept
 from flowos.simulation.sweeps.figures import (
-    DRAWN,
     LEFT,
     SATURATED,
     Figure,
     Mean,
     as_csv,
+    figures_of,
     means,
     runs,
 )
 from flowos.simulation.sweeps.folder import PAGE, TABLE
 from flowos.simulation.sweeps.knobs import (
+    KNOBS,
+    PRODUCTION,
     Axis,
     Key,
     Value,
+    architectures_of,
     knobs_of,
     shown,
     with_unit,
 )
 from flowos.simulation.sweeps.readings import Series, Told, reading
-from flowos.simulation.sweeps.runs import DRAWN_LOAD, Ground
+from flowos.simulation.sweeps.runs import Ground
 
 _LINES_IN_ONE: Final = 6  # more go to a panel for each class
 _ROWS_MOST: Final = 400  # of the page's table
@@ -47,6 +51,18 @@ A decision takes t_job + t_task × engines; nothing else takes time but the ways
 Slices hold what they get for their duration, and give it back in one transaction; nobody dies, and no \
 device fails.""",
 }
+
+_COMPARED: Final = """\
+All architectures have the same cell and slices, and the production planner; how they share the cell is \
+a model, and the production code is not in it.
+A decision takes t_job + t_task × engines, for each slice; to find no place, or to refuse an offer, takes no \
+time. Smaller slices may overtake.
+Shared state: each scheduler decides on a copy that is as old as its decision (frozen), or looks again \
+before the commit (live).
+Offers: what is free is offered to whoever has the smallest dominant share, and is locked until it answers. \
+Pooled devices are in the offer of the node they sit on (offers), in those of all hosts they could be attached \
+to, locked for nobody (optimistic), or dealt out among these (pessimistic).
+Slices hold what they get for their duration; no device fails."""
 
 
 class Shown(NamedTuple):
@@ -84,11 +100,25 @@ class Story:
         return runs(self.swept, self.axes)
 
     @cached_property
+    def architectures(self) -> tuple[str, ...]:
+        """Which were run."""
+        return architectures_of(self.settings, self.axes, self.ground.mode)
+
+    @property
+    def _named(self) -> set[str]:
+        return {*map(str, self.settings), *(axis.name for axis in self.axes)}
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What is drawn and read of them."""
+        return figures_of(self.ground.mode, self.architectures)
+
+    @cached_property
     def shown(self) -> list[Shown]:
         """Return every figure with its picture and its sentence."""
         return [
             Shown(figure, self._chart(figure), reading(figure, self._series(figure)))
-            for figure in DRAWN[self.ground.mode]
+            for figure in self.figures
         ]
 
     def files(self) -> dict[str, str]:
@@ -215,11 +245,14 @@ class Story:
         load, mode = self.ground.load, self.ground.mode
         full = self.ground.full
         points = {point.number for point in self.swept.points}
-        found = [*_MODEL[mode].splitlines(), f"Load: {load.about}."]
+        is_compared = mode == "full" and PRODUCTION not in self.architectures
+        model = _COMPARED if is_compared else _MODEL[mode]
+        found = [*model.splitlines(), f"Load: {load.about}."]
         if full is not None:
             found.append(
                 f"Cell: {full.cell_name}, {len(full.cell.engines):,} engines on "
-                f"{len(full.cell.nodes):,} nodes. Policy: {full.policy_name}."
+                f"{len(full.cell.nodes):,} nodes."
+                + ("" if is_compared else f" Policy: {full.policy_name}.")
             )
         found.append(
             f"{len(points):,} {'point' if len(points) == 1 else 'points'}, each run with "
@@ -228,8 +261,13 @@ class Story:
         )
         found.append(
             f"A queue counts as saturated where its schedulers are busy for more than {100 * SATURATED:.0f} % "
-            f"of the time, or leave more than {100 * LEFT:.0f} % of the jobs in it; sentences compare only "
-            "what is not."
+            "of the time"
+            + (
+                f", or leave more than {100 * LEFT:.0f} % of the jobs in it"
+                if mode == "light"
+                else ""
+            )
+            + "; sentences compare only what is not."
         )
         if self.swept.interrupted:
             found.append(
@@ -246,6 +284,10 @@ class Story:
         set_ = {str(key): key for key in self.settings}
         for knob in knobs_of(self.ground.mode):
             if knob.drawn and self.ground.load.profile is None:
+                continue
+            if not any(knob.serves(each, self.ground.mode) for each in self.architectures):
+                continue
+            if knob.name == "gaps" and self.ground.load.profile is not None:
                 continue
             names = [name for name in (*varied, *set_) if name.partition(".")[0] == knob.name]
             if knob.name not in names:
@@ -270,20 +312,26 @@ class Story:
             return f"{load.machines:,}"
         if name == "prefilled":
             return f"{load.prefilled:g}"
+        if name == "until":
+            return "come" if "load" in self._named else "ended"
+        if name == "off_after":
+            return "never"
         if name == "load":
             return f"{DRAWN_LOAD:g}" if load.profile is not None else "as the file has it"
         if name == "seconds":
             if self.ground.mode == "full":
-                return "until all that came has ended"
+                if PRODUCTION in self.architectures:
+                    return "as until says"
+                return "until the last slice has come"
             return f"{load.seconds({}, 'light'):,.0f} s"
         if load.profile is None or name not in ("gap", "tasks", "duration", "cpus", "mem_gb"):
             return ""
 
         def of(cls: Class) -> str:
             return {
-                "gap": f"{cls.gap_s:g} s",
-                "tasks": f"{cls.tasks.middle:.3g}",
-                "duration": f"{cls.duration_s.middle:.3g} s",
+                "gap": f"{shown(cls.gap_s)} s",
+                "tasks": shown(cls.tasks.middle),
+                "duration": f"{shown(cls.duration_s.middle)} s",
                 "cpus": f"{cls.cpu_millis / 1000:g}",
                 "mem_gb": f"{cls.memory_mib / 1024:g} GB",
             }[name]
@@ -299,18 +347,20 @@ class Story:
         figures = "\n".join(
             f'<section id="{each.figure.name}"><h2>{escape(each.figure.title)}</h2>\n'
             f'<p class="reading">{escape(each.reading)}</p>\n'
-            f"<figure>{each.chart.svg().strip()}<figcaption>{escape(each.figure.about)}</figcaption>"
-            "</figure></section>"
+            f'<figure><div class="panels">{"".join(each.chart.pieces())}</div>'
+            f"<figcaption>{escape(each.figure.about)}</figcaption></figure></section>"
             for each in self.shown
         )
         values = "".join(
-            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
+            f"<tr><th>{escape(name)}</th><td>{escape(value)}</td>"
+            f"<td>{escape(KNOBS[name.partition('.')[0]].about)}</td></tr>"
             for name, value in self.values
         )
         assumed = "".join(f"<li>{escape(text)}</li>" for text in self.assumptions)
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<meta name="color-scheme" content="light dark">'
             f"<title>{escape(title)} – flowos simulate</title><style>{_STYLE}</style></head>\n<body>\n"
             f"<h1>{escape(title)}</h1>\n"
             f"<p>{self.ground.mode.capitalize()} mode; the same again: "
@@ -324,7 +374,7 @@ class Story:
         )
 
     def _table(self) -> str:
-        figures = DRAWN[self.ground.mode]
+        figures = self.figures
         titles = [*(axis.name for axis in self.axes), "class", "seeds",
                   *(figure.name for figure in figures)]  # fmt: skip
         lines = [f"<tr>{''.join(f'<th>{escape(title)}</th>' for title in titles)}</tr>"]
@@ -346,9 +396,19 @@ _STYLE: Final = (
     "body{font:16px/1.5 sans-serif;color:#222;background:#fff;max-width:1240px;margin:2em auto;"
     "padding:0 1em}h1,h2{line-height:1.2}section{margin:2em 0}.reading{font-size:1.1em;"
     "border-left:4px solid #0072b2;padding-left:.8em}figure{margin:0}svg{max-width:100%;height:auto}"
+    ".panels{display:flex;flex-wrap:wrap;overflow-x:auto}.panels svg{flex:1 1 28em;max-width:600px}"
     "figcaption{color:#555;font-size:.9em}code{background:#f2f2f2;padding:.1em .3em;"
     "overflow-wrap:anywhere}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9em}"
     "th,td{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}"
     ".values th,.values td{text-align:left;white-space:normal}tr.full td{color:#a33}"
     "footer{color:#777;font-size:.85em}"
+    "@media print{section{break-inside:avoid}body{max-width:none}.wide{overflow:visible}"
+    ".wide table{font-size:.55em}}"
+    # Pictures are files too and have their colours in themselves; here they are turned over.
+    "@media screen and (prefers-color-scheme:dark){body{color:#ddd;background:#181818}"
+    "code{background:#2c2c2c}th,td{border-color:#444}figcaption,footer{color:#aaa}a{color:#8cf}"
+    "tr.full td{color:#f99}svg>rect,circle[fill='#ffffff']{fill:#181818}svg text{fill:#ddd}"
+    "line[stroke='#333333'],circle[stroke='#333333']{stroke:#bbb}line[stroke='#dddddd']{stroke:#444}"
+    "[stroke='#000000']{stroke:#fff}[fill='#000000']{fill:#fff}[stroke='#0072b2']{stroke:#3aa0e0}"
+    "[fill='#0072b2']{fill:#3aa0e0}[stroke='#7a5195']{stroke:#b48fd0}[fill='#7a5195']{fill:#b48fd0}}"
 )

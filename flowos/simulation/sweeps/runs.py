@@ -1,30 +1,29 @@
 """One run of a sweep: from settings to the model's setup, and from its figures to rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 from flowos.model.cell import Cell
-from flowos.model.errors import SpecError
 from flowos.planning.policy import Policy
 from flowos.simulation.full import run as full
 from flowos.simulation.full.measured import FullFigures
-from flowos.simulation.full.setup import Arrival, Team
 from flowos.simulation.full.setup import Setup as FullSetup
-from flowos.simulation.full.workload import at_load, at_rate, fitting, of_light, of_trace
+from flowos.simulation.full.setup import Team
 from flowos.simulation.jobs import slice_name
 from flowos.simulation.light.machines import MachineSize
 from flowos.simulation.light.measured import RunFigures
 from flowos.simulation.light.run import Setup as LightSetup
 from flowos.simulation.light.run import run as run_light
-from flowos.simulation.light.schedulers import Pace
+from flowos.simulation.light.schedulers import Pace, slowest
 from flowos.simulation.stage import VirtualClock
-from flowos.simulation.sweeps.knobs import Form, Settings, number, value_of
+from flowos.simulation.sweeps.arrivals import arrivals
+from flowos.simulation.sweeps.compared import compared
+from flowos.simulation.sweeps.knobs import PRODUCTION, Form, Settings, value_of
 from flowos.simulation.sweeps.loads import Load
+from flowos.simulation.sweeps.rows import Amount, Row, fraction
 from flowos.simulation.wire import SimStore
 
-DRAWN_LOAD: Final = 0.75  # what a drawn load asks of a cell's engines, where nobody says how much
-Amount: TypeAlias = float | int
 # Whole runs of one class each, by what figures are called; in the order of columns.
 LIGHT_FIGURES: Final = (
     "jobs", "tasks", "attempted", "placed", "abandoned", "transactions_ok", "conflicts",
@@ -34,17 +33,6 @@ LIGHT_FIGURES: Final = (
 )  # fmt: skip
 FULL_FIGURES: Final = ("arrived", "placed", "conflicts", "conflict_fraction", "plans",
                        "plans_per_placed", "repaired", "fairness")  # fmt: skip
-
-
-class Row(NamedTuple):
-    """One class of jobs in one run.
-
-    Attributes:
-        figures: By name; those of the whole run are in each of its rows.
-    """
-
-    of_class: str
-    figures: dict[str, Amount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +70,16 @@ class Ground:
     def play(self, settings: Settings, seed: int) -> list[Row]:
         """Run once; the same settings and seed give the same rows."""
         if self.full:
+            come = arrivals(self.full.cell, self.load, settings)
+            if value_of(settings, "architecture", "full") != PRODUCTION:
+                return compared(self.full.cell, come, self.load.classes, settings, seed)
+            last = come[-1].at_s if _until_come(settings) else None
             return _full_rows(full.run(
-                _full_setup(self.full, self.load, settings, seed),
-                _arrivals(self.full.cell, self.load, settings),
+                _full_setup(self.full, self.load, settings, seed, last), come,
                 new_store=self.full.new_store,
             ), self.load)  # fmt: skip
         setup = _light_setup(self.load, settings, seed)
         return _light_rows(run_light(setup, self.load.jobs_of(settings, "light")))
-
-
-def _fraction(conflicts: int, successes: int) -> float:
-    """Return conflicts for each success; as if there had been one where there was none.
-
-    A class whose every commit conflicts must not look like one that has no conflicts.
-    """
-    return conflicts / max(1, successes)
 
 
 # -- light
@@ -112,12 +95,16 @@ def _light_setup(load: Load, settings: Settings, seed: int) -> LightSetup:
         round(1000 * told("machine_cpus")),
         round(1024 * told("machine_mem_gb")),
     )
+    paces = {name: Pace(told("t_job", name), told("t_task", name)) for name in load.classes}
+    architecture = told("architecture")
+    if architecture == "monolithic-single":
+        paces = dict.fromkeys(paces, slowest(paces.values()))
     return LightSetup(
         size,
         load.prefilled if prefilled is None else prefilled,
         load.seconds(settings, "light"),
-        told("architecture"),
-        {name: Pace(told("t_job", name), told("t_task", name)) for name in load.classes},
+        "monolithic" if architecture.startswith("monolithic") else architecture,
+        paces,
         {name: told("schedulers", name) for name in load.classes},
         told("check"),
         told("commit"),
@@ -136,7 +123,7 @@ def _light_rows(found: RunFigures) -> list[Row]:
         Row(
             name,
             {figure: getattr(each, figure) for figure in LIGHT_FIGURES}
-            | {"conflict_fraction": _fraction(each.conflicts, each.transactions_ok)}
+            | {"conflict_fraction": fraction(each.conflicts, each.transactions_ok)}
             | whole,
         )
         for name, each in found.classes.items()
@@ -146,7 +133,15 @@ def _light_rows(found: RunFigures) -> list[Row]:
 # -- full
 
 
-def _full_setup(means: Full, load: Load, settings: Settings, seed: int) -> FullSetup:
+def _until_come(settings: Settings) -> bool:
+    """Return whether a run ends with the last that comes: a load that is kept is kept until then."""
+    told = value_of(settings, "until", "full")
+    return told == "come" or (told is None and "load" in settings)
+
+
+def _full_setup(
+    means: Full, load: Load, settings: Settings, seed: int, last_s: float | None
+) -> FullSetup:
     def told(name: str, of_class: str = "") -> Any:  # a knob's value has its own type
         return value_of(settings, name, "full", of_class)
 
@@ -155,46 +150,11 @@ def _full_setup(means: Full, load: Load, settings: Settings, seed: int) -> FullS
              Pace(told("t_job", name), told("t_task", name)), told("queues"))
         for name in load.classes
     )  # fmt: skip
+    seconds = told("seconds")
     return FullSetup(
-        means.cell, teams, told("seconds"), told("looks"), told("round_trip"), told("news"),
+        means.cell, teams, last_s if seconds is None else seconds, told("looks"), told("round_trip"), told("news"),
         told("homes") == "yes", seed=seed,
     )  # fmt: skip
-
-
-def _arrivals(cell: Cell, load: Load, settings: Settings) -> Sequence[Arrival]:
-    count = int(number(settings, "slices", "full"))
-    if load.trace:
-        engines: dict[str, int] = {}
-        for engine in cell.engines.values():
-            engines[engine.node] = engines.get(engine.node, 0) + 1
-        found = of_trace(load.trace, node_engines_max=max(engines.values()), any_model=True)
-    else:
-        teams = {name: slice_name(name) for name in load.classes}
-        jobs = sorted(load.jobs_of(settings, "full"), key=lambda job: job.submit_s)[:count]
-        found = of_light(jobs, teams, engines_max=int(number(settings, "engines_max", "full")))
-    found = fitting(found[:count], cell)
-    if not found or not found[-1].at_s:
-        raise SpecError(
-            f"none that fits the cell comes after the first moment, of {count:,} slices",
-            where=load.name,
-            hint="take a larger --cell, or more slices by --set slices=N",
-        )
-    share = value_of(settings, "load", "full")
-    if share is None and load.profile is not None:
-        share = DRAWN_LOAD  # drawn for another cell, while a file has its own time
-    if share is not None:
-        assert isinstance(share, int | float)
-        try:
-            found = at_load(found, len(cell.engines), share)
-        except ValueError as error:
-            raise SpecError(
-                f"{error}", where="load", hint="set less of it, or more slices, or a smaller --cell"
-            ) from None
-    rate = value_of(settings, "rate", "full")
-    if rate is not None:
-        assert isinstance(rate, int | float)
-        found = at_rate(found, rate)
-    return found
 
 
 def _full_rows(found: FullFigures, load: Load) -> list[Row]:
@@ -210,7 +170,7 @@ def _full_rows(found: FullFigures, load: Load) -> list[Row]:
     for name in load.classes:
         team = found.teams[slice_name(name)]
         figures: dict[str, Amount] = {figure: getattr(team, figure) for figure in FULL_FIGURES}
-        figures["conflict_fraction"] = _fraction(team.conflicts, team.placed)
+        figures["conflict_fraction"] = fraction(team.conflicts, team.placed)
         figures["busyness"] = team.busy_useful + team.busy_wasted
         figures |= {"busy_useful": team.busy_useful, "busy_wasted": team.busy_wasted}
         figures |= {f"wait_{of}_s": value for of, value in asdict(team.waits).items()}
