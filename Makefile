@@ -52,6 +52,8 @@ sim: $(STAMP)  ## a whole cell in virtual time against a store that fails: make 
 	@$(BIN)/python scripts/sim.py $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS)))
 
 bench: $(STAMP)  ## every benchmark in its quick form, and which figures miss their goals; ONLY=omega picks
+	@$(BIN)/python -c 'import matplotlib, networkit, ortools, rustworkx' 2>/dev/null \
+	  || $(PIP) install -qq --editable '.[dev,metrics,bench,rivals]'
 	@$(BIN)/python scripts/bench.py $(if $(ONLY),--only $(ONLY))
 
 fix: $(STAMP)  ## let ruff format and repair what it can

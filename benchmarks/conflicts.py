@@ -30,8 +30,14 @@ from flowos.testing.hunt import OBJECTIVES, Hunted, ended, hunt, made_up
 from flowos.testing.interleaving import ALL, NONE, Contest, Ground, Mitigations, play
 from flowos.testing.worst import WORST, Known
 from flowos_schedulers.batch import Batch
+from flowos_schedulers.inference import Inference
+from flowos_schedulers.mpi import Mpi
+from flowos_schedulers.service import Service
+from flowos_schedulers.stream import Stream
+from flowos_schedulers.training import Training
 from flowos_store.memory import MemoryStore
 
+MIXED = (Batch, Service, Training, Mpi, Stream, Inference)
 ORDERS = 20  # in which each known case is played, besides its own
 ROUNDS = 10
 
@@ -58,6 +64,7 @@ def main() -> None:
         ]
         hunted = dict(zip([job[:3] for job in jobs], pool.map(hunted_for, jobs), strict=True))
         known = list(pool.map(known_case, range(len(WORST))))
+        mixed = pool.submit(hunted_mixed, examples).result()
     report.add("schedules_per_s_of_a_core", alone, "runs/s")
     _add_spreads(report, spreads)
     runs = broken = 0
@@ -75,6 +82,11 @@ def main() -> None:
         report.add(f"worst_{word}_looked_for", _worst(with_all, name), "",
                    baseline=_worst(by_chance, name))  # fmt: skip
         report.add(f"worst_{word}_without_any", _worst(without, name), "")
+    runs += mixed.runs
+    broken += len(mixed.broken)
+    for name in OBJECTIVES:
+        report.add(f"worst_{name.replace(' ', '_')}_of_mixed_policies", _worst(mixed, name), "",
+                   baseline=_worst(hunted[name, True, ALL], name))  # fmt: skip
     report.add("runs_looked_at", runs + sum(len(s.values[FIGURES[0]]) for s in spreads.values()),
                "runs")  # fmt: skip
     report.add("laws_broken", broken, "", at_most=0)
@@ -144,6 +156,11 @@ def hunted_for(job: tuple[str, bool, Mitigations, int]) -> Hunted:
         mistakes=False,
         simpler=False,
     )
+
+
+def hunted_mixed(examples: int) -> Hunted:
+    """Look for the worst of every figure among schedulers of different policies."""
+    return hunt(MIXED, MemoryStore, examples=examples, mistakes=False, simpler=False)
 
 
 def known_case(number: int) -> tuple[float, float | None, float]:

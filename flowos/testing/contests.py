@@ -77,13 +77,16 @@ def _asked(draw: st.DrawFn, engines: int, *, takeovers: bool) -> tuple[SliceSpec
 
 
 @st.composite
-def contests(draw: st.DrawFn, *, mistakes: bool = True, takeovers: bool = True) -> Contest:
+def contests(
+    draw: st.DrawFn, *, mistakes: bool = True, takeovers: bool = True, policies: int = 1
+) -> Contest:
     """Return contests.
 
     Args:
         draw: Hypothesis's own.
         mistakes: Whether the store may hold claims that no placement lists.
         takeovers: Whether slices may have to give way to more important ones.
+        policies: From how many policies each scheduler has one.
     """
     cell = Shaped(
         nodes=draw(st.integers(1, 4)),
@@ -105,4 +108,11 @@ def contests(draw: st.DrawFn, *, mistakes: bool = True, takeovers: bool = True) 
         draw(st.sampled_from([0.001, 0.01, 0.05])),
         tuple(ghosts),
         seed=draw(st.integers(0, 3)),
+        kinds=_kinds(draw, schedulers, policies),
     )
+
+
+def _kinds(draw: st.DrawFn, schedulers: int, policies: int) -> tuple[int, ...]:
+    if policies == 1:
+        return ()
+    return tuple(draw(st.integers(0, policies - 1)) for _ in range(schedulers))

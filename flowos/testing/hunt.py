@@ -17,15 +17,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from flowos.planning.policy import Policy
 from flowos.testing.interleaving import (
     ALL,
     Contest,
     Ground,
     Mitigations,
-    NewPolicy,
     NewStore,
     Played,
+    Policies,
     Restless,
     play,
 )
@@ -50,7 +49,7 @@ class Objective(NamedTuple):
     beside_one: bool = False
 
     def value(
-        self, contest: Contest, played: Played, policy: NewPolicy, new_store: NewStore
+        self, contest: Contest, played: Played, policy: Policies, new_store: NewStore
     ) -> float:
         """Return the figure of a run of a contest."""
         value = self.of(played)
@@ -142,7 +141,7 @@ class Hunted:
 
 
 def hunt(
-    policy: Callable[[], Policy],
+    policy: Policies,
     new_store: NewStore,
     *,
     objectives: Sequence[str] = tuple(OBJECTIVES),
@@ -157,7 +156,7 @@ def hunt(
     """Look for the worst that can happen to schedulers of a policy; the same each time.
 
     Args:
-        policy: Makes one; each scheduler has its own.
+        policy: Makes one; each scheduler has its own. Of several, contests say which one.
         new_store: Makes an empty store on a virtual clock: `flowos_store.memory.MemoryStore`.
         objectives: Names of `OBJECTIVES`.
         examples: Contests to make up for each objective.
@@ -197,6 +196,7 @@ def hunt(
             searching=searching,
             mistakes=mistakes,
             takeovers=takeovers,
+            policies=1 if callable(policy) else len(policy),
         )
         if simpler and name in found.worst:
             found.worst[name] = simplified(
@@ -226,7 +226,7 @@ def made_up(
 
 
 def ended(
-    ground: Ground, choices: Sequence[int], policy: NewPolicy, mitigations: Mitigations
+    ground: Ground, choices: Sequence[int], policy: Policies, mitigations: Mitigations
 ) -> Played:
     """Play one run unchecked, and take what came of it by then where it does not come to rest."""
     try:
@@ -239,7 +239,7 @@ def tried(
     found: Hunted,
     contest: Contest,
     choices: Sequence[int],
-    policy: NewPolicy,
+    policy: Policies,
     new_store: NewStore,
     mitigations: Mitigations,
     *,
@@ -265,7 +265,7 @@ def tried(
 def simplified(
     catch: Catch,
     objective: Objective,
-    policy: NewPolicy,
+    policy: Policies,
     new_store: NewStore,
     mitigations: Mitigations = ALL,
     *,

@@ -15,6 +15,7 @@ def search(
     searching: bool,
     mistakes: bool,
     takeovers: bool,
+    policies: int = 1,
 ) -> None:
     """Make up contests, the same each time.
 
@@ -24,6 +25,7 @@ def search(
         searching: Whether what was bad is varied.
         mistakes: See `contests`.
         takeovers: The same.
+        policies: The same.
     """
     phases = [Phase.generate, Phase.target] if searching else [Phase.generate]
 
@@ -35,7 +37,7 @@ def search(
         phases=phases,
         suppress_health_check=list(HealthCheck),
     )
-    @given(contests(mistakes=mistakes, takeovers=takeovers), choices())
+    @given(contests(mistakes=mistakes, takeovers=takeovers, policies=policies), choices())
     def it_is_as_bad_as_that(contest: Contest, order: list[int]) -> None:
         value = score(contest, order)
         if searching:

@@ -62,6 +62,7 @@ _TTL_SECONDS: Final = 10**9  # nobody dies here
 
 What: TypeAlias = Literal["hear", "be told", "plan", "send"]
 NewPolicy: TypeAlias = Callable[[], Policy]
+Policies: TypeAlias = NewPolicy | Sequence[NewPolicy]
 NewStore: TypeAlias = Callable[[VirtualClock], "ForkedStore"]
 
 
@@ -137,6 +138,8 @@ class Contest:
             them; schedulers see them as free.
         seconds: When it ends, virtual, if it does not come to rest before.
         seed: Of the schedulers' choices among equals, and their pauses.
+        kinds: Which of several policies each scheduler has, by its number; the last is that of all
+            further ones, () = the first. Those of one queue have one.
     """
 
     cell: Shaped
@@ -148,6 +151,13 @@ class Contest:
     ghosts: tuple[str, ...] = ()
     seconds: float = 5.0
     seed: int = 0
+    kinds: tuple[int, ...] = ()
+
+    def kind(self, number: int) -> int:
+        """Return which of several policies a scheduler has."""
+        if not self.kinds:
+            return 0
+        return self.kinds[0 if self.queues == "one" else min(number, len(self.kinds) - 1)]
 
     def pace(self, number: int) -> Pace:
         """Return how long a scheduler thinks."""
@@ -325,11 +335,18 @@ def queue_of(contest: Contest, number: int) -> str:
     return "q" if contest.queues == "one" else f"q{number}"
 
 
+def policy_of(policies: Policies, contest: Contest, number: int) -> Policy:
+    """Return a new policy for a scheduler."""
+    if callable(policies):
+        return policies()
+    return policies[contest.kind(number) % len(policies)]()
+
+
 def play(
     ground: Ground,
     choices: Sequence[int],
     *,
-    policy: NewPolicy = Policy,
+    policy: Policies = Policy,
     mitigations: Mitigations = ALL,
     checked: bool = True,
     told: bool = False,
@@ -340,7 +357,8 @@ def play(
         ground: The contest and its cell; one for many runs.
         choices: Which of the moves that are possible happens, one number for each time that there
             are several; any number counts, by its remainder. Where they end, the calm goes on.
-        policy: What decides; each scheduler has one of its own.
+        policy: What decides; each scheduler has one of its own. Of several, which one is said by
+            the contest.
         mitigations: What is done about races.
         checked: Whether the laws are checked at each revision.
         told: Whether the story is kept.
@@ -358,7 +376,7 @@ class _Contender:
     """One scheduler: its machine, and what is on the way to and from it."""
 
     def __init__(
-        self, run: "_Run", number: int, fence: Fence, policy: NewPolicy, ways: Mitigations
+        self, run: "_Run", number: int, fence: Fence, policy: Policies, ways: Mitigations
     ) -> None:
         ground, contest = run.ground, run.ground.contest
         self.number = number
@@ -372,7 +390,7 @@ class _Contender:
         self._awake_at = 0.0  # since when it has something to look at; inf = nothing
         self._thought: dict[str, float] = {}  # slice -> seconds in its newest plan
         self._lost = set[str]()  # whose newest plan conflicted; it may be repaired
-        mine = self._thinking(policy(), contest, chance=ways.chance)
+        mine = self._thinking(policy_of(policy, contest, number), contest, chance=ways.chance)
         store = run.store
         lease = store.lease(_TTL_SECONDS).id if ways.marks else None
         self.machine = Scheduling(
@@ -525,7 +543,7 @@ class _Run:
         self,
         ground: Ground,
         choices: Sequence[int],
-        policy: NewPolicy,
+        policy: Policies,
         ways: Mitigations,
         *,
         checked: bool,
@@ -662,7 +680,10 @@ class _Run:
         view = self.life.view
         ghosts = {engine_unit(engine) for engine in self.ground.contest.ghosts}
         spec = view.slices[name].value.spec
-        answer = self._policy().plan(Pool(view), spec, seed=0, avoid=ghosts)
+        contest = self.ground.contest
+        served = [n for n in range(contest.schedulers) if queue_of(contest, n) == spec.policy]
+        policy = policy_of(self._policy, contest, served[0])
+        answer = policy.plan(Pool(view), spec, seed=0, avoid=ghosts)
         return isinstance(answer, Decision)
 
     def _next(self) -> Move | None:

@@ -1,12 +1,18 @@
 """Does a hunt with a small budget find what is bad, and nothing that breaks a law?"""
 
+from dataclasses import replace
+
 import pytest
 
 from flowos.planning.policy import Policy
+from flowos.testing.cells import Shaped
 from flowos.testing.hunt import OBJECTIVES, Catch, hunt, made_up, simplified
-from flowos.testing.interleaving import ALL, NONE, Ground, play
+from flowos.testing.interleaving import ALL, NONE, Contest, Ground, play, policy_of
 from flowos_schedulers.batch import Batch
+from flowos_schedulers.inference import Inference
+from flowos_schedulers.mpi import Mpi
 from flowos_schedulers.service import Service
+from flowos_schedulers.stream import Stream
 from flowos_schedulers.training import Training
 from flowos_store.memory import MemoryStore
 
@@ -87,3 +93,25 @@ def test_a_policy_that_asks_for_what_is_refused_again_and_again_is_told_as_an_ex
     assert found.broken
     with pytest.raises(AssertionError, match=r"(?s)in Contest\(.*choices="):
         found.check()
+
+
+def test_schedulers_of_different_policies_break_no_law_in_any_order():
+    policies = [Batch, Service, Training, Mpi, Stream, Inference]
+    found = hunt(
+        policies, MemoryStore, objectives=["conflict fraction"], examples=60, simpler=False
+    )
+    found.check()
+    assert found.runs >= 60
+
+
+def test_a_contest_says_which_policy_each_scheduler_has():
+    contest = Contest(Shaped(nodes=1, gpus=1, fpgas=0), (), schedulers=3, kinds=(2, 0))
+    policies = [Batch, Service, Training]
+    assert [policy_of(policies, contest, n).name for n in range(3)] == [
+        "training",
+        "batch",
+        "batch",
+    ]
+    one = replace(contest, queues="one")
+    assert [policy_of(policies, one, n).name for n in range(3)] == ["training"] * 3
+    assert policy_of(Batch, contest, 0).name == "batch"
