@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PLOTS = Path("benchmarks/plots")
 RESULTS = ROOT / "benchmarks" / "results"
 PICTURES = ROOT / "docs" / "pictures"
+# Okabe and Ito's, which the colour-blind can tell apart; their yellow is too pale for lines.
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a5195", "#8c8c8c",
+)  # fmt: skip
 
 
 @dataclass
@@ -158,6 +162,7 @@ class Report:
             print("  no picture: pip install 'flowos[bench]'", file=sys.stderr)
             return
         folder.mkdir(parents=True, exist_ok=True)
+        mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=COLOURS)
         figure, axes = plt.subplots(figsize=(7, 4))
         draw(axes)
         axes.set_title(self.title)

@@ -198,15 +198,16 @@ def _draw(
     folder: Path,
 ) -> None:
     def beside(axes: Any) -> None:  # matplotlib has no types
-        for kind, colour in (("conflicts", "tab:red"), ("busyness", "tab:blue"),
-                             ("wait_first", "tab:green")):  # fmt: skip
+        for kind, named, mark in (("conflicts", "conflicts, transactions", "o"),
+                                  ("busyness", "busyness, share of time", "s"),
+                                  ("wait_first", "wait for the first decision, s", "^")):  # fmt: skip
             pairs = [
                 (row.figure.baseline, row.figure.value)
                 for row in rows
                 if row.name.endswith(kind) and row.figure.baseline and row.figure.value
             ]
             axes.scatter(
-                [x for x, _ in pairs], [y for _, y in pairs], s=9, color=colour, label=kind
+                [x for x, _ in pairs], [y for _, y in pairs], s=9, marker=mark, label=named
             )
         low, high = 1e-4, 1e5
         axes.plot([low, high], [low, high], color="black", linewidth=0.7)

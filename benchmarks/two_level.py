@@ -20,7 +20,7 @@ from two_level_parts.ways import ALONE, Case, cases, measured, named
 from flowos.simulation.architectures.measured import Figures
 from flowos.simulation.architectures.setup import DEALINGS, OfferRules
 
-SEEDS: Final = (1, 2)
+SEEDS: Final = (1, 2, 3, 4, 5)
 SLOW: Final = (0.1, 1.0, 10.0, 60.0)  # t_job of services, seconds
 MANY: Final = (1, 2, 4)  # frameworks of each class
 SLOW_AT, MANY_AT = "pool", "fic-small"
@@ -80,6 +80,9 @@ def main() -> None:
         ):
             for column, (unit, _) in COLUMNS.items():
                 report.add(f"{place} | {title} | {column}", mean(column, rows[name]), unit)
+            least, most = spread("wait", rows[name])
+            report.add(f"{place} | {title} | wait, least of the seeds", least, "s")
+            report.add(f"{place} | {title} | wait, most of the seeds", most, "s")
     for case, run in found.items():
         assert run.placed + run.left + run.never == run.came, named(case)
     add_sweep(report, "t_job", [(case, case.service_s or 0.0) for case in slow], found)
@@ -91,9 +94,11 @@ def main() -> None:
         print_table(place, rows_of(found, place), best[place])
     print_sweep("services take s to decide on", [(c, c.service_s or 0.0) for c in slow], found)
     print_sweep("frameworks of each class", [(c, float(c.parts)) for c in many], found)
+    print_for_page(found, best)
     if not chosen.quick:
         report.save("two_level", seeds=len(seeds), best=best)
-    report.plot("two_level", lambda axes: draw(axes, found, best, slow), folder=PICTURES)
+    folder = None if chosen.quick else PICTURES
+    report.plot("two_level", lambda axes: draw(axes, found, best, slow), folder=folder)
 
 
 def slow_cases(job_s: float, seed: int) -> list[Case]:
@@ -151,6 +156,12 @@ def mean(column: str, runs: Sequence[Figures]) -> float:
     return statistics.fmean(COLUMNS[column][1](run) for run in runs)
 
 
+def spread(column: str, runs: Sequence[Figures]) -> tuple[float, float]:
+    """Return the least and the most of a figure over seeds."""
+    values = [COLUMNS[column][1](run) for run in runs]
+    return min(values), max(values)
+
+
 SWEPT: Final = ("wait_batch", "wait_service", "only_outside", "locked", "conflicts")
 
 
@@ -194,6 +205,31 @@ def print_table(place: str, rows: Mapping[str, list[Figures]], best: Mapping[str
         print(f" {star}{name:<48}{cells}")
 
 
+ON_PAGE: Final[Mapping[str, str]] = {
+    # figure -> how it is written in docs/two-level.md
+    "wait": "{:,.0f}", "wait_batch": "{:,.0f}", "wait_service": "{:,.0f}", "wait_longest": "{:,.0f}",
+    "left": "{:g}", "hoarded": "{:,.0f}", "withheld": "{:.1f} %", "only_outside": "{:.0f} %",
+    "better_outside": "{:.0f} %", "failed": "{:.1f}", "conflicts": "{:.1f}", "energy": "{:,.0f}",
+}  # fmt: skip
+
+
+def print_for_page(found: Found, best: Mapping[str, Mapping[str, str]]) -> None:
+    """Print the table of docs/two-level.md, and which settings of offers are the best."""
+    print("\nfor docs/two-level.md")
+    for place in PLACES:
+        rows = rows_of(found, place)
+        same = ((name, name) for name in (SHARED, "monolithic, single-path", UNMARKED))
+        for title, name in (*same, *best[place].items()):
+            runs = rows[name]
+            cells = [form.format(mean(column, runs)) for column, form in ON_PAGE.items()]
+            low, high = spread("wait", runs)
+            cells[0] += f" ({low:,.0f} to {high:,.0f})"
+            print(f"| `{place}` | {title} | {' | '.join(cells)} |")
+    for place in PLACES:
+        for title, name in best[place].items():
+            print(f"  best, {place}: {title}: {name}")
+
+
 def draw(axes: Any, found: Found, best: Mapping[str, Mapping[str, str]], slow: list[Case]) -> None:
     """Draw waits of both classes by architecture, and what a slow framework costs the quick one."""
     figure = axes.figure
@@ -213,7 +249,9 @@ def draw(axes: Any, found: Found, best: Mapping[str, Mapping[str, str]], slow: l
         panel.set_yticks(range(len(bars)), names, fontsize="x-small")
         panel.invert_yaxis()
         panel.set_xlabel(f"{place}: mean wait, s")
-        if panel is not axes:  # whose title is the report's
+        if panel is axes:  # whose title is the report's
+            panel.set_xlabel(f"{place} ({PLACES[place].about}): mean wait, s")
+        else:
             panel.set_title(f"{place}: {PLACES[place].about}", fontsize="medium")
         panel.legend(fontsize="small")
     rows = rows_of(found, "pool")
@@ -229,12 +267,19 @@ def draw(axes: Any, found: Found, best: Mapping[str, Mapping[str, str]], slow: l
     panels[2].tick_params(axis="y", labelsize="x-small")
     panels[2].set_xlabel("% of all engine-seconds; the rest was free and wanted by nobody")
     panels[2].set_title("pool: what engines did", fontsize="medium")
-    panels[2].legend(fontsize="x-small", loc="lower right")
-    for name, line in swept([(case, case.service_s or 0.0) for case in slow], found).items():
-        waits = [mean("wait_batch", runs) for runs in line.values()]
-        panels[3].plot(list(line), [max(wait, 0.1) for wait in waits], "o-", label=name)
+    panels[2].set_xlim(0, 100)  # so that the words do not lie on the bars
+    panels[2].legend(fontsize="x-small", loc="center right")
+    lines = swept([(case, case.service_s or 0.0) for case in slow], found)
+    for number, (name, line) in enumerate(lines.items()):
+        waits = [max(mean("wait_batch", runs), 0.1) for runs in line.values()]
+        style = f"{'osD^v'[number % 5]}{('-', '--', ':')[number % 3]}"
+        panels[3].plot(list(line), waits, style, label=name, markersize=5)
     panels[3].set_xscale("log")
     panels[3].set_yscale("log")
+    for axis in (panels[3].xaxis, panels[3].yaxis):
+        axis.set_major_formatter("{x:g}")
+    panels[3].yaxis.set_minor_formatter("{x:g}")
+    panels[3].tick_params(axis="y", which="both", labelsize="small")
     panels[3].set_xlabel("t_job of services, s")
     panels[3].set_ylabel("mean wait of batch slices, s")
     panels[3].set_title(f"{SLOW_AT}: one framework that thinks for long", fontsize="medium")

@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from flowos.model.placement import Decision, Unplaceable
@@ -20,23 +19,16 @@ from flowos_store import EtcdStore
 SLOW_SECONDS = 0.002
 
 
-@dataclass
-class Deliberate:
+class Deliberate(Batch):
     """The policy `batch`, with a pause in every decision."""
 
-    seconds: float = 0.0
-    inner: Batch = field(default_factory=Batch)
-    name: str = Batch.name
-
-    def order(self, *arguments: Any) -> tuple[int, ...]:
-        """Return the place in the queue."""
-        return self.inner.order(*arguments)
+    seconds = 0.0
 
     def plan(self, *arguments: Any, **options: Any) -> Decision | Unplaceable:
         """Decide, after a pause."""
         if self.seconds:
             time.sleep(self.seconds)
-        return self.inner.plan(*arguments, **options)
+        return super().plan(*arguments, **options)
 
 
 def main() -> None:

@@ -63,9 +63,9 @@ def draw(figure: Any, spreads: dict[str, Spread]) -> None:  # matplotlib has no 
     figure.set_size_inches(12, 4.6)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     for way, colour in (
-        ("all", "tab:green"),
-        ("without repair", "tab:orange"),
-        ("none", "tab:red"),
+        ("all", "#009e73"),
+        ("without repair", "#e69f00"),
+        ("none", "#d55e00"),
     ):
         ordered = sorted(spreads[way].values["conflict fraction"], reverse=True)
         shares = [(rank + 1) / len(ordered) for rank in range(len(ordered))]

@@ -70,10 +70,15 @@ def draw_windows(axes: Any, found: list[Window]) -> None:  # matplotlib has no t
     for load in _LOADS:
         line = sorted((w for w in found if w.load == load), key=lambda w: w.job_s)
         for name, values in (("stale", [w.stale for w in line]), ("live", [w.live for w in line])):
-            axes.plot([w.job_s for w in line], [max(v, 1e-5) for v in values], marker="o",
+            axes.plot([w.job_s for w in line], values, marker="o" if load == _LOADS[0] else "s",
+                      fillstyle="full" if load == _LOADS[0] else "none",
                       linestyle="-" if name == "stale" else "--", label=f"{load}, {name} copy")  # fmt: skip
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    # Nothing has a place of its own, below all that is something.
+    least = min((v for w in found for v in (w.stale, w.live) if v), default=1.0)
+    axes.set_yscale("symlog", linthresh=least)
+    axes.set_ylim(bottom=-least / 10)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("t_job of service, s")
     axes.set_ylabel("conflicts for each success")
     axes.legend()

@@ -6,6 +6,7 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -507,5 +508,8 @@ def test_a_folder_of_others_is_left_alone(tmp_path):
         Folder.at(tmp_path / "mine.txt")
     with pytest.raises(FileError, match="its folder does not exist: mkdir -p"):
         Folder.at(tmp_path / "a" / "b")
+    # What refuses is refused before minutes are spent; root, too, makes nothing here.
+    with pytest.raises(FileError, match="/proc/out: cannot be written"):
+        Folder.at(Path("/proc/out"))
     (tmp_path / "empty").mkdir()
     Folder.at(tmp_path / "empty").write({"index.html": "p", "results.csv": "a"})

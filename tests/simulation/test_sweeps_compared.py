@@ -173,6 +173,17 @@ def test_figures_of_two_frameworks_of_a_class_are_put_together(seen):
     assert batch.figures["only_outside"] == pytest.approx(hidden / len(waits))
 
 
+def test_slices_that_never_fit_are_counted_and_wait_for_nothing():
+    jobs = tuple(
+        LightJob("AB"[n % 2], 10.0 * n, 1 + 9 * (n % 2), 5.0, 1000, 1024) for n in range(8)
+    )
+    whole = ground(Load("l", jobs=jobs), preset("expether"))  # two hosts of four devices each
+    small, large = whole.play({"architecture": "shared-state", "per_host": 4, "engines_max": 10}, 1)
+    assert (small.figures["never"], small.figures["arrived"]) == (0, 4)
+    assert (large.figures["never"], large.figures["arrived"]) == (4, 0)
+    assert large.figures["wait_mean_s"] == 0
+
+
 def test_a_cell_on_which_nothing_has_a_place_is_refused():
     with pytest.raises(SpecError, match="--cell: not one slice has a place on it"):
         play({"architecture": "offers-pessimistic", "per_host": 4})  # islands join no hosts
