@@ -177,7 +177,7 @@ class Deciding:
             pending: Its entry in the queue.
             now: Monotonic seconds.
         """
-        if not (self._is_foreseen(name) and self._expected.is_given_time(name, now)):
+        if not self._is_foreseen(name):
             return
         self._forget_shapes()
         pending.foreseen = True

@@ -4,11 +4,10 @@ Whatever becomes free in a full cell is seen by all at once, and all who have a 
 it would go for it: one wins, the others lose a race that they could have foreseen. For nothing is
 hidden from them. They see the same queue and the same free units, so each can plan for the slices
 of the others that come first as their owners will, and plan its own on what that leaves. Nobody is
-asked, nothing is written, and nobody has to keep to it: an owner that does not come gets a moment,
-and then no more for a while.
+asked, nothing is written, and nobody has to keep to it: no unit that is free is left to others for
+longer than a moment, however many slices of however many owners are expected to take it.
 """
 
-from collections.abc import Iterable
 from math import inf
 from typing import Final
 
@@ -16,8 +15,7 @@ from flowos.model.placement import Decision
 from flowos.model.view import CellView
 from flowos.runtime.marks import ROOM
 
-COMES_SECONDS: Final = 0.2  # how long an owner is given to take what it is expected to
-AGAIN_SECONDS: Final = 1.0  # from the first time until it is expected to take something again
+COMES_SECONDS: Final = 0.5  # how long a unit is left to those who are expected to take it
 _CLAIMED: Final = ("engine/", "lane/", "aggregator/")  # what only one can have
 
 
@@ -28,6 +26,8 @@ class Expected:
         """Expect nothing yet."""
         self._view = view
         self._units: dict[str, frozenset[str]] = {}
+        # Since when a free unit is left to others. By unit: whoever has many slices would else be
+        # given a moment for each of them, one after the other.
         self._since: dict[str, float] = {}
         self._look_at = inf
 
@@ -36,25 +36,22 @@ class Expected:
         told = self._view.reasons.get(name)
         return told is not None and told.value.reason in ROOM
 
-    def is_given_time(self, name: str, now: float) -> bool:
-        """Whether what a slice may take is to be left to it: for a moment, once in a while."""
-        since = self._since.get(name, -inf)
-        return now < since + COMES_SECONDS or now >= since + AGAIN_SECONDS
-
     def takes(self, name: str, decision: Decision, now: float) -> None:
         """Note where a slice will go, if its owner sees what is seen here."""
-        if now >= self._since.get(name, -inf) + AGAIN_SECONDS:
-            self._since[name] = now
-        self._units[name] = frozenset(u for u in decision.units if u.startswith(_CLAIMED))
+        units = frozenset(u for u in decision.units if u.startswith(_CLAIMED))
+        self._units[name] = units
+        for unit in units:
+            self._since.setdefault(unit, now)
 
     def changed(self, name: str) -> None:
         """Expect nothing more of a slice that was placed, or changed."""
         self._units.pop(name, None)
-        self._since.pop(name, None)
 
     def begin(self) -> None:
-        """Begin a new pass: it is worked out anew."""
+        """Begin a new pass: it is worked out anew. What somebody has taken may be left again later."""
         self._units.clear()
+        held = self._view.holders
+        self._since = {unit: since for unit, since in self._since.items() if unit not in held}
 
     def clear(self) -> None:
         """Forget everything."""
@@ -66,11 +63,17 @@ class Expected:
         """Return what is to be left alone now."""
         if not self._units:
             return frozenset()
-        return frozenset().union(*(self._units[name] for name in self._awaited(now)))
+        since = self._since
+        return frozenset(
+            unit
+            for units in self._units.values()
+            for unit in units
+            if now < since.get(unit, -inf) + COMES_SECONDS
+        )
 
     def gave_way(self, now: float) -> None:
         """Note that an own slice would fit on what is left alone: it is to look again after that."""
-        ends = (self._since[name] + COMES_SECONDS for name in self._awaited(now))
+        ends = (self._since[unit] + COMES_SECONDS for unit in self.units(now))
         self._look_at = min(self._look_at, max(ends, default=now))
 
     def next_at(self) -> float:
@@ -80,6 +83,3 @@ class Expected:
     def over(self) -> None:
         """Note that it was looked at again."""
         self._look_at = inf
-
-    def _awaited(self, now: float) -> Iterable[str]:
-        return [name for name in self._units if now < self._since[name] + COMES_SECONDS]

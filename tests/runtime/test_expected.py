@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowos.runtime.expected import AGAIN_SECONDS, COMES_SECONDS
+from flowos.runtime.expected import COMES_SECONDS
 from flowos.runtime.scheduling import Scheduling
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.theatre import Player, Theatre
@@ -55,7 +55,7 @@ def test_what_becomes_free_is_left_to_the_owner_of_the_slice_that_comes_first(fr
     before = lost_by(crew)
     theatre.wish(f"default/holds{freed}", cancelled=True)
     assert theatre.play(10.0, lambda: bool(theatre.held(first)))
-    theatre.play(2 * AGAIN_SECONDS)
+    theatre.play(10 * COMES_SECONDS)
     assert not theatre.held(later)
     assert lost_by(crew) == before
 
@@ -69,3 +69,33 @@ def test_an_owner_that_does_not_come_is_waited_for_a_moment_and_no_longer():
     freed_at = theatre.play(10.0, lambda: not theatre.placement("default/holds0"))
     assert freed_at
     assert theatre.play(3 * COMES_SECONDS, lambda: bool(theatre.held(later)))
+
+
+def test_however_many_slices_of_a_silent_owner_come_first_nothing_free_is_left_for_long():
+    theatre, crew = a_full_cell(2)
+    for number in range(30):
+        theatre.submit(wanted(f"waits{number}", gpus=1))
+        assert theatre.play(10.0, lambda n=number: f"default/waits{n}" in theatre.view().reasons)
+    owners = {
+        name: owner_of(theatre, crew[0], name)
+        for name in (f"default/waits{number}" for number in range(30))
+    }
+    last = list(owners)[-1]
+    awake = next(p for p in crew if machine(p)._session == owners[last])
+    silent = next(p for p in crew if p is not awake)
+    # All that come first are the silent one's.
+    for name, owner in owners.items():
+        if owner == owners[last] and name != last:
+            theatre.wish(name, cancelled=True)
+    assert sum(owner != owners[last] for owner in owners.values()) >= 8
+    theatre.play(1.0)
+    theatre.players.remove(silent)  # its session lives: it says nothing any more
+    theatre.wish("default/holds0", cancelled=True)
+    assert theatre.play(10.0, lambda: not theatre.placement("default/holds0"))
+    free_at = theatre.clock.monotonic()
+
+    def is_used() -> bool:
+        return any(theatre.held(name) for name in owners)
+
+    assert theatre.play(30.0, is_used)
+    assert theatre.clock.monotonic() - free_at <= 2 * COMES_SECONDS

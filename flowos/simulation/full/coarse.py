@@ -12,7 +12,11 @@ from flowos.protocol.proposal import Proposal
 
 
 class NodeNumbers:
-    """When anything on each node was last taken or given back, by revision."""
+    """When anything on each node was last taken, by revision; what is given back does not count.
+
+    So it is in the published simulator, and in the light mode: a machine's number is that of its
+    claims. Of what is shared, a part that is given back counts while others hold parts of it.
+    """
 
     def __init__(self, view: CellView, revision: Callable[[], int]) -> None:
         """Listen from now on.
@@ -23,6 +27,7 @@ class NodeNumbers:
         """
         self._changed_at: dict[str, int] = {}
         self._revision = revision
+        self._view = view
         view.listeners.append(self._unit_changed)
 
     @property
@@ -31,11 +36,11 @@ class NodeNumbers:
         return self._changed_at
 
     def _unit_changed(self, unit: str) -> None:
-        if not unit.startswith(("lane/", "aggregator/")):
+        if unit in self._view.holders and not unit.startswith(("lane/", "aggregator/")):
             self._changed_at[place_in(unit)] = self._revision()
 
     def refuses(self, proposal: Proposal) -> bool:
-        """Whether a node of a commit has changed since the view that it was planned on."""
+        """Whether anything on a node of a commit was taken since the view that it was planned on."""
         if proposal.step != "commit" or proposal.placement is None:
             return False
         units = proposal.placement.held

@@ -18,7 +18,7 @@ Looks: TypeAlias = Literal["live", "frozen"]
 # in turn, to queues of their own, as in Omega.
 Queues: TypeAlias = Literal["one", "each"]
 # "fine": a commit conflicts if a unit that it wants is not free any more. "coarse": also if anything
-# on one of its nodes has changed since it was planned, as with one sequence number for a machine.
+# on one of its nodes was taken since it was planned, as with one sequence number for a machine.
 Check: TypeAlias = Literal["fine", "coarse"]
 
 
