@@ -14,6 +14,7 @@ from pathlib import Path
 import flowos
 from flowos.model.codec import decode
 from flowos.model.errors import StoreUnreachable
+from flowos.model.protocols import CellStore
 from flowos.model.slice import EngineChoice, EngineRole, Phase, Run, Slice, SliceSpec
 from flowos.runtime.client import CellClient
 from flowos.verify.history import verify_history
@@ -44,6 +45,16 @@ def until_none(found: Callable[[], Sequence[object]], what: str, seconds: float 
         until(lambda: not found(), what, seconds)
     except AssertionError as error:
         raise AssertionError(f"{error}; left: {list(found())[:20]}") from None
+
+
+def left_over(store: CellStore) -> list[str]:
+    """Return what is held, ordered or reported, and every slice that has not ended.
+
+    That nothing is held is not yet the end: a slice may stand back for a moment after a lost race.
+    """
+    held = [r.key for r in store.read(["claim/", "placement/", "order/", "report/"]).records]
+    slices = store.read(["slice/"]).records
+    return held + [r.key for r in slices if decode(Slice, r.value).end is None]
 
 
 def state_of(pid: int) -> tuple[bytes, str]:

@@ -23,14 +23,13 @@ from flowos.verify.history import verify_history
 from tests.faults.crew import Crew, Verifier, note
 from tests.faults.ledger import Ledger
 from tests.faults.load import Hand, Placer, Submitter
-from tests.faults.machine import COMMAND, until, until_none
+from tests.faults.machine import COMMAND, left_over, until, until_none
 from tests.plugins.cluster import Cluster
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
 AWAY_SECONDS = 4.0  # how long a member is stopped or cut off: longer than any election
 BACK_SECONDS = 20.0  # by then the cell must work again, however slow the machine
-LEFT = ["claim/", "placement/", "order/", "report/"]
 
 
 class Whole:
@@ -126,7 +125,7 @@ class Whole:
             thread.stop()
             assert thread.surprises == []
         self.cluster.wait_healthy()
-        until_none(lambda: self.cell.store.read(LEFT).records, "the cell is empty")
+        until_none(lambda: left_over(self.cell.store), "the cell is empty")
         assert self.crew.pids() == self.before
         self.verifier.end()
         verdict = verify_history(self.cell.store)

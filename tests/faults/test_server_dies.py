@@ -16,12 +16,11 @@ from flowos.verify.history import verify_history
 from tests.faults.crew import Verifier, note
 from tests.faults.ledger import Ledger
 from tests.faults.load import Placer, Submitter
-from tests.faults.machine import Machine, until, until_none
+from tests.faults.machine import Machine, left_over, until, until_none
 
 pytestmark = [pytest.mark.etcd, pytest.mark.slow]
 
 KILLS = 20
-LEFT = ["claim/", "placement/", "order/", "report/"]
 
 
 def is_another(machine: Machine, pid: int) -> bool:
@@ -73,7 +72,7 @@ def test_no_acknowledged_placement_is_lost_when_the_server_is_killed_twenty_time
         for thread in (one, four, submitter):
             assert thread.surprises == []
         names = {*submitter.accepted, *(name for name, _ in (*one.placed, *four.placed))}
-        until_none(lambda: cell.store.read(LEFT).records, "the cell is empty")
+        until_none(lambda: left_over(cell.store), "the cell is empty")
         verifier.end()
         verdict = verify_history(cell.store)
         assert verdict.violations == ()
