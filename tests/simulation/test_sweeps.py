@@ -12,6 +12,7 @@ import pytest
 
 from flowos.documents.presets import preset
 from flowos.model.errors import FileError, FlowosError, SpecError
+from flowos.simulation.full.run import run as run_full
 from flowos.simulation.light.run import run as run_light
 from flowos.simulation.sweeps import runs as played
 from flowos.simulation.sweeps.charts import Chart, Dot, Line, Panel, is_log, is_wide
@@ -204,6 +205,37 @@ def test_who_only_conflicts_does_not_look_like_one_who_never_does(monkeypatch):
 def full():
     means_ = Full(preset("fat-tree:128"), "fat-tree:128", Batch(), "batch", MemoryStore)
     return Ground(drawn_load("exponential"), means_)
+
+
+def test_every_knob_of_the_production_code_reaches_it(full, monkeypatch):
+    seen = []
+
+    def watched(setup, arrivals, **more):
+        seen.append(setup)
+        return run_full(setup, arrivals, **more)
+
+    monkeypatch.setattr("flowos.simulation.full.run.run", watched)
+    full.play(
+        {
+            "slices": 60, "rate": 5.0, "schedulers": 3, "t_job.Batch": 2.0, "t_task": 1.0, "queues": "each",
+            "looks": "frozen", "round_trip": 0.5, "news": 0.25, "check": "coarse", "homes": "no",
+            "seconds": 99.0,
+        },
+        7,
+    )  # fmt: skip
+    full.play({"slices": 60, "rate": 5.0}, 1)
+    said, usual = seen
+    batch, service = said.teams
+    assert (batch.schedulers, batch.pace.job_s, batch.pace.task_s, batch.queues) == (
+        3,
+        2.0,
+        1.0,
+        "each",
+    )
+    assert service.pace.job_s == 0.1
+    assert (said.seconds, said.looks, said.round_trip_s, said.news_s) == (99.0, "frozen", 0.5, 0.25)
+    assert (said.check, said.homes, said.seed) == ("coarse", False, 7)
+    assert (usual.looks, usual.check, usual.homes) == ("live", "fine", True)
 
 
 def test_full_mode_runs_the_production_code(full):

@@ -1,6 +1,6 @@
 """What is run: which cell, which schedulers, how long do they think, how old is what they see?"""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from flowos.model.cell import Cell
@@ -78,6 +78,7 @@ class Setup:
 
     cell: Cell
     teams: tuple[Team, ...]
+    _: KW_ONLY
     seconds: float | None = None
     looks: Looks = "live"
     round_trip_s: float = 0.002

@@ -123,7 +123,7 @@ KNOBS: Final = {
         Knob("round_trip", "a commit takes", 0.002, 0.002, unit="s",
              only={"light": (_SHARED,), "full": (PRODUCTION, _SHARED)}),
         Knob("check", "a claim conflicts if it does not fit, or once its machine has changed", "fine",
-             words=("fine", "coarse"), modes=_LIGHT, only={"light": (_SHARED,)}),
+             "fine", words=("fine", "coarse"), only={"light": (_SHARED,), "full": (PRODUCTION,)}),
         Knob("commit", "what does not conflict is kept, or nothing is", "incremental",
              words=("incremental", "all-or-nothing"), modes=_LIGHT, only={"light": (_SHARED,)}),
         Knob("machines", "of the cell", None, least=1, most=1_000_000, whole=True, modes=_LIGHT),

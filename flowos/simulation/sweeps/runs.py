@@ -152,8 +152,9 @@ def _full_setup(
     )  # fmt: skip
     seconds = told("seconds")
     return FullSetup(
-        means.cell, teams, last_s if seconds is None else seconds, told("looks"), told("round_trip"), told("news"),
-        told("homes") == "yes", seed=seed,
+        means.cell, teams, seconds=last_s if seconds is None else seconds, looks=told("looks"),
+        round_trip_s=told("round_trip"), news_s=told("news"), check=told("check"),
+        homes=told("homes") == "yes", seed=seed,
     )  # fmt: skip
 
 
