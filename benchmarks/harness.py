@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,19 @@ PICTURES = ROOT / "docs" / "pictures"
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7a5195", "#8c8c8c",
 )  # fmt: skip
+
+
+def _interrupted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say a word where somebody has pressed Ctrl-C; all else is a mistake, with its trace."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted: nothing was saved", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _interrupted
 
 
 @dataclass

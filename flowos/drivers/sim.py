@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from flowos.drivers.step import Finished, Standing, Step, Verb
-from flowos.model.units import subject_of
+from flowos.model.units import is_laid, subject_of
 
 # A second of real hardware is minutes of a demonstration: these are scaled to be watched.
 DEMO_SECONDS: Mapping[Verb, float] = {
@@ -171,7 +171,7 @@ class SimDriver:
         units, crossbar = there.order.units, there.order.crossbar
         if step.verb is Verb.DISCONNECT:
             crossbar = ()
-            units = tuple(u for u in units if not u.startswith(("lane/", "aggregator/")))
+            units = tuple(u for u in units if not is_laid(u))
         else:
             units = tuple(u for u in units if subject_of(u) != step.subject)
         if crossbar or any(not u.startswith("host/") for u in units):

@@ -66,6 +66,11 @@ def is_divisible(unit: str) -> bool:
     return unit.startswith(("share/", "host/"))
 
 
+def is_laid(unit: str) -> bool:
+    """Whether it is a part of circuits, which lie between things: a lane or an aggregator."""
+    return unit.startswith(("lane/", "aggregator/"))
+
+
 def subject_of(unit: str) -> str:
     """Return what the unit is of: an engine id, a node, a link, a switch."""
     kind, _, rest = unit.partition("/")

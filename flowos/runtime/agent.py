@@ -25,7 +25,7 @@ from flowos.model import keys
 from flowos.model.life import is_quarantine
 from flowos.model.placement import Observed, Order, Report
 from flowos.model.transaction import Committed, Conflicted
-from flowos.model.units import engine_unit, is_divisible, subject_of
+from flowos.model.units import engine_unit, is_divisible, is_laid, subject_of
 from flowos.model.view import Applied, CellView, Entry
 from flowos.protocol.proposal import Draft, Fence, Proposal, writes
 from flowos.runtime.machine import Answer, Commit, Instruction, Refused
@@ -573,7 +573,7 @@ class Agent:
             graces = {work.attempt: work.wanted.run.grace_seconds}
             stages.append([replace(stop, graces=graces) if graces[work.attempt] else stop])
             work.running = False
-        if work.up.crossbar or any(map(_crosses, down)):
+        if work.up.crossbar or any(map(is_laid, down)):
             stages.append([_step(work, Verb.DISCONNECT, work.up)])
         stages.append([_step(work, Verb.SCRUB, work.up, engine) for engine in engines])
         return [stage for stage in stages if stage]
@@ -590,7 +590,7 @@ class Agent:
             for engine, bitstream in order.bitstreams.items()
             if engine in off or self._observed(engine).bitstream != bitstream
         ]
-        connect = bool(order.crossbar) or any(map(_crosses, new))
+        connect = bool(order.crossbar) or any(map(is_laid, new))
         stages = [
             [_step(work, Verb.POWER_ON, order, engine) for engine in off],
             [_step(work, Verb.LOAD, order, engine) for engine in load],
@@ -773,10 +773,6 @@ def _units(work: _Work) -> set[str]:
 
 def _computes(unit: str) -> bool:
     return unit.startswith(("engine/", "share/"))
-
-
-def _crosses(unit: str) -> bool:
-    return unit.startswith(("lane/", "aggregator/"))
 
 
 def _step(work: _Work, verb: Verb, order: Order, subject: str = "") -> Step:

@@ -12,11 +12,11 @@ from math import inf
 from typing import Final
 
 from flowos.model.placement import Decision
+from flowos.model.units import is_divisible
 from flowos.model.view import CellView
 from flowos.runtime.marks import ROOM
 
 COMES_SECONDS: Final = 0.5  # how long a unit is left to those who are expected to take it
-_CLAIMED: Final = ("engine/", "lane/", "aggregator/")  # what only one can have
 
 
 class Expected:
@@ -38,7 +38,7 @@ class Expected:
 
     def takes(self, name: str, decision: Decision, now: float) -> None:
         """Note where a slice will go, if its owner sees what is seen here."""
-        units = frozenset(u for u in decision.units if u.startswith(_CLAIMED))
+        units = frozenset(unit for unit in decision.units if not is_divisible(unit))
         self._units[name] = units
         for unit in units:
             self._since.setdefault(unit, now)

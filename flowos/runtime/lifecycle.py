@@ -15,7 +15,7 @@ from flowos.model import keys
 from flowos.model.placement import Decision, Ending, Placement
 from flowos.model.slice import End, Phase, Reason
 from flowos.model.transaction import Committed, Conflicted, Put, Seen, Transaction
-from flowos.model.units import place_in, subject_of
+from flowos.model.units import is_laid, place_in, subject_of
 from flowos.model.view import Applied, CellView, Entry
 from flowos.planning.reshape import kept
 from flowos.protocol import accounts, grants, release, system
@@ -415,7 +415,7 @@ class Lifecycle:
         A node that a slice has given up has no tasks of it, though it has an order: for nothing.
         """
         reports = self.view.reports.get(entry.value.attempt, {})
-        held = {place_in(u) for u in entry.value.held if not u.startswith(("lane/", "aggregator/"))}
+        held = {place_in(unit) for unit in entry.value.held if not is_laid(unit)}
         nodes = [place for place in entry.value.ordered if place in held]
         return [reports[node].value.exit_code if node in reports else None for node in nodes]
 

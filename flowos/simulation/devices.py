@@ -11,6 +11,7 @@ from typing import Final
 
 from flowos.drivers.sim import SimDriver, SimSettings
 from flowos.drivers.step import Finished, Standing, Step, Verb
+from flowos.model.units import is_laid
 
 USES: Final = frozenset({Verb.POWER_ON, Verb.LOAD, Verb.CONNECT, Verb.RUN})
 
@@ -46,7 +47,7 @@ class Devices:
             self.running.add((step.place, step.attempt))
         if step.verb is Verb.CONNECT:
             for unit in step.order.units:
-                if unit.startswith(("lane/", "aggregator/")):
+                if is_laid(unit):
                     self.lit[step.place, unit].add(step.attempt)
 
     def finish(self, finished: Finished) -> None:

@@ -73,9 +73,8 @@ def test_an_owner_that_does_not_come_is_waited_for_a_moment_and_no_longer():
 
 def test_however_many_slices_of_a_silent_owner_come_first_nothing_free_is_left_for_long():
     theatre, crew = a_full_cell(2)
-    for number in range(30):
-        theatre.submit(wanted(f"waits{number}", gpus=1))
-        assert theatre.play(10.0, lambda n=number: f"default/waits{n}" in theatre.view().reasons)
+    theatre.submit(*(wanted(f"waits{number}", gpus=1) for number in range(30)))
+    assert theatre.play(20.0, lambda: len(theatre.view().reasons) == 30)
     owners = {
         name: owner_of(theatre, crew[0], name)
         for name in (f"default/waits{number}" for number in range(30))

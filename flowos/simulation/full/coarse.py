@@ -4,9 +4,9 @@ A simulation of that check beside the real ones: what it refuses is not sent to 
 that it lets pass can be held twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from flowos.model.units import place_in
+from flowos.model.units import is_laid, place_in
 from flowos.model.view import CellView
 from flowos.protocol.proposal import Proposal
 
@@ -25,25 +25,19 @@ class NodeNumbers:
             view: Shows every change at once.
             revision: Returns the store's revision, that of the change which is being shown.
         """
-        self._changed_at: dict[str, int] = {}
+        self._taken_at: dict[str, int] = {}
         self._revision = revision
         self._view = view
         view.listeners.append(self._unit_changed)
 
-    @property
-    def changed_at(self) -> Mapping[str, int]:
-        """Node -> the revision of its last change."""
-        return self._changed_at
-
     def _unit_changed(self, unit: str) -> None:
-        if unit in self._view.holders and not unit.startswith(("lane/", "aggregator/")):
-            self._changed_at[place_in(unit)] = self._revision()
+        if unit in self._view.holders and not is_laid(unit):
+            self._taken_at[place_in(unit)] = self._revision()
 
     def refuses(self, proposal: Proposal) -> bool:
         """Whether anything on a node of a commit was taken since the view that it was planned on."""
         if proposal.step != "commit" or proposal.placement is None:
             return False
-        units = proposal.placement.held
-        nodes = {place_in(u) for u in units if not u.startswith(("lane/", "aggregator/"))}
+        nodes = {place_in(unit) for unit in proposal.placement.held if not is_laid(unit)}
         seen = proposal.transaction.seen
-        return any(self._changed_at.get(node, 0) > seen for node in nodes)
+        return any(self._taken_at.get(node, 0) > seen for node in nodes)
