@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -39,6 +40,12 @@ class Meddled:
             return asked(*arguments, **named)
 
         return ask
+
+    def lose(self, why: Lost) -> None:
+        """Breaks the first watch, which may be opened only after the list was told."""
+        while not self.watching:
+            time.sleep(0.001)
+        self.watching[0](why)
 
     def newest(self) -> int:
         return int(self.inner.read(["cell/info"]).revision)
@@ -262,7 +269,7 @@ def test_a_follower_reads_another_store_anew_also_where_that_has_the_revision(sc
     store = Meddled(scene.store)
     with followed(store) as seen:
         seen.wait_for(lambda news: isinstance(news, Listed))
-        store.watching[0](Lost("another etcd", anew=True))
+        store.lose(Lost("another etcd", anew=True))
         seen.wait_for(lambda news: isinstance(news, Listed) and news.why == "another etcd")
 
 
@@ -292,7 +299,7 @@ def test_a_torn_watch_leaves_no_revision_unchecked(scene):
             scene.write(Delete("claim/engine/n2/y"))
 
         store.before["read"] = [wrong_for_a_moment]
-        store.watching[0](Lost("it broke"))
+        store.lose(Lost("it broke"))
         live = scene.write(claim("engine/n1/f", T, "a0"))
         seen.wait_for(
             lambda news: isinstance(news, Violation) and news.where == "claim/engine/n1/f"
@@ -323,7 +330,7 @@ def test_compaction_under_a_followers_feet_is_told_with_what_was_missed(scene):
             scene.store.compact(oldest[0])
 
         store.before["read"] = [far_away]
-        store.watching[0](Lost("it broke"))
+        store.lose(Lost("it broke"))
         seen.wait_for(lambda news: isinstance(news, Listed) and bool(news.after))
         live = scene.write(claim("engine/n1/f", T, "a0"))
         seen.wait_for(lambda news: isinstance(news, Violation) and news.revision == live)
@@ -347,7 +354,7 @@ def test_following_waits_for_a_store_that_is_gone_for_a_while(little, monkeypatc
     with followed(store) as seen:
         seen.wait_for(lambda news: isinstance(news, Listed))
         store.before["read"] = [gone, gone]
-        store.watching[0](Lost("it broke"))
+        store.lose(Lost("it broke"))
         seen.wait_for(lambda news: isinstance(news, Told) and "answers again" in news.sentence)
         bad = little.write(STRAY)
         seen.wait_for(lambda news: isinstance(news, Violation) and news.revision == bad)
