@@ -1,0 +1,1 @@
+"""How does a value get from one process to another, and what do these say to each other?"""

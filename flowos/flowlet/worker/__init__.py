@@ -1,0 +1,1 @@
+"""What does the process of one engine do? `python -m flowos.flowlet.worker` is started there."""
