@@ -54,8 +54,12 @@ def job_of(dice: random.Random, tasks: int, ranks: int, waves: int) -> Job:
     outputs = [dice.choice((1, 1, 1, 2)) for _ in range(tasks)]
     sources = {n for n in range(tasks) if n == 0 or dice.random() < 0.25}
     for number in range(tasks):
-        earlier = [(m, p) for m in range(number) for p in range(outputs[m] if m not in sources else 1)]
-        some = [] if number in sources else [dice.choice(earlier) for _ in range(dice.randint(0, 3))]
+        earlier = [
+            (m, p) for m in range(number) for p in range(outputs[m] if m not in sources else 1)
+        ]
+        some = (
+            [] if number in sources else [dice.choice(earlier) for _ in range(dice.randint(0, 3))]
+        )
         inputs.append(tuple(some))
     wave = [0] * tasks
     for number in range(tasks):
@@ -159,6 +163,8 @@ class Net:
                 case Result():
                     self.results[message.output] = message.packet
                     self.coordinator.result(message)
+                    freed = Freed(7, message.epoch, CLIENT, (message.output,))
+                    self.post(CLIENT, source, freed)
             self.carry_out()
             return
         worker = self.workers[target]

@@ -98,12 +98,21 @@ def value_of(packet: Packet, *, owned: bool = False) -> Value:
 
 
 def listen(address: str, secret: bytes) -> Listener:
-    """Listen at "unix:PATH" or "tcp:HOST:PORT" (port 0 = any)."""
+    """Listen at "unix:@NAME" (a name that is no file), or at "tcp:HOST:PORT" (port 0 = any)."""
     family, _, rest = address.partition(":")
     if family == "unix":
-        return Listener(rest, "AF_UNIX", backlog=128, authkey=secret)
+        return Listener("\0" + rest[1:], "AF_UNIX", backlog=128, authkey=secret)
     host, _, port = rest.rpartition(":")
     return Listener((host, int(port)), "AF_INET", backlog=128, authkey=secret)
+
+
+def address_of(listener: Listener, host: str = "") -> str:
+    """Return where others reach a listener; `host` is what they call this machine."""
+    address: Any = listener.address
+    if isinstance(address, tuple):
+        return f"tcp:{host}:{address[1]}"
+    name = address.decode() if isinstance(address, bytes) else address
+    return f"unix:@{name[1:]}"
 
 
 def connect(address: str, secret: bytes) -> Link:
@@ -115,7 +124,7 @@ def connect(address: str, secret: bytes) -> Link:
     """
     family, _, rest = address.partition(":")
     if family == "unix":
-        return Link(Client(rest, "AF_UNIX", authkey=secret))
+        return Link(Client("\0" + rest[1:], "AF_UNIX", authkey=secret))
     host, _, port = rest.rpartition(":")
     return Link(no_delay(Client((host, int(port)), "AF_INET", authkey=secret)))
 

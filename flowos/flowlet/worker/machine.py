@@ -264,10 +264,10 @@ class WorkerMachine:
     def _send(self, output: Output) -> tuple[int, ...]:
         """Give an output to all who are to have it; return these."""
         ranks = self._go.routes.get(output, ())
-        if ranks:
-            self._borrowers[output] = set(ranks)
         if output in self._go.results:
             ranks = (*ranks, CLIENT)
+        if ranks:
+            self._borrowers[output] = set(ranks)
         self.actions += [Give(rank, output, self._held[output]) for rank in ranks]
         return ranks
 

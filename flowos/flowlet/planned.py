@@ -1,0 +1,362 @@
+"""Which engines does a program ask for, which task runs on which of them, and who sends to whom?
+
+Pure: from a graph and what a cell has, to the slice to be asked for, and who does what in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flowos.flowlet.errors import FlowletError
+from flowos.flowlet.graph import Graph
+from flowos.flowlet.library import Sink, Source
+from flowos.flowlet.needs import Need, needs_of
+from flowos.flowlet.task import Task
+from flowos.flowlet.wire.messages import CLIENT
+from flowos.model.cell import Engine
+from flowos.model.placement import Unplaceable
+from flowos.planning.tasks import multiplex as tasks
+
+SECONDS_DEFAULT: Final = 1.0  # of a task that does not say
+MULTIPLEX_MAX: Final = 300  # tasks; beyond that they are dealt out by depth and neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Like engines of the slice.
+
+    Attributes:
+        name: Of the role.
+        need: What they must be.
+        count: How many.
+    """
+
+    name: str
+    need: Need
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who does what.
+
+    Attributes:
+        roles: In rank order.
+        ranks: Task -> rank; CLIENT = the user's process.
+        methods: Task -> its implementation.
+        waves: Task -> when.
+        wires: Wave -> rank -> the ranks that it sends to.
+    """
+
+    roles: tuple[Role, ...]
+    ranks: tuple[int, ...]
+    methods: tuple[str, ...]
+    waves: tuple[int, ...]
+    wires: tuple[Mapping[int, frozenset[int]], ...]
+
+    def kinds(self) -> dict[int, str]:
+        """Return rank -> role."""
+        names = [role.name for role in self.roles for _ in range(role.count)]
+        return dict(enumerate(names))
+
+
+def assigned(
+    graph: Graph,
+    engines: Sequence[Engine],
+    free: int | None = None,
+    *,
+    limits: Mapping[str, int] | None = None,
+    degree_max: int = 0,
+    fixed: Sequence[Role] = (),
+) -> Assignment:
+    """Choose implementations, engines and places for a program's tasks.
+
+    Args:
+        graph: The program.
+        engines: Those that it may get, the free ones first.
+        free: How many of them are free now; None = all.
+        limits: Engine kind -> how many of it at most.
+        degree_max: How many circuits may begin, or end, at one engine at a time; 0 = any number.
+        fixed: The roles of a slice that is there already; empty = none is.
+
+    Raises:
+        FlowletError: No engine of this cell can run a task.
+    """
+    chosen = _chosen(graph, engines, fixed)
+    roles, role_of = _roles(graph, chosen, engines, free, limits or {}, fixed)
+    first = _firsts(roles)
+    ranks = _placed(graph, chosen, roles, role_of, first)
+    waves, wires = _waves(graph, ranks, degree_max)
+    methods = tuple(need.method if need is not None else "" for need in chosen)
+    return Assignment(roles, tuple(ranks), methods, waves, wires)
+
+
+def runs(task: Task) -> bool:
+    """Whether a task runs on an engine; sources and sinks are the user's process's affair."""
+    return not isinstance(task, Source | Sink)
+
+
+def suits(engine: Engine, need: Need) -> bool:
+    """Whether an engine is what an implementation needs."""
+    return (
+        engine.kind == need.kind
+        and (not need.models or engine.model in need.models)
+        and engine.memory_bytes >= need.memory_bytes
+    )
+
+
+# -- which implementation
+
+
+def _chosen(graph: Graph, engines: Sequence[Engine], fixed: Sequence[Role]) -> list[Need | None]:
+    kinds: dict[type, Need] = {}
+    found: list[Need | None] = []
+    for task in graph.tasks:
+        if not runs(task):
+            found.append(None)
+            continue
+        kind = type(task)
+        if kind not in kinds:
+            kinds[kind] = _best(task, engines, fixed)
+        found.append(kinds[kind])
+    return found
+
+
+def _best(task: Task, engines: Sequence[Engine], fixed: Sequence[Role]) -> Need:
+    needs = needs_of(type(task))
+    if fixed:
+        there = [n for n in needs if any(_serves(role, n) for role in fixed)]
+        have = ", ".join(f"{role.count} of {role.need.kind}" for role in fixed)
+    else:
+        there = [n for n in needs if any(suits(e, n) for e in engines)]
+        have = ", ".join(sorted({e.kind for e in engines})) or "none at all"
+    if not there:
+        wanted = " or ".join(_told(need) for need in needs)
+        raise FlowletError(
+            f"{task.name} runs on {wanted}, and there is no such engine",
+            where=str(task.made_at),
+            hint=f"the engines here: {have}",
+        )
+    if all(need.seconds for need in there):
+        return min(there, key=lambda need: need.seconds)
+    return there[0]
+
+
+def _serves(role: Role, need: Need) -> bool:
+    """Whether a role's engines are all what an implementation needs."""
+    have = role.need
+    return (
+        have.kind == need.kind
+        and (not need.models or (bool(have.models) and {*have.models} <= {*need.models}))
+        and have.memory_bytes >= need.memory_bytes
+        and (not need.bitstream or have.bitstream == need.bitstream)
+    )
+
+
+def _told(need: Need) -> str:
+    words = [need.kind, *(["(" + " or ".join(need.models) + ")"] if need.models else [])]
+    if need.memory_bytes:
+        words.append(f"with {need.memory_bytes / 2**30:g} GiB")
+    return " ".join(words)
+
+
+# -- how many engines of what
+
+
+def _roles(
+    graph: Graph,
+    chosen: Sequence[Need | None],
+    engines: Sequence[Engine],
+    free: int | None,
+    limits: Mapping[str, int],
+    fixed: Sequence[Role],
+) -> tuple[tuple[Role, ...], list[int]]:
+    """Return the roles, and for each task the index of its own; -1 = none."""
+    if fixed:
+        return tuple(fixed), [
+            -1 if need is None else next(i for i, r in enumerate(fixed) if _serves(r, need))
+            for need in chosen
+        ]
+    groups: dict[tuple[str, tuple[str, ...], int, str], int] = {}
+    role_of: list[int] = []
+    for need in chosen:
+        if need is None:
+            role_of.append(-1)
+            continue
+        key = (need.kind, need.models, need.memory_bytes, need.bitstream)
+        role_of.append(groups.setdefault(key, len(groups)))
+    if not groups:  # data goes straight from sources to sinks
+        return (), role_of
+    width = _widths(graph, role_of, len(groups))
+    taken: dict[str, int] = {}
+    roles: list[Role] = []
+    for index, (kind, models, memory_bytes, bitstream) in enumerate(groups):
+        need = Need(kind, models, memory_bytes, bitstream)
+        suitable = sum(suits(e, need) for e in engines)
+        now = sum(suits(e, need) for e in engines[: len(engines) if free is None else free])
+        most = min(width[index], suitable, limits.get(kind, suitable))
+        others = sum(1 for other in list(groups)[index + 1 :] if other[0] == kind)
+        left = suitable - taken.get(kind, 0) - others
+        count = max(1, min(most, max(now, 1), left))
+        taken[kind] = taken.get(kind, 0) + count
+        same = sum(1 for other in list(groups)[:index] if other[0] == kind)
+        roles.append(Role(kind if not same else f"{kind}-{same + 1}", need, count))
+    return tuple(roles), role_of
+
+
+def _widths(graph: Graph, role_of: Sequence[int], count: int) -> list[int]:
+    """Return for each role how many of its tasks may run at the same time, counted by depth."""
+    depth = [0] * len(role_of)
+    at: dict[tuple[int, int], int] = {}
+    for number, inputs in enumerate(graph.inputs):
+        depth[number] = max((depth[n] + (role_of[n] >= 0) for n, _ in inputs), default=0)
+        if role_of[number] >= 0:
+            key = (role_of[number], depth[number])
+            at[key] = at.get(key, 0) + 1
+    return [max((n for (r, _), n in at.items() if r == role), default=1) for role in range(count)]
+
+
+def _firsts(roles: Sequence[Role]) -> list[int]:
+    firsts, rank = [], 0
+    for role in roles:
+        firsts.append(rank)
+        rank += role.count
+    return firsts
+
+
+# -- who runs what
+
+
+def _placed(
+    graph: Graph,
+    chosen: Sequence[Need | None],
+    roles: Sequence[Role],
+    role_of: Sequence[int],
+    first: Sequence[int],
+) -> list[int]:
+    """Return each task's rank; a source is where the first of its readers is."""
+    running = [n for n, role in enumerate(role_of) if role >= 0]
+    ranks = [CLIENT] * len(role_of)
+    if len(running) <= MULTIPLEX_MAX:
+        _multiplexed(graph, chosen, roles, role_of, first, running, ranks)
+    else:
+        _dealt(graph, chosen, roles, role_of, first, running, ranks)
+    for number, task in enumerate(graph.tasks):
+        if isinstance(task, Source):
+            readers = graph.readers.get((number, 0), ())
+            ranks[number] = next((ranks[r] for r in readers if ranks[r] != CLIENT), CLIENT)
+    return ranks
+
+
+def _multiplexed(
+    graph: Graph,
+    chosen: Sequence[Need | None],
+    roles: Sequence[Role],
+    role_of: Sequence[int],
+    first: Sequence[int],
+    running: Sequence[int],
+    ranks: list[int],
+) -> None:
+    names = {number: str(number) for number in running}
+    wanted = [tasks.Task(names[n], roles[role_of[n]].name, _seconds(chosen[n])) for n in running]
+    flows = [
+        tasks.Flow(names[n], tuple(names[r] for r in readers if r in names))
+        for (n, _), readers in graph.readers.items()
+        if n in names and any(r in names for r in readers)
+    ]
+    seats = [
+        tasks.Seat(f"{first[index] + turn}", role.name)
+        for index, role in enumerate(roles)
+        for turn in range(role.count)
+    ]
+    found = tasks.multiplex(wanted, flows, seats)
+    assert not isinstance(found, Unplaceable), "each role has an engine"
+    for run in found.runs:
+        ranks[int(run.task)] = int(run.engine)
+
+
+def _dealt(
+    graph: Graph,
+    chosen: Sequence[Need | None],
+    roles: Sequence[Role],
+    role_of: Sequence[int],
+    first: Sequence[int],
+    running: Sequence[int],
+    ranks: list[int],
+) -> None:
+    """Give each task, in order, to where it can begin first; of equals to where an input is made."""
+    busy_until = [0.0] * sum(role.count for role in roles)
+    ends = [0.0] * len(role_of)
+    for number in running:
+        role = roles[role_of[number]]
+        begin = first[role_of[number]]
+        inputs = graph.inputs[number]
+        earliest = max((ends[n] for n, _ in inputs), default=0.0)
+        near = {ranks[n] for n, _ in inputs}
+        rank = min(
+            range(begin, begin + role.count),
+            key=lambda r: (max(busy_until[r], earliest), r not in near, busy_until[r], r),
+        )
+        ranks[number] = rank
+        ends[number] = max(busy_until[rank], earliest) + _seconds(chosen[number])
+        busy_until[rank] = ends[number]
+
+
+def _seconds(need: Need | None) -> float:
+    return (need.seconds if need is not None else 0.0) or SECONDS_DEFAULT
+
+
+# -- who sends to whom, and when
+
+
+def _waves(
+    graph: Graph, ranks: Sequence[int], degree_max: int
+) -> tuple[tuple[int, ...], tuple[Mapping[int, frozenset[int]], ...]]:
+    """Return each task's wave, and the circuits of each.
+
+    A flow is sent in the wave of the task that reads it. A wave is closed when one more task would
+    need more circuits at an engine than there can be.
+    """
+    waves = [0] * len(ranks)
+    wires: list[dict[int, set[int]]] = [{}]
+    into: list[dict[int, set[int]]] = [{}]
+    for number, inputs in enumerate(graph.inputs):
+        rank = ranks[number]
+        if rank == CLIENT:
+            waves[number] = max((waves[n] for n, _ in inputs), default=0)
+            continue
+        least = max((waves[n] for n, _ in inputs), default=0)
+        sources = {ranks[n] for n, _ in inputs} - {rank, CLIENT}
+        wave = least
+        while degree_max and not _fits(wave, wires, into, sources, rank, degree_max):
+            wave += 1
+            if wave == len(wires):
+                wires.append({})
+                into.append({})
+                break
+        waves[number] = wave
+        for source in sources:
+            wires[wave].setdefault(source, set()).add(rank)
+            into[wave].setdefault(rank, set()).add(source)
+    for number, task in enumerate(graph.tasks):  # a source has no time of its own
+        if isinstance(task, Source):
+            readers = graph.readers.get((number, 0), ())
+            waves[number] = min((waves[r] for r in readers), default=0)
+    return tuple(waves), tuple(
+        {rank: frozenset(targets) for rank, targets in wave.items()} for wave in wires
+    )
+
+
+def _fits(
+    wave: int,
+    wires: Sequence[Mapping[int, set[int]]],
+    into: Sequence[Mapping[int, set[int]]],
+    sources: set[int],
+    rank: int,
+    degree_max: int,
+) -> bool:
+    if wave >= len(wires):
+        return False
+    if len(into[wave].get(rank, set()) | sources) > degree_max:
+        return False
+    return all(len(wires[wave].get(s, set()) | {rank}) <= degree_max for s in sources)
