@@ -2,12 +2,12 @@
 
 import heapq
 import random
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import inf
 
 from flowos.drivers.step import Finished, Standing, Step, Verb
-from flowos.model.units import is_laid, subject_of
+from flowos.drivers.table import Table
 
 # A second of real hardware is minutes of a demonstration: these are scaled to be watched.
 DEMO_SECONDS: Mapping[Verb, float] = {
@@ -48,7 +48,7 @@ class SimDriver:
         self._count = 0
         # (place, attempt) -> the number of the RUN under way, and when it ends by itself
         self._runs: dict[tuple[str, str], tuple[int, float]] = {}
-        self._up: dict[tuple[str, str], Standing] = {}
+        self._table = Table()
         self._refused: dict[int, str] = {}  # the number of a step that can't be -> why
         self._ending: set[int] = set()  # the numbers of STOPs whose tasks still go on
 
@@ -59,7 +59,7 @@ class SimDriver:
         ends = now + self._takes(step)
         if step.verb is Verb.STOP:
             goes_on = 0.0
-            for stopped in [*_meant(step, self._runs), *_halved(step, self._up)]:
+            for stopped in self._table.stopped_by(step, self._runs):
                 if stopped not in self._runs:
                     continue
                 _, by_itself = self._runs.pop(stopped)
@@ -69,11 +69,13 @@ class SimDriver:
             ends += goes_on
         elif step.verb is Verb.RUN:
             self._runs[key] = self._count, ends
-        busy = self._in_the_way(step) if step.verb is Verb.CONNECT else ""
+        busy = self._table.in_the_way(step)
         if busy:
             self._refused[self._count] = busy
         else:
-            self._put_up(step)
+            self._table.begun(step)
+            if step.verb is Verb.STOP and self._count not in self._ending:
+                self._table.stopped(step)
         heapq.heappush(self._ends, (ends, self._count, step))
 
     def finished(self, now: float) -> list[Finished]:
@@ -93,7 +95,7 @@ class SimDriver:
                 continue
             if step.verb is Verb.RUN:
                 found.append(Finished(step, exit_code=int(failed)))
-                self._ended(step, int(failed))
+                self._table.ended(step, int(failed))
             elif failed:
                 found.append(
                     Finished(step, error=f"simulated failure to {step.verb} {step.subject}")
@@ -101,8 +103,8 @@ class SimDriver:
             else:
                 if count in self._ending:
                     self._ending.discard(count)
-                    self._stopped(step)
-                self._tear_down(step)
+                    self._table.stopped(step)
+                self._table.torn_down(step)
                 found.append(Finished(step))
         return found
 
@@ -112,74 +114,15 @@ class SimDriver:
 
     def standing(self) -> list[Standing]:
         """Return what steps have put up and none has torn down."""
-        return list(self._up.values())
+        return list(self._table.up.values())
 
     def close(self) -> None:
         """Forget everything."""
         self._ends.clear()
         self._runs.clear()
-        self._up.clear()
+        self._table.up.clear()
         self._refused.clear()
         self._ending.clear()
-
-    def _in_the_way(self, step: Step) -> str:
-        """Say which aggregator an order wants that another attempt has up; "" = none."""
-        wanted = {unit for unit in step.order.units if unit.startswith("aggregator/")}
-        for (place, attempt), there in self._up.items() if wanted else ():
-            if place == step.place and attempt != step.attempt:
-                for unit in sorted(wanted.intersection(there.order.units)):
-                    return f"{unit} merges streams of {attempt} already"
-        return ""
-
-    def _put_up(self, step: Step) -> None:
-        """Note what a step that begins puts up: from now on it may be there."""
-        key = (step.place, step.attempt)
-        there = self._up.get(key)
-        if step.verb is Verb.RUN:
-            self._up[key] = Standing(*key, step.order, running=True)
-        elif step.verb in (Verb.POWER_ON, Verb.LOAD, Verb.CONNECT):
-            there = there or Standing(*key, step.order)
-            self._up[key] = replace(there, order=step.order)
-        elif step.verb is Verb.STOP and self._count not in self._ending:
-            self._stopped(step)
-
-    def _stopped(self, step: Step) -> None:
-        for stopped in [*_meant(step, self._up), *_halved(step, self._up)]:
-            self._up[stopped] = replace(self._up[stopped], running=False)
-
-    def _ended(self, step: Step, exit_code: int) -> None:
-        there = self._up.get((step.place, step.attempt))
-        if there is not None:
-            ended = replace(there, running=False, exit_code=exit_code)
-            self._up[step.place, step.attempt] = ended
-
-    def _tear_down(self, step: Step) -> None:
-        """Note what a step that has ended has torn down."""
-        key = (step.place, step.attempt)
-        if step.verb is Verb.SCRUB and not step.attempt:  # the end of a sweep
-            for swept in _meant(step, self._up):
-                del self._up[swept]
-            for halved in _halved(step, self._up):
-                keep, order = step.keep[halved[1]], self._up[halved].order
-                units = tuple(u for u in order.units if u in keep.units)
-                self._up[halved] = replace(
-                    self._up[halved], order=replace(order, units=units, crossbar=keep.crossbar)
-                )
-        there = self._up.get(key)
-        if there is None or step.verb not in (Verb.DISCONNECT, Verb.SCRUB, Verb.POWER_OFF):
-            return
-        units, crossbar = there.order.units, there.order.crossbar
-        if step.verb is Verb.DISCONNECT:
-            crossbar = ()
-            units = tuple(u for u in units if not is_laid(u))
-        else:
-            units = tuple(u for u in units if subject_of(u) != step.subject)
-        if crossbar or any(not u.startswith("host/") for u in units):
-            self._up[key] = replace(
-                there, order=replace(there.order, units=units, crossbar=crossbar)
-            )
-        else:
-            del self._up[key]
 
     def _takes(self, step: Step) -> float:
         if step.verb is Verb.RUN:
@@ -188,22 +131,3 @@ class SimDriver:
         if seconds and self._settings.jitter:
             seconds *= 1 + self._settings.jitter * self._random.uniform(-1, 1)
         return seconds
-
-
-def _meant(step: Step, there: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return of what is there, by place and attempt, what a step that tears down is meant for."""
-    if step.attempt:
-        return [(step.place, step.attempt)] if (step.place, step.attempt) in there else []
-    return [key for key in there if key[0] == step.place and key[1] not in step.keep]
-
-
-def _halved(step: Step, up: Mapping[tuple[str, str], Standing]) -> list[tuple[str, str]]:
-    """Return of what is up, by place and attempt, that of which a sweep leaves only a part."""
-    return [
-        (place, attempt)
-        for place, attempt in up
-        if not step.attempt
-        and place == step.place
-        and attempt in step.keep
-        and not {*up[place, attempt].order.units} <= {*step.keep[attempt].units}
-    ]

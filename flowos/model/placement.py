@@ -203,6 +203,36 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """Which engines a circuit joins; a tree has several sources or targets."""
+
+    __pydantic_config__: ClassVar = STRICT
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    aggregate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """What a command's tasks are told of the whole slice.
+
+    Attributes:
+        engines: Role -> engine ids; the ranks count through the roles in order.
+        hosts: The nodes of a slice that has no engines: a task runs on each.
+        circuits: All of them.
+        addresses: Node -> where others reach it, for those that say so.
+    """
+
+    __pydantic_config__: ClassVar = STRICT
+
+    engines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
+    circuits: tuple[Joined, ...] = ()
+    addresses: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What is to be up at one place for one attempt, perhaps nothing: a level, not an edge.
 
@@ -212,6 +242,7 @@ class Order:
         bitstreams: Engine id -> "name@digest" to be loaded first.
         crossbar: For a switch: how circuits turn here.
         off: Engines to be powered off (the order of a `~off` placement).
+        gang: Where a command runs: the whole slice.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -223,6 +254,7 @@ class Order:
     crossbar: tuple[Turn, ...] = ()
     run: Run = Run()
     off: tuple[str, ...] = ()
+    gang: Gang | None = None
 
 
 @dataclass(frozen=True, slots=True)

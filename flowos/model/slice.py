@@ -273,6 +273,10 @@ class Run:
         command: A program with its arguments, started once per engine.
         image: A container or disk image to boot, with `kernel`.
         flowlet: A data-flow program's digest.
+        env: Of a command: what is in its environment beside what every task finds there.
+        launch: Of a command: "each" = it is started for every engine, "first" = only for rank 0,
+            which starts the others itself, as mpirun does.
+        directory: Of a command: where it starts; "" = in a folder of its own, gone at the end.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -283,6 +287,9 @@ class Run:
     kernel: str = ""
     flowlet: str = ""
     grace_seconds: float = 0.0
+    env: Mapping[str, str] = field(default_factory=dict)
+    launch: str = "each"
+    directory: str = ""
 
     @property
     def ends(self) -> bool:

@@ -11,12 +11,13 @@ from typing import Final
 
 from flowos.model import keys
 from flowos.model.cell import Cell
-from flowos.model.placement import Arc, Circuit, Order, Placement, Turn
+from flowos.model.placement import Arc, Circuit, Gang, Joined, Order, Placement, Turn
 from flowos.model.slice import Run
 from flowos.model.units import engine_unit, kind_of, lane_unit, places_of, subject_of
 from flowos.protocol.proposal import Draft
 
 _NO_RUN: Final = Run()
+ADDRESS: Final = "address"  # the attribute of a node that says where others reach it
 _IDLE: Final = ("~drain", "~quarantine", "~reserved")  # what these hold is not to be up
 
 
@@ -56,6 +57,7 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
     for engine, rank in rank_of(placement).items():
         tasks[engine.partition("/")[0]][engine] = rank
     wanted = placement.bitstreams
+    gang = _gang(cell, placement) if placement.run.command else None
     found = {}
     for place in units | turns if turns else units:
         here = {} if place in cell.switches else tasks[place]
@@ -66,8 +68,27 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
             bitstreams={e: wanted[e] for e in here if e in wanted} if wanted else {},
             crossbar=tuple(turns[place]),
             run=_NO_RUN if place in cell.switches else placement.run,
+            gang=None if place in cell.switches else gang,
         )
     return found
+
+
+def _gang(cell: Cell, placement: Placement) -> Gang:
+    """Return what the tasks of a command are told of their slice."""
+    hosts = (
+        () if placement.engines else dict.fromkeys(n for h in placement.hosts.values() for n in h)
+    )
+    nodes = {e.partition("/")[0] for ids in placement.engines.values() for e in ids} | {*hosts}
+    return Gang(
+        placement.engines,
+        tuple(hosts),
+        tuple(Joined(c.sources or (c.source,), c.targets, c.aggregate) for c in placement.circuits),
+        {
+            node: str(cell.nodes[node].attributes[ADDRESS])
+            for node in sorted(nodes)
+            if node in cell.nodes and ADDRESS in cell.nodes[node].attributes
+        },
+    )
 
 
 def _turns_at(

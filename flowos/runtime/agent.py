@@ -23,7 +23,7 @@ from typing import Final
 from flowos.drivers.step import Driver, Finished, Remembering, Step, Verb
 from flowos.model import keys
 from flowos.model.life import is_quarantine
-from flowos.model.placement import Observed, Order, Report
+from flowos.model.placement import Joined, Observed, Order, Report
 from flowos.model.transaction import Committed, Conflicted
 from flowos.model.units import engine_unit, is_divisible, is_laid, subject_of
 from flowos.model.view import Applied, CellView, Entry
@@ -57,6 +57,7 @@ class _Work:
         own: Whether this life has built it: then `up` and `target` are all there is of it.
         again: Not looked at since the session began; `modified` is what it was in the last one.
         lit_until: Until when the circuits here stay, for tasks elsewhere that were told to end.
+        dark: Whether its circuits were taken down, those that are to stay among them.
     """
 
     place: str
@@ -81,6 +82,7 @@ class _Work:
     own: bool = False
     again: bool = False
     lit_until: float = inf
+    dark: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -568,13 +570,16 @@ class Agent:
         engines = [subject_of(u) for u in sorted(down & set(work.up.units)) if _computes(u)]
         stages: list[list[Step]] = []
         # What a sweep has spared may run since an earlier life, which nobody here has seen begin.
-        if work.running or (work.key in self._spared and work.up.run.ends):
+        # Tasks go on while circuits are laid anew, but not without an engine or a host.
+        stays = all(map(is_laid, down))
+        if (work.running and not stays) or (work.key in self._spared and work.up.run.ends):
             stop = _step(work, Verb.STOP, work.up)
             graces = {work.attempt: work.wanted.run.grace_seconds}
             stages.append([replace(stop, graces=graces) if graces[work.attempt] else stop])
             work.running = False
         if work.up.crossbar or any(map(is_laid, down)):
             stages.append([_step(work, Verb.DISCONNECT, work.up)])
+            work.dark = True
         stages.append([_step(work, Verb.SCRUB, work.up, engine) for engine in engines])
         return [stage for stage in stages if stage]
 
@@ -590,7 +595,9 @@ class Agent:
             for engine, bitstream in order.bitstreams.items()
             if engine in off or self._observed(engine).bitstream != bitstream
         ]
-        connect = bool(order.crossbar) or any(map(is_laid, new))
+        laid = any(map(is_laid, new)) or (work.dark and any(map(is_laid, order.units)))
+        connect = bool(order.crossbar) or laid or _joined(order) != _joined(work.up)
+        work.dark = False
         stages = [
             [_step(work, Verb.POWER_ON, order, engine) for engine in off],
             [_step(work, Verb.LOAD, order, engine) for engine in load],
@@ -754,6 +761,11 @@ class Agent:
 
 def _same(one: Order, other: Order) -> bool:
     return (one.units, one.crossbar, one.off) == (other.units, other.crossbar, other.off)
+
+
+def _joined(order: Order) -> tuple[Joined, ...]:
+    """Return what tasks are told of their circuits."""
+    return order.gang.circuits if order.gang is not None else ()
 
 
 def _gone(up: Order, wanted: Order) -> bool:

@@ -29,7 +29,15 @@ from flowos.flowlet.coordinating.coordinator import (
     Wire,
     Wires,
 )
-from flowos.flowlet.wire.links import Link, address_of, listen, no_delay, packet_of, this_machine, value_of
+from flowos.flowlet.wire.links import (
+    Link,
+    address_of,
+    listen,
+    no_delay,
+    packet_of,
+    this_machine,
+    value_of,
+)
 from flowos.flowlet.wire.messages import (
     CLIENT,
     Bye,

@@ -84,7 +84,7 @@ def run(task: Any, part: Part, values: Sequence[Value], attempt: str) -> Ran:
         ) from None
     except BaseException as error:  # noqa: BLE001  # a task must not end its worker by SystemExit
         raise TaskFailed("raised", _in_a_line(error), users_part(error)) from None
-    outputs = outputs_of(made, part)
+    outputs = outputs_of(made, part.outputs)
     found: list[Value] = []
     for port, output in enumerate(outputs):
         try:
@@ -97,13 +97,13 @@ def run(task: Any, part: Part, values: Sequence[Value], attempt: str) -> Ran:
     return Ran(tuple(found), began, time.monotonic() - began)
 
 
-def outputs_of(made: object, part: Part) -> Sequence[object]:
+def outputs_of(made: object, count: int) -> Sequence[object]:
     """Return a task's outputs, one for each port.
 
     Raises:
         TaskFailed: They are more or fewer.
     """
-    if part.outputs == 1 and not (isinstance(made, tuple) and len(made) == 1):
+    if count == 1 and not (isinstance(made, tuple) and len(made) == 1):
         if isinstance(made, tuple):
             raise TaskFailed(
                 "outputs",
@@ -113,13 +113,11 @@ def outputs_of(made: object, part: Part) -> Sequence[object]:
         if made is None:
             raise TaskFailed("outputs", "it returned nothing and has 1 output port")
         return (made,)
-    if made is None and part.outputs == 0:
+    if made is None and count == 0:
         return ()
-    if not isinstance(made, tuple | list) or len(made) != part.outputs:
-        count = len(made) if isinstance(made, tuple | list) else int(made is not None)
-        raise TaskFailed(
-            "outputs", f"it returned {count} outputs and has {part.outputs} output ports"
-        )
+    if not isinstance(made, tuple | list) or len(made) != count:
+        found = len(made) if isinstance(made, tuple | list) else int(made is not None)
+        raise TaskFailed("outputs", f"it returned {found} outputs and has {count} output ports")
     return made
 
 

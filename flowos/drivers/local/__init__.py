@@ -1,0 +1,1 @@
+"""What does an agent drive on a machine that has no fabric? Its processes, cores and devices."""

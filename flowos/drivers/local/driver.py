@@ -1,0 +1,350 @@
+"""A driver of this machine: a slice's command is started for each of its engines here.
+
+What is up is written down, so an agent that begins anew goes on with what the last one started.
+There is no fabric: circuits are a file that tasks are told of, and that what moves their data obeys.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Final
+
+from flowos.drivers.local import tasks
+from flowos.drivers.local.devices import Device
+from flowos.drivers.local.processes import Process, kill_leftovers, start
+from flowos.drivers.step import Finished, Standing, Step, Verb
+from flowos.drivers.table import Key, Table
+from flowos.model.codec import decode, encode
+from flowos.model.placement import Order
+
+LOG = logging.getLogger("flowos")
+
+LOOK_SECONDS: Final = 0.02  # how often it is seen whether a task has ended
+KILL_SECONDS: Final = 2.0  # for which tasks that were told to end may go on at least
+KEPT_SECONDS: Final = 7 * 86_400.0  # for which a slice's logs stay
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # what shared memory is on Linux
+NOT_STARTED: Final = 126
+
+
+@dataclass(slots=True)
+class _Run:
+    """The tasks of one attempt here.
+
+    Attributes:
+        step: What has to be told of their end.
+        until: When a simulated program ends; inf = a command runs.
+    """
+
+    step: Step
+    processes: list[Process] = field(default_factory=list)
+    until: float = inf
+
+
+@dataclass(slots=True)
+class _Stop:
+    """Tasks that were told to end.
+
+    Attributes:
+        kill_at: When they are made to.
+    """
+
+    step: Step
+    processes: list[Process]
+    kill_at: float
+    killed: bool = False
+
+
+class LocalDriver:
+    """This machine's processes and devices."""
+
+    def __init__(self, folder: Path, devices: Mapping[str, Device]) -> None:
+        """Take over what an earlier life has left.
+
+        Args:
+            folder: For logs, and for what is up.
+            devices: Engine id -> what it is here.
+        """
+        self._folder = folder
+        self._devices = devices
+        self._table = Table()
+        self._runs: dict[Key, _Run] = {}
+        self._stops: list[_Stop] = []
+        self._ended: list[Finished] = []
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._next_look = inf
+        (folder / "up").mkdir(parents=True, exist_ok=True)
+        self._load()
+        _forget_old(folder / "slices")
+
+    # -- the seam
+
+    def begin(self, step: Step, now: float) -> None:
+        """Start a step."""
+        key = (step.place, step.attempt)
+        refused = self._table.in_the_way(step)
+        if refused:
+            self._ended.append(Finished(step, error=refused))
+            return
+        match step.verb:
+            case Verb.RUN:
+                self._table.begun(step)
+                self._start(step, now)
+            case Verb.STOP:
+                self._stop(step, now)
+            case Verb.CONNECT:
+                self._table.begun(step)
+                self._lay(step.order, step.attempt)
+                self._ended.append(Finished(step))
+            case Verb.DISCONNECT:
+                for attempt in [a for p, a in self._meant(step) if p == step.place]:
+                    self._lay(Order(slice=self._table.up[step.place, attempt].order.slice), attempt)
+                self._table.torn_down(step)
+                self._ended.append(Finished(step))
+            case Verb.SCRUB:
+                self._scrub(step)
+                self._ended.append(Finished(step))
+            case _:
+                self._table.begun(step)
+                self._table.torn_down(step)
+                self._ended.append(Finished(step))
+        self._save(key)
+
+    def finished(self, now: float) -> list[Finished]:
+        """Return what has ended."""
+        found, self._ended = self._ended, []
+        self._children = [child for child in self._children if child.poll() is None]
+        for stop in list(self._stops):
+            if any(p.alive for p in stop.processes):
+                if now >= stop.kill_at and not stop.killed:
+                    stop.killed = True
+                    for process in stop.processes:
+                        process.tell(signal.SIGKILL)
+                continue
+            for process in stop.processes:  # what it has left behind in its group
+                process.tell(signal.SIGKILL)
+            self._stops.remove(stop)
+            self._table.stopped(stop.step)
+            found.append(Finished(stop.step))
+        for key, run in list(self._runs.items()):
+            code = self._exit_code(run, now)
+            if code is None:
+                continue
+            del self._runs[key]
+            self._table.ended(run.step, code)
+            self._save(key)
+            found.append(Finished(run.step, exit_code=code))
+        self._next_look = now + LOOK_SECONDS
+        return found
+
+    def next_at(self) -> float:
+        """Return when to look again."""
+        if self._ended:
+            return 0.0
+        if self._stops or any(run.until == inf for run in self._runs.values()):
+            return self._next_look
+        return min((run.until for run in self._runs.values()), default=inf)
+
+    def standing(self) -> list[Standing]:
+        """Return what is up; what was running then is running still, or its end will be told."""
+        return list(self._table.up.values())
+
+    def close(self) -> None:
+        """Leave all as it is: tasks go on, and whoever comes next finds them."""
+        self._children.clear()
+
+    def stop_all(self) -> None:
+        """Kill everything that runs, and forget it: for a cell that ends with this process."""
+        running = [p for run in self._runs.values() for p in run.processes]
+        running += [p for stop in self._stops for p in stop.processes]
+        for process in running:
+            process.tell(signal.SIGKILL)
+        for place, attempt in [*self._table.up]:
+            self._sweep(attempt)
+            del self._table.up[place, attempt]
+            self._save((place, attempt))
+        self._runs.clear()
+        self._stops.clear()
+        for child in self._children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(KILL_SECONDS)
+
+    # -- tasks
+
+    def _start(self, step: Step, now: float) -> None:
+        key, order = (step.place, step.attempt), step.order
+        run = self._runs[key] = _Run(step)
+        if not order.run.command:
+            run.until = now + order.run.for_seconds
+            return
+        folder = self._attempt_folder(order, step.attempt)
+        (folder / "peers.json").write_text(tasks.peers_text(order))
+        (folder / "hostfile").write_text(tasks.hostfile_text(order))
+        if not (folder / "circuits.json").exists():
+            self._lay(order, step.attempt)
+        everybody = tasks.members(order)
+        mine = [rank for rank, _, engine, node in everybody if node == step.place and (
+            engine in order.tasks or not order.tasks)]  # fmt: skip
+        if order.run.launch == "first":
+            mine = [rank for rank in mine if rank == 0]
+        base = tasks.base_environment()
+        for rank in mine:
+            engine = everybody[rank][2]
+            device = self._devices.get(engine)
+            scratch = folder / f"scratch-{rank}"
+            scratch.mkdir(exist_ok=True)
+            exit_file = folder / f"rank-{rank}.exit"
+            log = folder / f"rank-{rank}.log"
+            directory = Path(order.run.directory) if order.run.directory else scratch
+            cores = device.cores if device is not None and order.run.launch == "each" else ()
+            try:
+                process, child = start(
+                    order.run.command,
+                    rank=rank,
+                    environment=tasks.environment(
+                        order, step.attempt, rank, folder=folder, scratch=scratch, device=device,
+                        base=base,
+                    ),
+                    directory=directory,
+                    log=log,
+                    exit_file=exit_file,
+                    cores=cores,
+                )  # fmt: skip
+            except OSError as error:
+                with log.open("a") as file:
+                    file.write(f"flowos: cannot start in {directory}: {error.strerror}\n")
+                exit_file.write_text(f"{NOT_STARTED}\n")
+                process = Process(rank, 0, 0, str(exit_file))
+            else:
+                self._children.append(child)
+            run.processes.append(process)
+        self._next_look = now
+
+    @staticmethod
+    def _exit_code(run: _Run, now: float) -> int | None:
+        """Return what the tasks ended with: the first code that is not 0; None = some run."""
+        if not run.step.order.run.command:
+            return 0 if now >= run.until else None
+        codes = [process.exit_code() for process in run.processes]
+        if any(code is None for code in codes):
+            return None
+        return next((code for code in codes if code), 0)
+
+    def _stop(self, step: Step, now: float) -> None:
+        keys = dict.fromkeys(self._table.stopped_by(step, self._runs))
+        processes: list[Process] = []
+        grace = 0.0
+        for key in keys:
+            run = self._runs.pop(key, None)
+            if run is not None:
+                processes += run.processes
+                grace = max(grace, step.graces.get(key[1], 0.0))
+        for process in processes:
+            process.tell(signal.SIGTERM)
+        self._stops.append(_Stop(step, processes, now + max(grace, KILL_SECONDS)))
+        self._next_look = now
+
+    def _meant(self, step: Step) -> list[Key]:
+        if step.attempt:
+            key = (step.place, step.attempt)
+            return [key] if key in self._table.up else []
+        return [k for k in self._table.up if k[0] == step.place and k[1] not in step.keep]
+
+    def _scrub(self, step: Step) -> None:
+        meant = self._meant(step)
+        self._table.torn_down(step)
+        for place, attempt in meant:
+            if (place, attempt) not in self._table.up:  # nothing of it is left here
+                self._sweep(attempt)
+            self._save((place, attempt))
+
+    def _sweep(self, attempt: str) -> None:
+        """Remove what tasks of an attempt have left: processes, shared memory, scratch."""
+        kill_leftovers(attempt)
+        for segment in SHARED_MEMORY.glob(f"flowos-{attempt}-*"):
+            segment.unlink(missing_ok=True)
+        for folder in (self._folder / "slices").glob(f"*/*/{attempt}"):
+            for scratch in folder.glob("scratch-*"):
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    # -- files
+
+    def _attempt_folder(self, order: Order, attempt: str) -> Path:
+        folder = self._folder / "slices" / order.slice / attempt
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _lay(self, order: Order, attempt: str) -> None:
+        """Write down which circuits there are, in one step: it may be read at any moment."""
+        if order.gang is None and order.slice == "":
+            return
+        folder = self._folder / "slices" / order.slice / attempt
+        if order.gang is None and not folder.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "circuits.json.part"
+        part.write_text(tasks.circuits_text(order))
+        part.rename(folder / "circuits.json")
+
+    def _up_file(self, key: Key) -> Path:
+        return self._folder / "up" / f"{key[0]}@{key[1]}.json"
+
+    def _save(self, key: Key) -> None:
+        """Write down what is up for an attempt at a place."""
+        if not key[1]:
+            for other in [k for k in self._up_keys() if k[0] == key[0]]:
+                self._save(other)
+            return
+        file = self._up_file(key)
+        there = self._table.up.get(key)
+        if there is None:
+            file.unlink(missing_ok=True)
+            return
+        run = self._runs.get(key)
+        stopping = [p for s in self._stops if s.step.attempt == key[1] for p in s.processes]
+        record = {
+            "order": encode(there.order).decode(),
+            "running": there.running,
+            "exit_code": there.exit_code,
+            "processes": [asdict(p) for p in (run.processes if run is not None else stopping)],
+        }
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(record))
+        part.rename(file)
+
+    def _up_keys(self) -> list[Key]:
+        found = [path.stem.rpartition("@") for path in (self._folder / "up").glob("*@*.json")]
+        return [(place, attempt) for place, _, attempt in found]
+
+    def _load(self) -> None:
+        for key in self._up_keys():
+            try:
+                record = json.loads(self._up_file(key).read_text())
+                order = decode(Order, record["order"].encode())
+            except (OSError, ValueError, KeyError) as error:
+                LOG.warning("%s is not readable and is left out: %s", self._up_file(key), error)
+                continue
+            processes = [Process(**p) for p in record["processes"]]
+            running = bool(record["running"]) and record["exit_code"] is None
+            self._table.up[key] = Standing(*key, order, running, record["exit_code"])
+            if running:
+                step = Step(*key, Verb.RUN, "", order)
+                until = inf if order.run.command else 0.0
+                self._runs[key] = _Run(step, processes, until)
+                self._next_look = 0.0
+
+
+def _forget_old(slices: Path) -> None:
+    """Remove the logs of slices that ended long ago."""
+    before = time.time() - KEPT_SECONDS  # noqa: TID251  # file times are this machine's own
+    for folder in slices.glob("*/*/*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder, ignore_errors=True)

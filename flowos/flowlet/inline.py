@@ -1,0 +1,65 @@
+"""What does a program compute? Run here, task after task: for trying out, and to compare with."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from flowos.flowlet.errors import FlowletError, TaskError
+from flowos.flowlet.graph import Graph
+from flowos.flowlet.library import Sink, Source
+from flowos.flowlet.needs import needs_of
+from flowos.flowlet.planned import Assignment
+from flowos.flowlet.wire.messages import CLIENT, Output
+from flowos.flowlet.wire.values import NotData, put_together, taken_apart
+from flowos.flowlet.worker.running import TaskFailed, outputs_of, users_part
+
+if TYPE_CHECKING:
+    from flowos.flowlet.session import Result
+
+
+def run_here(graph: Graph) -> "Result":
+    """Run a program in this process, by each task's first implementation.
+
+    Raises:
+        TaskError: A task failed.
+    """
+    from flowos.flowlet.session import Ran, Result
+
+    began = time.monotonic()
+    made: dict[Output, Any] = {}
+    ran: dict[str, Ran] = {}
+    for number, task in enumerate(graph.tasks):
+        inputs = [made[output] for output in graph.inputs[number]]
+        if isinstance(task, Sink):
+            task.run(*inputs)
+            continue
+        if isinstance(task, Source):
+            made[number, 0] = task.data
+            continue
+        begins = time.monotonic()
+        try:
+            method = needs_of(type(task))[0].method
+            outputs = outputs_of(getattr(task, method)(*inputs), task.output_ports)
+            for port, output in enumerate(outputs):
+                form, memory = taken_apart(output)
+                made[number, port] = put_together(form, memory)
+        except Exception as error:  # noqa: BLE001  # a user's task may raise anything
+            raise _failed(task.name, str(task.made_at), error) from None
+        ran[task.name] = Ran("here", begins - began, time.monotonic() - begins)
+    values = {}
+    for number in graph.ends:
+        task = graph.tasks[number]
+        if task.output_ports:
+            found = tuple(made[number, port] for port in range(task.output_ports))
+            values[task.name] = found[0] if len(found) == 1 else found
+    count = len(graph.tasks)
+    nobody = Assignment((), (CLIENT,) * count, ("",) * count, (0,) * count, ({},))
+    seconds = time.monotonic() - began
+    return Result(values, ran, {CLIENT: "here"}, (), 1, seconds, "", graph, nobody)
+
+
+def _failed(name: str, where: str, error: Exception) -> FlowletError:
+    if isinstance(error, TaskFailed | NotData):
+        kind, message, trace = "outputs", str(error), ""
+    else:
+        kind, message, trace = "raised", repr(error), users_part(error)
+    return TaskError(f"{name} failed: {message}", task=name, kind=kind, where=where, trace=trace)

@@ -1,0 +1,438 @@
+"""How does a program get a slice, and run on it? A slice whose command is the worker, one or many times."""
+
+import contextlib
+import os
+import secrets
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from flowos.flowlet.cell import Offer, found, offer_of
+from flowos.flowlet.coordinating.coordinator import GaveUp, Wires
+from flowos.flowlet.coordinating.workers import Came, Workers
+from flowos.flowlet.errors import FlowletError, TaskError
+from flowos.flowlet.graph import Graph
+from flowos.flowlet.library import Sink, Source
+from flowos.flowlet.needs import Need
+from flowos.flowlet.planned import Assignment, Role, assigned
+from flowos.flowlet.work import shipped, work_of
+from flowos.model.errors import FlowosError, NotInTime, StoreError, UnknownName
+from flowos.model.slice import (
+    CircuitWish,
+    EngineChoice,
+    EngineRole,
+    Run,
+    Shape,
+    SliceSpec,
+)
+from flowos.runtime.client import CellClient
+
+WORKER: Final = ("python", "-m", "flowos.flowlet.worker")
+END_SECONDS: Final = 10.0  # for a slice to be clean again
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a program is to be run.
+
+    Attributes:
+        engines: Engine kind -> how many at most.
+        tenant: Whose slice it is.
+        policy: Which scheduler serves it; "" = as the cell's rules say.
+        priority: Of the slice.
+        timeout_seconds: For all of it, waiting for engines included; 0 = for ever.
+        task_seconds: For each task; 0 = for ever.
+        name: Of the slice; "" = one that nobody has.
+        address: How workers elsewhere reach this machine; "" = as it calls itself.
+        progress: Told of how many tasks how many have ended.
+        waiting: Told why the slice waits.
+    """
+
+    engines: Mapping[str, int] = field(default_factory=dict)
+    tenant: str = "default"
+    policy: str = ""
+    priority: int = 0
+    timeout_seconds: float = 0.0
+    task_seconds: float = 0.0
+    name: str = ""
+    address: str = ""
+    progress: Callable[[int, int], None] = lambda _done, _all: None
+    waiting: Callable[[str], None] = lambda _why: None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Where and when a task ran: its engine, seconds since the program began, seconds it took."""
+
+    engine: str
+    began: float
+    took: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a program.
+
+    Attributes:
+        values: Task name -> its outputs, for the ends that are no sinks.
+        tasks: Task name -> where and when it ran.
+        engines: Rank -> engine.
+        circuits: (from, to) engines, as they were asked for.
+        waves: How often circuits were laid.
+        seconds: From `execute` on.
+        slice: The slice it ran on.
+        graph: The program.
+        assignment: Who did what.
+    """
+
+    values: Mapping[str, Any]
+    tasks: Mapping[str, Ran]
+    engines: Mapping[int, str]
+    circuits: tuple[tuple[str, str], ...]
+    waves: int
+    seconds: float
+    slice: str
+    graph: Graph = field(repr=False)
+    assignment: Assignment = field(repr=False)
+
+
+class Slice:
+    """A slice of workers: for one program, or kept for many.
+
+    Example:
+        with held(engines={"cpu": 4}) as warm:
+            sink.execute(on=warm)
+    """
+
+    def __init__(
+        self,
+        client: CellClient,
+        roles: Sequence[Role],
+        wires: Wires,
+        options: Options,
+        offer: Offer,
+    ) -> None:
+        """Ask for it; nothing is waited for.
+
+        Raises:
+            FlowosError: It cannot be had.
+        """
+        self._client = client
+        self.roles = tuple(roles)
+        self._options = options
+        self.offer = offer
+        self._laid = {(a, b) for a, targets in wires for b in targets}
+        self.workers = Workers(elsewhere=offer.elsewhere, address=options.address)
+        self._count = sum(role.count for role in roles)
+        name = options.name or f"flowlet-{secrets.token_hex(4)}"
+        self._spec = SliceSpec(
+            name=name,
+            tenant=options.tenant,
+            policy=options.policy,
+            priority=options.priority,
+            engines={role.name: EngineRole((_choice(role),)) for role in roles},
+            circuits=wishes(roles, wires),
+            run=Run(command=WORKER, env=self._environment()),
+        )
+        self.id = self._spec.id
+        self._ended = False
+        try:
+            client.submit([self._spec])
+        except BaseException:
+            self.workers.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Wait until its workers are there."""
+        self.await_workers()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Give it back."""
+        self.close(failed=kind is not None)
+
+    def await_workers(self) -> None:
+        """Wait until its workers are there.
+
+        Raises:
+            FlowletError: They will not be.
+            NotInTime: They are not there in time.
+        """
+        seconds = self._options.timeout_seconds
+        until = time.monotonic() + seconds if seconds else None
+
+        def look() -> str:
+            if until is not None and time.monotonic() > until:
+                raise NotInTime(
+                    f"slice {self.id} has no engines after {seconds:g} s{self._waits(': ')}"
+                )
+            return self._how_it_is()
+
+        try:
+            if why := self.workers.await_all(self._count, look):
+                raise FlowletError(why)
+        except BaseException:
+            self.close(failed=True)
+            raise
+
+    def run(self, graph: Graph, assignment: Assignment, code: Any, began: float) -> Result:
+        """Run a program on it.
+
+        Raises:
+            FlowletError: A task of it failed, or it was not done in time.
+        """
+        options = self._options
+        work = work_of(
+            graph,
+            assignment,
+            *code,
+            number=self.workers.next_job(),
+            limit_seconds=options.task_seconds,
+        )
+        deadline = began + options.timeout_seconds if options.timeout_seconds else None
+        came = self.workers.run(
+            work,
+            wire=self._wire,
+            look=self._how_it_is,
+            progress=options.progress,
+            deadline=deadline,
+        )
+        if came.gave_up is not None:
+            raise self._error(graph, assignment, came.gave_up)
+        return self._result(graph, assignment, came, began)
+
+    def close(self, *, failed: bool = False) -> None:
+        """Send the workers home, and see the slice end; one that failed is cancelled."""
+        if self._ended:
+            return
+        self._ended = True
+        if failed:
+            with contextlib.suppress(FlowosError):
+                self._client.cancel(self.id)
+        self.workers.close()
+        with contextlib.suppress(NotInTime, UnknownName, StoreError):
+            self._client.wait(self.id, "done", timeout_seconds=END_SECONDS)
+
+    # -- its own
+
+    def _environment(self) -> dict[str, str]:
+        return self.workers.environment() | {"PYTHONPATH": os.pathsep.join(_program_path())}
+
+    def _how_it_is(self) -> str:
+        """Return why nothing will come of it any more; "" = nothing speaks against it.
+
+        A store that is away is no reason: what runs goes on.
+        """
+        try:
+            view = self._client.view(["slice/" + self.id, "reason/" + self.id])
+        except StoreError:
+            return ""
+        entry = view.slices.get(self.id)
+        if entry is None:
+            return f"slice {self.id} is gone"
+        end = entry.value.end
+        if end is not None:
+            said = f": {end.message}" if end.message else ""
+            code = f" with exit code {end.exit_code}" if end.exit_code is not None else ""
+            return f"slice {self.id} has ended as {end.phase}{code}{said}"
+        waiting = view.reasons.get(self.id)
+        if waiting is not None and len(self.workers.present) < self._count:
+            self._options.waiting(waiting.value.sentence)
+        return ""
+
+    def _waits(self, before: str) -> str:
+        with contextlib.suppress(StoreError):
+            waiting = self._client.view(["reason/" + self.id]).reasons.get(self.id)
+            if waiting is not None:
+                return before + waiting.value.sentence
+        return ""
+
+    def _wire(self, wires: Wires) -> None:
+        """See to it that these circuits are up."""
+        wanted = {(a, b) for a, targets in wires for b in targets}
+        if wanted <= self._laid:
+            return
+        raise FlowletError("circuits cannot be laid anew yet")
+
+    def _engine(self, rank: int) -> str:
+        ready = self.workers.present.get(rank)
+        return ready.engine if ready is not None else ""
+
+    def _error(self, graph: Graph, assignment: Assignment, why: GaveUp) -> FlowletError:
+        if why.task < 0:
+            return FlowletError(why.message)
+        task = graph.tasks[why.task]
+        engine = self._engine(assignment.ranks[why.task])
+        at = f" on {engine}" if engine else ""
+        hint = {
+            "memory": "see @on(..., memory=...), or give it less at a time",
+            "killed": "a signal 9 is most often the kernel's, for memory; 11 is a crash in native "
+            "code",
+            "hung": "its time is task_timeout=",
+        }.get(why.kind, "")
+        return TaskError(
+            f"{task.name} failed{at}: {why.message}",
+            task=task.name,
+            kind=why.kind,
+            where=str(task.made_at),
+            engine=engine,
+            trace=why.traceback,
+            hint=hint,
+        )
+
+    def _result(self, graph: Graph, assignment: Assignment, came: Came, began: float) -> Result:
+        values: dict[str, Any] = {}
+        for number, task in enumerate(graph.tasks):
+            if isinstance(task, Sink):
+                task.run(_value(graph, came, graph.inputs[number][0]))
+        for number in graph.ends:
+            task = graph.tasks[number]
+            if task.output_ports:
+                outputs = tuple(
+                    _value(graph, came, (number, port)) for port in range(task.output_ports)
+                )
+                values[task.name] = outputs[0] if len(outputs) == 1 else outputs
+        engines = {rank: self._engine(rank) for rank in assignment.kinds()}
+        wires = {
+            (a, b) for wave in assignment.wires for a, targets in wave.items() for b in targets
+        }
+        return Result(
+            values,
+            {
+                graph.tasks[n].name: Ran(engines.get(rank, ""), at - began, took)
+                for n, (rank, at, took) in sorted(came.timings.items())
+            },
+            engines,
+            tuple(sorted((engines[a], engines[b]) for a, b in wires)),
+            len(assignment.wires),
+            time.monotonic() - began,
+            self.id,
+            graph,
+            assignment,
+        )
+
+
+def held(*, engines: Mapping[str, int], client: CellClient | None = None, **options: Any) -> Slice:
+    """Take a slice for many programs, with circuits from each engine to each.
+
+    Args:
+        engines: Engine kind -> how many.
+        client: The cell; None = as for `execute`.
+        options: As of `Options`.
+
+    Raises:
+        FlowletError: It cannot be had.
+    """
+    cell = found(client)
+    roles = [Role(kind, Need(kind), count) for kind, count in engines.items()]
+    count = sum(role.count for role in roles)
+    everybody = frozenset(
+        (rank, tuple(r for r in range(count) if r != rank)) for rank in range(count)
+    )
+    return Slice(cell, roles, everybody, Options(**options), offer_of(cell))
+
+
+def run_once(graph: Graph, options: Options, client: CellClient | None) -> Result:
+    """Take a slice for one program, run it, and give the slice back.
+
+    Raises:
+        FlowletError: It cannot run, or a task of it failed.
+    """
+    began = time.monotonic()
+    code = shipped(graph)
+    cell = found(client)
+    offer = offer_of(cell)
+    assignment = assigned(
+        graph, offer.engines, offer.free, limits=options.engines, degree_max=offer.degree_max
+    )
+    if not assignment.roles:
+        return _without_engines(graph, assignment, began)
+    wires = frozenset(
+        (rank, tuple(sorted(targets))) for rank, targets in assignment.wires[0].items()
+    )
+    with Slice(cell, assignment.roles, wires, options, offer) as there:
+        return there.run(graph, assignment, code, began)
+
+
+def run_on(there: Slice, graph: Graph) -> Result:
+    """Run a program on a slice that is held.
+
+    Raises:
+        FlowletError: It cannot run there, or a task of it failed.
+    """
+    began = time.monotonic()
+    code = shipped(graph)
+    assignment = assigned(graph, there.offer.engines, fixed=there.roles)
+    return there.run(graph, assignment, code, began)
+
+
+def wishes(roles: Sequence[Role], wires: Wires) -> tuple[CircuitWish, ...]:
+    """Return what a slice has to ask for, so that these ranks can send to those."""
+    home: list[tuple[str, int]] = [(role.name, n) for role in roles for n in range(role.count)]
+    within: dict[str, set[tuple[int, int]]] = {}
+    across: dict[tuple[str, str], None] = {}
+    for rank, targets in sorted(wires):
+        role, number = home[rank]
+        for target in targets:
+            other, other_number = home[target]
+            if role == other:
+                within.setdefault(role, set()).add((number, other_number))
+            else:
+                across[role, other] = None
+    explicit = [
+        CircuitWish(Shape.EXPLICIT, (role,), links=tuple(sorted(links)))
+        for role, links in within.items()
+    ]
+    return (*explicit, *(CircuitWish(Shape.FLOW, pair) for pair in across))
+
+
+def _choice(role: Role) -> EngineChoice:
+    need = role.need
+    where = {"memory": f">={need.memory_bytes}"} if need.memory_bytes else {}
+    return EngineChoice(
+        kind=need.kind,
+        models=need.models,
+        count=role.count,
+        where=where,
+        bitstream=need.bitstream,
+    )
+
+
+def _value(graph: Graph, came: Came, output: tuple[int, int]) -> Any:
+    task = graph.tasks[output[0]]
+    return task.data if isinstance(task, Source) else came.results[output]
+
+
+def _without_engines(graph: Graph, assignment: Assignment, began: float) -> Result:
+    """Take what sources give straight to sinks: there is nothing to compute."""
+    for number, task in enumerate(graph.tasks):
+        if isinstance(task, Sink):
+            task.run(_value(graph, Came(), graph.inputs[number][0]))
+    values = {
+        graph.tasks[n].name: graph.tasks[n].run()
+        for n in graph.ends
+        if isinstance(graph.tasks[n], Source)
+    }
+    return Result(values, {}, {}, (), 0, time.monotonic() - began, "", graph, assignment)
+
+
+def _program_path() -> list[str]:
+    """Return where the user's program looks for modules, beside what is installed."""
+    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    found: dict[str, None] = {}
+    for entry in sys.path:
+        path = Path(entry or ".").resolve()
+        if path in installed or "site-packages" in path.parts or not path.is_dir():
+            continue
+        found[str(path)] = None
+    return list(found)
