@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("flowos_cli.commands.status:status", "One screen: what is free, queued, alive."),
     "top": ("flowos_cli.commands.status:top", "The same, live."),
     "submit": ("flowos_cli.commands.submit:submit", "Submit a slice (short for 'slice submit')."),
+    "run": ("flowos_cli.commands.run:run", "Run a data-flow program, on a cell or just here."),
     "ls": ("flowos_cli.commands.slice:ls", "List slices (short for 'slice ls')."),
     "explain": ("flowos_cli.commands.explain:explain", "Why a slice waits (short for 'slice explain')."),
     "cancel": ("flowos_cli.commands.wishes:cancel", "End a slice (short for 'slice cancel')."),

@@ -19,6 +19,8 @@
     expected_duration: 2h
     time_limit: 4h
     run: {command: [python, train.py]}          # or for: 10s; or flowlet; or image and kernel
+                                                # a command may have env: {A: b}, a directory, and
+                                                # launch: first (once, not for each engine)
     data:
       - {at: n3/nvme0, bytes: 40GB, to: workers} # or at a node; may add estimated, lanes, share
     work: {workers: {type: bert, amount: 1e6}}  # in units of the type, over all engines; or no amount
@@ -92,7 +94,12 @@ _CONSTRAINTS: Final = known_fields("max_hops", "max_latency_ns", "spread", "pref
 _DATA: Final = known_fields("at", "bytes", "to", "estimated", "lanes", "share")
 _WORK: Final = known_fields("type", "amount")
 _AT: Final = re.compile(rf"{THING_NAME.pattern}(/{THING_NAME.pattern})?")
-_RUN: Final = known_fields("for", "command", "image", "kernel", "flowlet")
+_RUN: Final = known_fields(
+    "for", "command", "image", "kernel", "flowlet", "env", "launch", "directory"
+)
+_OF_COMMANDS: Final = ("env", "launch", "directory")
+LAUNCHES: Final = ("each", "first")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 _CONDITION: Final = re.compile(r"(>=|<=|!=|>|<|==|=)?\s*(.+)")
 _SIZED: Final = re.compile(r"[-+]?[0-9]{1,40}(\.[0-9]{1,40})?\s?[A-Za-z/%]*")
@@ -518,6 +525,9 @@ class _Reader:
         command = fields.texts("command", single=False)
         if ways == ["command"] and not (command and command[0]):
             raise fields.fail("command", "is empty", "write such as [python, train.py]")
+        for name in _OF_COMMANDS:
+            if fields.has(name) and ways != ["command"]:
+                raise fields.fail(name, "belongs to a command", "leave it out")
         for_seconds = fields.amount("for", amounts.seconds_of, 0.0)
         if ways == ["for"] and not for_seconds:
             raise fields.fail("for", "lasts no time", "write such as 10s, or leave run out")
@@ -530,7 +540,20 @@ class _Reader:
             image=fields.text("image", ""),
             kernel=fields.text("kernel", ""),
             flowlet=fields.text("flowlet", ""),
+            env=dict(self.environment(fields)),
+            launch=fields.one_of("launch", LAUNCHES, "each"),
+            directory=fields.text("directory", ""),
         )
+
+    def environment(self, fields: Fields) -> Iterator[tuple[str, str]]:
+        for name, place, value in fields.pairs("env"):
+            if _VARIABLE.fullmatch(name) is None:
+                hint = "use letters, digits and underscores, such as OMP_NUM_THREADS"
+                raise self.document.error(place, f"{shown(name)} cannot name a variable", hint)
+            if not isinstance(value, str):
+                hint = f'write "{value}" in quotes'
+                raise self.document.error(place, f"must be text, not {shown(value)}", hint)
+            yield name, value
 
 
 def _number_text(value: object) -> str:

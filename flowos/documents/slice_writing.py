@@ -154,6 +154,9 @@ def _run(run: Run) -> dict[str, Any]:
         "image": run.image,
         "kernel": run.kernel,
         "flowlet": run.flowlet,
+        "env": dict(run.env),
+        "launch": run.launch if run.launch != "each" else "",
+        "directory": run.directory,
     }
     return {name: value for name, value in document.items() if value}
 

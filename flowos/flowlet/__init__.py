@@ -12,14 +12,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from flowos.flowlet.builders import Call, map, reduce  # noqa: A004  # as users write it
     from flowos.flowlet.errors import FlowletError, TaskError
     from flowos.flowlet.execute import execute
     from flowos.flowlet.graph import Graph, graph_of
     from flowos.flowlet.library import AddBytewise, Concat, Sink, Source, Sum
     from flowos.flowlet.needs import on
+    from flowos.flowlet.session import held
     from flowos.flowlet.task import Port, Task
 
 _HOME: Final = {
+    "Call": "builders",
+    "map": "builders",
+    "reduce": "builders",
     "FlowletError": "errors",
     "TaskError": "errors",
     "execute": "execute",
@@ -30,13 +35,14 @@ _HOME: Final = {
     "Sink": "library",
     "Source": "library",
     "Sum": "library",
+    "held": "session",
     "on": "needs",
     "Port": "task",
     "Task": "task",
 }
 
 __all__ = [  # noqa: RUF022  # in the order of the table above
-    "FlowletError", "TaskError", "execute", "Graph", "graph_of", "AddBytewise", "Concat", "Sink",
+    "Call", "map", "reduce", "held", "FlowletError", "TaskError", "execute", "Graph", "graph_of", "AddBytewise", "Concat", "Sink",
     "Source", "Sum", "on", "Port", "Task",
 ]  # fmt: skip
 

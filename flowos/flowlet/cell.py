@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowos import connect
-from flowos.drivers.local.devices import node_name, this_machine
+from flowos.drivers.local.devices import cache_folder, node_name, this_machine
 from flowos.drivers.local.driver import LocalDriver
 from flowos.flowlet.errors import FlowletError
 from flowos.model import keys
@@ -163,8 +163,7 @@ class OwnCell:
         """
         self.folder = Path(tempfile.mkdtemp(prefix="flowos-"))
         self._clock = clock or SystemClock()
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowos"
-        machine = this_machine(cache)
+        machine = this_machine(cache_folder())
         (plugin,) = entry_points(group="flowos.stores", name="memory")
         self.store = plugin.load()(self._clock)
         load_cell_into(self.store, machine.cell(), source="this machine", threads=1)

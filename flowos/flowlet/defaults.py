@@ -12,10 +12,12 @@ class Defaults:
     Attributes:
         on: Where they run.
         settings: By the name of a field of `Options`.
+        client: The cell they run on.
         executed: Told of each program that has run.
     """
 
     on: Any = None
+    client: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
     executed: Callable[[Any], None] = lambda _result: None
 

@@ -50,7 +50,7 @@ def execute(
     graph = graph_of(*ends)
     if not ends:
         raise FlowletError("nothing to execute", where=str(users_line()), hint="name a task")
-    from flowos.flowlet.defaults import with_defaults
+    from flowos.flowlet.defaults import DEFAULTS, with_defaults
     from flowos.flowlet.session import Options, run_on, run_once
 
     on, settings = with_defaults(
@@ -65,6 +65,7 @@ def execute(
             **more,
         },
     )
+    client = client or DEFAULTS.client
     if on == "here":
         from flowos.flowlet.inline import run_here
 
@@ -81,6 +82,7 @@ def execute(
         result = run_on(on, graph)
     else:
         result = run_once(graph, Options(**settings), client)
+    DEFAULTS.executed(result)
     if picture:
         from flowos.flowlet.picture import drawn
 

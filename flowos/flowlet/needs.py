@@ -57,7 +57,8 @@ def on(
     Raises:
         FlowletError: A wish that cannot be meant.
     """
-    if not isinstance(kind, str) or not kind:
+    said: object = kind  # users write what they like
+    if not isinstance(said, str) or not said:
         raise FlowletError(
             "an engine kind is a word, such as 'cpu'",
             where=str(users_line()),

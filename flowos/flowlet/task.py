@@ -49,7 +49,8 @@ class Outputs:
             FlowletError: There is none of this number.
         """
         count = self._task.output_ports
-        if not isinstance(number, int) or not 0 <= number < count:
+        said: object = number  # users write what they like
+        if not isinstance(said, int) or not 0 <= said < count:
             ports = "no output port" if not count else f"output ports 0 to {count - 1}"
             raise FlowletError(
                 f"{self._task.name} has {ports}, not {number!r}",
@@ -134,9 +135,10 @@ class Task:
             FlowletError: There is no such port, or it has a source already.
         """
         line = str(users_line())
-        if self._input_count() == ANY and isinstance(number, int) and number == len(self.inputs):
+        said: object = number  # users write what they like
+        if self._input_count() == ANY and said == len(self.inputs):
             self.inputs.append(None)
-        if not isinstance(number, int) or not 0 <= number < len(self.inputs):
+        if not isinstance(said, int) or not 0 <= said < len(self.inputs):
             ports = f"input ports 0 to {len(self.inputs) - 1}" if self.inputs else "no input port"
             raise FlowletError(f"{self.name} has {ports}, not {number!r}", where=line)
         there = self.inputs[number]

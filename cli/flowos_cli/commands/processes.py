@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,9 @@ from flowos_cli.commands.completion import policies
 from flowos_cli.commands.plugins import policy_named
 from flowos_cli.lazy import LazyGroup
 from flowos_cli.wiring import Where, where_options
+
+if TYPE_CHECKING:
+    from flowos.drivers.step import Driver
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -259,7 +262,7 @@ def agent() -> None:
 @agent.command("run")
 @click.option(
     "--driver",
-    type=click.Choice(["sim"]),
+    type=click.Choice(["sim", "local"]),
     default="sim",
     show_default=True,
     help="What drives the devices.",
@@ -304,12 +307,10 @@ def agent_run(
     where: Where,
 ) -> int:
     """Carry out orders until SIGTERM or Ctrl-C."""
-    from flowos.drivers.sim import SimDriver, SimSettings
     from flowos.runtime.clock import SystemClock
     from flowos.runtime.processes import Supervisor, agent_process
 
-    assert driver == "sim"
-    settings = SimSettings(_delays(delays), jitter=0.2, failures=_chances(failures))
+    devices = _driver(driver, where, delays, failures, seed)
     # With roles on, an agent has no right to a session of another name than its place's.
     process = name or (places[0] if places else "agent-0")
     log_to_stderr(process)
@@ -318,7 +319,7 @@ def agent_run(
     lock = _only_one(where, places)
     supervisor = Supervisor(store, SystemClock())
     supervisor.stop_on_signals()
-    sim = SimDriver(settings, seed)
+    hands = devices()
 
     def life(s: "Supervisor") -> None:
         while not store.read([keys.INFO]).records:  # a cell that is just being replaced
@@ -326,16 +327,34 @@ def agent_run(
                 return
         served = _places(store, places)
         agent_process(
-            s, process, sim, served, policy=driver, ready=_say(process), **_ttl(ttl_seconds)
+            s, process, hands, served, policy=driver, ready=_say(process), **_ttl(ttl_seconds)
         )
 
     try:
         supervisor.run(life)
     finally:
-        sim.close()
+        hands.close()
     store.close()
     os.close(lock)
     return 0
+
+
+def _driver(
+    driver: str, where: Where, delays: tuple[str, ...], failures: tuple[str, ...], seed: int
+) -> "Callable[[], Driver]":
+    """Return what makes the driver, once nobody else drives these devices; options are looked at now."""
+    if driver == "sim":
+        from flowos.drivers.sim import SimDriver, SimSettings
+
+        settings = SimSettings(_delays(delays), jitter=0.2, failures=_chances(failures))
+        return lambda: SimDriver(settings, seed)
+    if delays or failures:
+        raise SpecError("--delay and --fail are of simulated devices", hint="leave them out")
+    from flowos.drivers.local.devices import cache_folder, this_machine
+    from flowos.drivers.local.driver import LocalDriver
+
+    machine = this_machine(cache_folder())
+    return lambda: LocalDriver(where.folder(), {d.engine: d for d in machine.devices})
 
 
 def _delays(texts: tuple[str, ...]) -> dict[Any, float]:

@@ -82,6 +82,7 @@ def _ran(item: Item) -> str:
             ("slice", "show", "Everything about a slice."),
             ("wait", "wait", "Wait until a slice is allocated, running or done."),
             ("events", "events", "What happened to a slice, step by step."),
+            ("logs", "logs", "What the tasks of a slice have written."),
             ("history", "history", "Who held what, and for how long."),
             ("wishes", "cancel", "End slices."),
             ("wishes", "hold", "Keep pending slices from being placed."),

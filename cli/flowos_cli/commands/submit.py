@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,6 +111,22 @@ class _WithCommand(click.Command):
 @click.option(
     "--run-for", callback=seconds, default=None, metavar="10s", help="Simulate a program this long."
 )
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="A=B",
+    help="What a command finds beside the usual.",
+)
+@click.option(
+    "--launch",
+    type=click.Choice(["each", "first"]),
+    default=None,
+    help="Start a command for each engine, or once, as mpirun wants it.",
+)
+@click.option(
+    "--directory", default="", metavar="D", help="Where a command behind -- starts; default: here."
+)
 @click.option("--wait", "until", type=click.Choice(WAITS), default=None, help="Return only then.")
 @click.option(
     "--timeout", callback=seconds, default=None, metavar="S", help="Give up waiting after this."
@@ -141,6 +158,9 @@ def submit(
     expected: float | None,
     time_limit: float | None,
     run_for: float | None,
+    variables: tuple[str, ...],
+    launch: str | None,
+    directory: str,
     until: str | None,
     timeout: float | None,
     dry_run: bool,
@@ -170,7 +190,7 @@ def submit(
         "reservation": reservation,
         "expected_duration": _duration(expected),
         "time_limit": _duration(time_limit),
-        "run": _run_of(run_for, context.meta.get("flowos.command")),
+        "run": _run_of(run_for, context.meta.get("flowos.command"), variables, launch, directory),
     }
     if timeout is not None and until is None:
         raise click.UsageError("--timeout is how long --wait waits: say what to wait for")
@@ -249,7 +269,15 @@ def _least(said: str) -> int | dict[str, int]:
     return found
 
 
-def _run_of(run_for: float | None, command: tuple[str, ...] | None) -> dict[str, Any] | None:
+def _run_of(
+    run_for: float | None,
+    command: tuple[str, ...] | None,
+    variables: tuple[str, ...],
+    launch: str | None,
+    directory: str,
+) -> dict[str, Any] | None:
+    if not command and (variables or launch or directory):
+        raise click.UsageError("--env, --launch and --directory go with a command behind --")
     if run_for is not None and command:
         raise click.UsageError("--run-for simulates a program: leave it or the command out")
     if command is not None and not command:
@@ -258,7 +286,15 @@ def _run_of(run_for: float | None, command: tuple[str, ...] | None) -> dict[str,
         if run_for <= 0:
             raise click.UsageError("--run-for must be longer than nothing")
         return {"for": _duration(run_for)}
-    return {"command": list(command)} if command else None
+    if not command:
+        return None
+    run: dict[str, Any] = {"command": list(command), "directory": directory or str(Path.cwd())}
+    for said in variables:
+        variable, equals, value = said.partition("=")
+        if not equals:
+            raise click.UsageError(f"--env {said} has no value: write {said}=1")
+        run.setdefault("env", {})[variable] = value
+    return run | ({"launch": launch} if launch else {})
 
 
 def _specs(

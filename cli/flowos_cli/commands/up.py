@@ -28,6 +28,7 @@ READY_SECONDS = 30.0  # what the processes of a preset may take to open their se
 LOAD_SECONDS = 120.0  # what a large cell may take to load
 STOP_SECONDS = 15.0
 PRESET_DEFAULT = "fic-small"
+THIS_MACHINE = "this machine"
 
 
 @click.command()
@@ -44,10 +45,10 @@ PRESET_DEFAULT = "fic-small"
 )
 @click.option(
     "--agents",
-    type=click.Choice(["sim", "none"]),
+    type=click.Choice(["sim", "local", "none"]),
     default="sim",
     show_default=True,
-    help="Who carries out orders.",
+    help="Who carries out orders; local: this machine's cores and devices, for real.",
 )
 @click.option("--detach", is_flag=True, help="Return when all is up; 'flowos down' stops it.")
 @click.option("--no-controller", is_flag=True, help="Start none: nothing is given back then.")
@@ -85,6 +86,12 @@ def up(
     wanted = [counted(text) for text in schedulers or ("batch=2",)]
     for name, _ in wanted:
         policy_named(name)
+    if agents == "local":
+        if source:
+            raise SpecError(
+                "a cell of local agents is this machine, as it is", hint="leave --cell out"
+            )
+        source = THIS_MACHINE
     cell = _cell(source) if source else None  # a wrong file is said before anything is started
     folder = where.folder()
     _refuse_leftovers(folder)
@@ -99,6 +106,8 @@ def up(
         ]
     if not no_controller:
         processes.append(Child("controller-0", ["controller", "run", "--idle-off", idle_off]))
+    if agents == "local":
+        processes.append(Child("agent-0", ["agent", "run", "--driver", "local"]))
     if agents == "sim":
         options = [word for text in delays for word in ("--delay", text)]
         processes.append(Child("agent-0", ["agent", "run", "--driver", "sim", *options]))
@@ -153,6 +162,10 @@ def _stop_store(folder: Path) -> bool:
 
 
 def _cell(source: str) -> "Cell":
+    if source == THIS_MACHINE:
+        from flowos.drivers.local.devices import cache_folder, this_machine
+
+        return this_machine(cache_folder()).cell()
     from flowos.documents.presets import file_or_preset
 
     return file_or_preset(source)

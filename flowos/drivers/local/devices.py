@@ -139,6 +139,11 @@ def this_machine(folder: Path | None = None) -> Machine:
     return Machine(node, 1000 * len(cores), total, tuple(devices))
 
 
+def cache_folder() -> Path:
+    """Return where it is remembered what takes long to find out."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowos"
+
+
 def node_name() -> str:
     """Return what this machine is called in a cell."""
     name = _NAME.sub("-", platform.node().partition(".")[0].lower()).strip("-")[:40]
