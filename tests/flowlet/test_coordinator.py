@@ -101,7 +101,7 @@ class Net:
         self.wired: list[int] = []
         self.away: dict[int, float] = {}
         self.ran: dict[int, int] = {}
-        self.dropped_bad: list[Any] = []
+        self.busy: set[int] = set()  # ranks whose task is under way
         for rank in job.kinds:
             self.come(rank)
 
@@ -109,6 +109,7 @@ class Net:
         self.workers[rank] = WorkerMachine(rank, 7)
         self.life[rank] = self.life.get(rank, 0) + 1
         self.away.pop(rank, None)
+        self.busy.discard(rank)
         self.coordinator.ready(Ready(rank, "a", 1, "m", "", ""), self.now)
         self.carry_out()
 
@@ -224,10 +225,12 @@ class Net:
         made = tuple(thing.recipe for thing in things)
         values = [Thing((part.number, port, made)) for port in range(part.outputs)]
         epoch = worker.epoch
-        if self.dice.random() < 0.5:  # it takes a while, and something happens meanwhile
+        self.busy.add(rank)
+        for _ in range(self.dice.choice((0, 0, 1, 5, 40))):  # much may happen meanwhile
             self.step()
             if self.workers[rank] is not worker:
                 return True
+        self.busy.discard(rank)
         worker.ran(epoch, part.number, values, 0.0, 0.0)
         self.act(rank)
         return True
@@ -235,7 +238,8 @@ class Net:
     def step(self) -> bool:
         ways = [way for way, queue in self.ways.items() if queue]
         choices: list[Any] = [("way", way) for way in ways]
-        choices += [("run", rank) for rank, w in self.workers.items() if w is not None and w.ready]
+        choices += [("run", rank) for rank, w in self.workers.items()
+                    if w is not None and w.ready and rank not in self.busy]
         choices += [("wired", epoch) for epoch in self.wired[-1:]]
         if self.losses and self.dice.random() < 0.05:
             alive = [r for r in self.job.kinds if r not in self.away]
@@ -248,7 +252,7 @@ class Net:
                 return True
         if not choices:
             if not self.away:
-                return False
+                return bool(self.busy)
             self.now += 1.0
             for rank, at in list(self.away.items()):
                 if at <= self.now:

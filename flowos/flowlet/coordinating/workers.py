@@ -315,7 +315,8 @@ class Workers:
         match message:
             case Done():
                 for task, began, took in message.tasks:
-                    came.timings[task] = (known, began, took)
+                    if began or task not in came.timings:  # 0: what it made was there already
+                        came.timings[task] = (known, began, took)
                 coordinator.done_at(known, message)
             case _Opened(result, data):
                 came.results[result.output] = data

@@ -181,10 +181,11 @@ class WorkerMachine:
 
     def next_task(self) -> tuple[Part, list[Value]] | None:
         """Return a task whose inputs are all here, with these; None = none is."""
-        if not self.ready:
-            return None
-        part = self._tasks[self.ready.popleft()].part
-        return part, [self._held[output] for output in part.inputs]
+        while self.ready:
+            task = self._tasks[self.ready.popleft()]
+            if not task.ran:  # else it was under way when the epoch began, and has ended since
+                return task.part, [self._held[output] for output in task.part.inputs]
+        return None
 
     def ran(
         self, epoch: int, number: int, values: Iterable[Value], began: float, took: float
