@@ -8,11 +8,9 @@ import random
 from collections import deque
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowos.flowlet.coordinating import coordinator as coordinating
 from flowos.flowlet.coordinating.coordinator import (
     Coordinator,
     Ended,
@@ -38,7 +36,6 @@ from flowos.flowlet.wire.messages import (
     Recall,
     Result,
 )
-from flowos.flowlet.wire.values import PLAIN
 from flowos.flowlet.worker.machine import Give, LetGo, Say, WorkerMachine
 
 
@@ -238,8 +235,11 @@ class Net:
     def step(self) -> bool:
         ways = [way for way, queue in self.ways.items() if queue]
         choices: list[Any] = [("way", way) for way in ways]
-        choices += [("run", rank) for rank, w in self.workers.items()
-                    if w is not None and w.ready and rank not in self.busy]
+        choices += [
+            ("run", rank)
+            for rank, w in self.workers.items()
+            if w is not None and w.ready and rank not in self.busy
+        ]
         choices += [("wired", epoch) for epoch in self.wired[-1:]]
         if self.losses and self.dice.random() < 0.05:
             alive = [r for r in self.job.kinds if r not in self.away]
@@ -259,10 +259,10 @@ class Net:
                     self.come(rank)
             self.coordinator.tick(self.now)
             self.carry_out()
-            return self.now < 100
+            return self.now < 5000
         what, which = self.dice.choice(choices)
         if what == "way":
-            self.hear(*which, self.ways[which].popleft())
+            self.hear(which[0], which[1], self.ways[which].popleft())
         elif what == "run":
             self.run_one(which)
         else:
