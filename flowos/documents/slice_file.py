@@ -88,7 +88,18 @@ _CHOICE: Final = known_fields("kind", "model", "count", "share", "where", "bitst
 _ROLE: Final = known_fields(*_CHOICE, "anyOf")
 _HOST: Final = known_fields("count", "cpu", "memory", "at")
 _CIRCUIT: Final = known_fields(
-    "ring", "all", "star", "torus", "explicit", "from", "to", "lanes", "aggregate", "dims", "links"
+    "ring",
+    "all",
+    "star",
+    "torus",
+    "explicit",
+    "from",
+    "to",
+    "lanes",
+    "aggregate",
+    "dims",
+    "links",
+    "multicast",
 )
 _CONSTRAINTS: Final = known_fields("max_hops", "max_latency_ns", "spread", "prefer")
 _DATA: Final = known_fields("at", "bytes", "to", "estimated", "lanes", "share")
@@ -396,7 +407,12 @@ class _Reader:
                 problem = f"in a {shape} no circuits meet that could be aggregated"
                 raise fields.fail("aggregate", problem, "leave it out, or use star, all or from")
             lanes = fields.whole("lanes", 1, 1, LANES_MAX)
-            yield CircuitWish(shape, roles, lanes, aggregate, dims, links)
+            multicast = shape is Shape.EXPLICIT and fields.flag("multicast", default=False)
+            if fields.has("multicast") and shape is not Shape.EXPLICIT:
+                raise fields.fail("multicast", "belongs to explicit", "leave it out")
+            if multicast and aggregate:
+                raise fields.fail("multicast", "and aggregate exclude each other", "leave one out")
+            yield CircuitWish(shape, roles, lanes, aggregate, dims, links, multicast)
 
     def dims(
         self, fields: Fields, roles: Sequence[str], engines: Mapping[str, EngineRole]
@@ -443,8 +459,10 @@ class _Reader:
         engines: Mapping[str, EngineRole],
     ) -> int:
         """Return how many engines the one role of a shape has, the same in each of its choices."""
-        if len(roles) != 1:
+        if len(roles) != 1 and shape != Shape.EXPLICIT:
             raise fields.fail(shape, "takes one role", f"write {shape}: {roles[0]}")
+        if len(roles) > 1:
+            return sum(self.ends_of(fields, shape, [role], engines) for role in roles)
         counts = {choice.count for choice in engines[roles[0]].choices}
         if len(counts) != 1:
             problem = f"needs to know how many engines {roles[0]} has"

@@ -131,6 +131,8 @@ def _circuit(wish: CircuitWish) -> dict[str, Any]:
         document["dims"] = list(wish.dims)
     if wish.links:
         document["links"] = [list(pair) for pair in wish.links]
+    if wish.multicast:
+        document["multicast"] = True
     return document
 
 

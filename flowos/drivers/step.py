@@ -36,7 +36,8 @@ class Step:
         verb: What.
         subject: The engine, or "" for the whole order; for a sweep: the whole place.
         order: What is to be up here for the attempt (for STOP and DISCONNECT: what was).
-        keep: For a sweep: attempt -> what may be up for it, and stays as it is.
+        keep: For a sweep: attempt -> what may be up for it, and stays as it is. For a DISCONNECT of
+            an attempt: the same, of its own: circuits that stay lit while others go.
         graces: For a STOP: attempt -> for how many seconds its tasks, which are told to end, may go
             on. It has ended when all of them have, or are made to.
     """
@@ -72,7 +73,7 @@ class Driver(Protocol):
         """Return the monotonic second at which `finished` may have something; inf = unknown."""
 
     def close(self) -> None:
-        """Stop everything that runs."""
+        """Tell no more. What runs may go on only where a driver that begins anew takes it over."""
 
 
 @dataclass(frozen=True, slots=True)

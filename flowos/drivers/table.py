@@ -70,8 +70,10 @@ class Table:
             return
         units, crossbar = there.order.units, there.order.crossbar
         if step.verb is Verb.DISCONNECT:
-            crossbar = ()
-            units = tuple(u for u in units if not is_laid(u))
+            stays = step.keep.get(step.attempt)
+            crossbar = stays.crossbar if stays is not None else ()
+            kept = stays.units if stays is not None else ()
+            units = tuple(u for u in units if not is_laid(u) or u in kept)
         else:
             units = tuple(u for u in units if subject_of(u) != step.subject)
         if crossbar or any(not u.startswith("host/") for u in units):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from flowos.flowlet.builders import Call, map, reduce  # noqa: A004  # as users write it
     from flowos.flowlet.errors import FlowletError, TaskError
-    from flowos.flowlet.execute import execute
+    from flowos.flowlet.executing import execute
     from flowos.flowlet.graph import Graph, graph_of
     from flowos.flowlet.library import AddBytewise, Concat, Sink, Source, Sum
     from flowos.flowlet.needs import on
@@ -27,7 +27,7 @@ _HOME: Final = {
     "reduce": "builders",
     "FlowletError": "errors",
     "TaskError": "errors",
-    "execute": "execute",
+    "execute": "executing",
     "Graph": "graph",
     "graph_of": "graph",
     "AddBytewise": "library",

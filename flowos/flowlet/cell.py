@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flowos import connect
-from flowos.drivers.local.devices import cache_folder, node_name, this_machine
+from flowos.drivers.local.devices import Machine, cache_folder, node_name, this_machine
 from flowos.drivers.local.driver import LocalDriver
 from flowos.flowlet.errors import FlowletError
 from flowos.model import keys
@@ -155,15 +155,19 @@ def _runs_things(client: CellClient) -> bool:
 class OwnCell:
     """A whole cell in this process: of this machine, with nothing left when it ends."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, machine: Machine | None = None) -> None:
         """Look at this machine, and start what a cell needs.
+
+        Args:
+            clock: Of all that runs in it.
+            machine: What it is; None = as it is found.
 
         Raises:
             FlowletError: It does not come up.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="flowos-"))
         self._clock = clock or SystemClock()
-        machine = this_machine(cache_folder())
+        machine = machine or this_machine(cache_folder())
         (plugin,) = entry_points(group="flowos.stores", name="memory")
         self.store = plugin.load()(self._clock)
         load_cell_into(self.store, machine.cell(), source="this machine", threads=1)

@@ -26,12 +26,23 @@ class Line:
         return f"{_near(self.file)}:{self.number}" if self.number else ""
 
 
-def users_line() -> Line:
-    """Return the line of the user's program that is being run: the innermost that is not ours."""
+def users_line(maker_of: object = None) -> Line:
+    """Return the line of the user's program that is being run: the innermost that is not ours.
+
+    Args:
+        maker_of: What is being made: where its class's own `__init__` is called counts, and not
+            what happens in it.
+    """
     frame = sys._getframe(1)  # noqa: SLF001  # its documented use: `inspect` costs a millisecond
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith((_OURS, "<frozen ")):
+        own = (
+            maker_of is not None
+            and frame.f_code.co_name == "__init__"
+            and frame.f_code.co_argcount > 0
+            and frame.f_locals.get(frame.f_code.co_varnames[0]) is maker_of
+        )
+        if not own and not name.startswith((_OURS, "<frozen ")):
             return Line(name, frame.f_lineno)
         back = frame.f_back
         if back is None:

@@ -52,7 +52,7 @@ def run_here(graph: Graph) -> "Result":
             found = tuple(made[number, port] for port in range(task.output_ports))
             values[task.name] = found[0] if len(found) == 1 else found
     count = len(graph.tasks)
-    nobody = Assignment((), (CLIENT,) * count, ("",) * count, (0,) * count, ({},))
+    nobody = Assignment((), (CLIENT,) * count, ("",) * count, (0,) * count, {})
     seconds = time.monotonic() - began
     return Result(values, ran, {CLIENT: "here"}, (), 1, seconds, "", graph, nobody)
 

@@ -45,14 +45,29 @@ class Assignment:
         ranks: Task -> rank; CLIENT = the user's process.
         methods: Task -> its implementation.
         waves: Task -> when.
-        wires: Wave -> rank -> the ranks that it sends to.
+        deliveries: (output, rank) -> the wave in which it is sent there.
     """
 
     roles: tuple[Role, ...]
     ranks: tuple[int, ...]
     methods: tuple[str, ...]
     waves: tuple[int, ...]
-    wires: tuple[Mapping[int, frozenset[int]], ...]
+    deliveries: Mapping[tuple[tuple[int, int], int], int]
+
+    @property
+    def wave_count(self) -> int:
+        """How often circuits are laid."""
+        return max((*self.waves, *self.deliveries.values()), default=0) + 1
+
+    def wires(self, wave: int) -> frozenset[tuple[int, tuple[int, ...]]]:
+        """Return who sends something to whom in a wave: a tree where it goes to several."""
+        targets: dict[tuple[int, int], set[int]] = {}
+        for (output, rank), at in self.deliveries.items():
+            if at == wave:
+                targets.setdefault(output, set()).add(rank)
+        return frozenset(
+            (self.ranks[output[0]], tuple(sorted(ranks))) for output, ranks in targets.items()
+        )
 
     def kinds(self) -> dict[int, str]:
         """Return rank -> role."""
@@ -86,9 +101,9 @@ def assigned(
     roles, role_of = _roles(graph, chosen, engines, free, limits or {}, fixed)
     first = _firsts(roles)
     ranks = _placed(graph, chosen, roles, role_of, first)
-    waves, wires = _waves(graph, ranks, degree_max)
+    waves, deliveries = _waves(graph, ranks, degree_max)
     methods = tuple(need.method if need is not None else "" for need in chosen)
-    return Assignment(roles, tuple(ranks), methods, waves, wires)
+    return Assignment(roles, tuple(ranks), methods, waves, deliveries)
 
 
 def runs(task: Task) -> bool:
@@ -311,52 +326,51 @@ def _seconds(need: Need | None) -> float:
 
 def _waves(
     graph: Graph, ranks: Sequence[int], degree_max: int
-) -> tuple[tuple[int, ...], tuple[Mapping[int, frozenset[int]], ...]]:
-    """Return each task's wave, and the circuits of each.
+) -> tuple[tuple[int, ...], dict[tuple[tuple[int, int], int], int]]:
+    """Return each task's wave, and in which wave each output is sent to each rank that reads it.
 
-    A flow is sent in the wave of the task that reads it. A wave is closed when one more task would
-    need more circuits at an engine than there can be.
+    An output is sent in the first wave, from that in which it is made, in which neither its maker
+    nor its reader has more circuits than there can be; a task runs in the wave of the last of its
+    inputs. So one that reads from more engines than it has lanes gets them one after the other.
     """
     waves = [0] * len(ranks)
-    wires: list[dict[int, set[int]]] = [{}]
+    out: list[dict[int, set[int]]] = [{}]
     into: list[dict[int, set[int]]] = [{}]
+    sent: dict[tuple[tuple[int, int], int], int] = {}
     for number, inputs in enumerate(graph.inputs):
         rank = ranks[number]
-        if rank == CLIENT:
-            waves[number] = max((waves[n] for n, _ in inputs), default=0)
-            continue
-        least = max((waves[n] for n, _ in inputs), default=0)
-        sources = {ranks[n] for n, _ in inputs} - {rank, CLIENT}
-        wave = least
-        while degree_max and not _fits(wave, wires, into, sources, rank, degree_max):
-            wave += 1
-            if wave == len(wires):
-                wires.append({})
-                into.append({})
-                break
-        waves[number] = wave
-        for source in sources:
-            wires[wave].setdefault(source, set()).add(rank)
-            into[wave].setdefault(rank, set()).add(source)
-    for number, task in enumerate(graph.tasks):  # a source has no time of its own
-        if isinstance(task, Source):
-            readers = graph.readers.get((number, 0), ())
-            waves[number] = min((waves[r] for r in readers), default=0)
-    return tuple(waves), tuple(
-        {rank: frozenset(targets) for rank, targets in wave.items()} for wave in wires
-    )
+        for output in inputs:
+            source = ranks[output[0]]
+            if CLIENT in (rank, source) or source == rank:
+                waves[number] = max(waves[number], waves[output[0]])
+                continue
+            wave = sent.get((output, rank))
+            if wave is None:
+                wave = waves[output[0]]
+                while degree_max and not _fits(out, into, wave, source, rank, degree_max):
+                    wave += 1
+                while wave >= len(out):
+                    out.append({})
+                    into.append({})
+                out[wave].setdefault(source, set()).add(rank)
+                into[wave].setdefault(rank, set()).add(source)
+                sent[output, rank] = wave
+            waves[number] = max(waves[number], wave)
+    return tuple(waves), sent
 
 
 def _fits(
-    wave: int,
-    wires: Sequence[Mapping[int, set[int]]],
+    out: Sequence[Mapping[int, set[int]]],
     into: Sequence[Mapping[int, set[int]]],
-    sources: set[int],
-    rank: int,
+    wave: int,
+    source: int,
+    target: int,
     degree_max: int,
 ) -> bool:
-    if wave >= len(wires):
-        return False
-    if len(into[wave].get(rank, set()) | sources) > degree_max:
-        return False
-    return all(len(wires[wave].get(s, set()) | {rank}) <= degree_max for s in sources)
+    """Whether one more circuit can be there in a wave."""
+    if wave >= len(out):
+        return True
+    return (
+        len(out[wave].get(source, set()) | {target}) <= degree_max
+        and len(into[wave].get(target, set()) | {source}) <= degree_max
+    )

@@ -22,16 +22,22 @@ from flowos.flowlet.needs import Need
 from flowos.flowlet.planned import Assignment, Role, assigned
 from flowos.flowlet.work import shipped, work_of
 from flowos.model.errors import FlowosError, NotInTime, StoreError, UnknownName
+from flowos.model.life import phase_in
 from flowos.model.slice import (
     CircuitWish,
     EngineChoice,
     EngineRole,
+    Phase,
     Run,
     Shape,
     SliceSpec,
 )
+from flowos.model.view import CellView
+from flowos.planning.reshape import lacks_circuits
 from flowos.runtime.client import CellClient
+from flowos.runtime.updating import Update
 
+WIRE_SECONDS: Final = 60.0  # for circuits to be laid anew
 WORKER: Final = ("python", "-m", "flowos.flowlet.worker")
 END_SECONDS: Final = 10.0  # for a slice to be clean again
 
@@ -126,7 +132,7 @@ class Slice:
         self.roles = tuple(roles)
         self._options = options
         self.offer = offer
-        self._laid = {(a, b) for a, targets in wires for b in targets}
+        self._laid = _pairs(wires)
         self.workers = Workers(elsewhere=offer.elsewhere, address=options.address)
         self._count = sum(role.count for role in roles)
         name = options.name or f"flowlet-{secrets.token_hex(4)}"
@@ -140,6 +146,7 @@ class Slice:
             run=Run(command=WORKER, env=self._environment()),
         )
         self.id = self._spec.id
+        self._clock = time.monotonic
         self._ended = False
         try:
             client.submit([self._spec])
@@ -259,10 +266,31 @@ class Slice:
 
     def _wire(self, wires: Wires) -> None:
         """See to it that these circuits are up."""
-        wanted = {(a, b) for a, targets in wires for b in targets}
-        if wanted <= self._laid:
+        if _pairs(wires) <= self._laid:
             return
-        raise FlowletError("circuits cannot be laid anew yet")
+        update = Update(circuits=wishes(self.roles, wires))
+        if self._client.update([self.id], update):
+            return  # it has ended: the next look says so
+        seconds = self._options.timeout_seconds or WIRE_SECONDS
+        until = self._clock() + seconds
+        families = [f"{family}/{self.id}" for family in ("slice", "placement")]
+        view = None
+        for view in self._client.follow([*families, "order/", "report/"], deadline=until):
+            if self._is_wired(view):
+                self._laid = _pairs(wires)
+                return
+        raise NotInTime(
+            f"the circuits of slice {self.id} were not laid anew in {seconds:g} s{self._waits(': ')}"
+        )
+
+    def _is_wired(self, view: CellView) -> bool:
+        """Whether all circuits that it asks for are up; also where it has ended, for that is told."""
+        entry, placed = view.slices.get(self.id), view.placements.get(self.id)
+        if entry is None or entry.value.end is not None:
+            return True
+        if placed is None or lacks_circuits(entry.value.spec, placed.value):
+            return False
+        return phase_in(view, self.id) is Phase.RUNNING
 
     def _engine(self, rank: int) -> str:
         ready = self.workers.present.get(rank)
@@ -303,9 +331,7 @@ class Slice:
                 )
                 values[task.name] = outputs[0] if len(outputs) == 1 else outputs
         engines = {rank: self._engine(rank) for rank in assignment.kinds()}
-        wires = {
-            (a, b) for wave in assignment.wires for a, targets in wave.items() for b in targets
-        }
+        wires = {(assignment.ranks[o[0]], rank) for o, rank in assignment.deliveries}
         return Result(
             values,
             {
@@ -314,7 +340,7 @@ class Slice:
             },
             engines,
             tuple(sorted((engines[a], engines[b]) for a, b in wires)),
-            len(assignment.wires),
+            assignment.wave_count,
             time.monotonic() - began,
             self.id,
             graph,
@@ -336,9 +362,7 @@ def held(*, engines: Mapping[str, int], client: CellClient | None = None, **opti
     cell = found(client)
     roles = [Role(kind, Need(kind), count) for kind, count in engines.items()]
     count = sum(role.count for role in roles)
-    everybody = frozenset(
-        (rank, tuple(r for r in range(count) if r != rank)) for rank in range(count)
-    )
+    everybody = frozenset((a, (b,)) for a in range(count) for b in range(count) if a != b)
     return Slice(cell, roles, everybody, Options(**options), offer_of(cell))
 
 
@@ -357,10 +381,7 @@ def run_once(graph: Graph, options: Options, client: CellClient | None) -> Resul
     )
     if not assignment.roles:
         return _without_engines(graph, assignment, began)
-    wires = frozenset(
-        (rank, tuple(sorted(targets))) for rank, targets in assignment.wires[0].items()
-    )
-    with Slice(cell, assignment.roles, wires, options, offer) as there:
+    with Slice(cell, assignment.roles, assignment.wires(0), options, offer) as there:
         return there.run(graph, assignment, code, began)
 
 
@@ -377,23 +398,22 @@ def run_on(there: Slice, graph: Graph) -> Result:
 
 
 def wishes(roles: Sequence[Role], wires: Wires) -> tuple[CircuitWish, ...]:
-    """Return what a slice has to ask for, so that these ranks can send to those."""
-    home: list[tuple[str, int]] = [(role.name, n) for role in roles for n in range(role.count)]
-    within: dict[str, set[tuple[int, int]]] = {}
-    across: dict[tuple[str, str], None] = {}
-    for rank, targets in sorted(wires):
-        role, number = home[rank]
-        for target in targets:
-            other, other_number = home[target]
-            if role == other:
-                within.setdefault(role, set()).add((number, other_number))
-            else:
-                across[role, other] = None
-    explicit = [
-        CircuitWish(Shape.EXPLICIT, (role,), links=tuple(sorted(links)))
-        for role, links in within.items()
-    ]
-    return (*explicit, *(CircuitWish(Shape.FLOW, pair) for pair in across))
+    """Return what a slice has to ask for, so that these ranks can send to those.
+
+    What one rank sends to several of them alike is one tree.
+    """
+    names = tuple(role.name for role in roles)
+    pairs = {(a, targets[0]) for a, targets in wires if len(targets) == 1}
+    trees = [(a, targets) for a, targets in sorted(wires) if len(targets) > 1]
+    found = [CircuitWish(Shape.EXPLICIT, names, links=tuple(sorted(pairs)))] if pairs else []
+    for source, targets in trees:
+        links = tuple((source, target) for target in targets)
+        found.append(CircuitWish(Shape.EXPLICIT, names, links=links, multicast=True))
+    return tuple(found)
+
+
+def _pairs(wires: Wires) -> set[tuple[int, int]]:
+    return {(a, b) for a, targets in wires for b in targets}
 
 
 def _choice(role: Role) -> EngineChoice:

@@ -151,12 +151,12 @@ class Task:
         self.inputs[number] = self._port(source, number)
 
     def execute(self, **options: Any) -> Any:
-        """Run all that leads to this task, and return what came of it: see `flowos.flowlet.execute`.
+        """Run all that leads to this task, and return what came of it: see `flowos.flowlet.executing`.
 
         Raises:
             FlowletError: The program cannot run, or a task of it failed.
         """
-        from flowos.flowlet.execute import execute
+        from flowos.flowlet.executing import execute
 
         return execute(self, **options)
 
@@ -167,7 +167,7 @@ class Task:
     # -- for this package
 
     def _begin(self, name: str = "") -> None:
-        self.made_at = users_line()
+        self.made_at = users_line(self)
         self.number = next(_NUMBERS)  # which of all tasks that this process has made
         self.name = name or f"{type(self).__name__}-{self.number}"
         self.inputs = []

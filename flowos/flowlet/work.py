@@ -61,6 +61,7 @@ def work_of(
         wanted(graph),
         assignment.waves,
         assignment.kinds(),
+        assignment.deliveries,
     )
     parts = [
         None

@@ -220,7 +220,7 @@ class Gang:
     Attributes:
         engines: Role -> engine ids; the ranks count through the roles in order.
         hosts: The nodes of a slice that has no engines: a task runs on each.
-        circuits: All of them.
+        circuits: Those that begin or end at this place.
         addresses: Node -> where others reach it, for those that say so.
     """
 

@@ -144,7 +144,8 @@ class CircuitWish:
         aggregate: What may be computed on the way where many meet ("sum"); "" = nothing. All
             circuits to one target are then one tree of as few streams as can be.
         dims: Of a torus: the length of each side; the rank counts the last side fastest.
-        links: Of an explicit shape: (source, target) by rank in its role.
+        links: Of an explicit shape: (source, target) by rank, counted through its roles in order.
+        multicast: Of an explicit shape: all circuits of one source are one tree.
     """
 
     __pydantic_config__: ClassVar = STRICT
@@ -155,6 +156,7 @@ class CircuitWish:
     aggregate: str = ""
     dims: tuple[int, ...] = ()
     links: tuple[tuple[int, int], ...] = ()
+    multicast: bool = False
 
 
 @dataclass(frozen=True, slots=True)

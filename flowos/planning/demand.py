@@ -134,6 +134,8 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
     for role, host in spec.hosts.items():
         counts.setdefault(role, max(host.count, 1))
     for wish in spec.circuits:
+        if len(wish.roles) > 1:
+            continue
         if wish.shape in (Shape.TORUS, Shape.EXPLICIT) and wish.roles[0] in spec.engines:
             # Whichever choice is taken must have the ranks that the shape names.
             role = wish.roles[0]

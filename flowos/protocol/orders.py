@@ -58,6 +58,7 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
         tasks[engine.partition("/")[0]][engine] = rank
     wanted = placement.bitstreams
     gang = _gang(cell, placement) if placement.run.command else None
+    joined = _joined_at(cell, placement) if gang is not None else {}
     found = {}
     for place in units | turns if turns else units:
         here = {} if place in cell.switches else tasks[place]
@@ -68,8 +69,21 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
             bitstreams={e: wanted[e] for e in here if e in wanted} if wanted else {},
             crossbar=tuple(turns[place]),
             run=_NO_RUN if place in cell.switches else placement.run,
-            gang=None if place in cell.switches else gang,
+            gang=replace(gang, circuits=tuple(joined.get(place, ())))
+            if gang is not None and place not in cell.switches
+            else None,
         )
+    return found
+
+
+def _joined_at(cell: Cell, placement: Placement) -> dict[str, list[Joined]]:
+    """Return place -> the circuits that begin or end there: of n engines there may be n * n."""
+    found: dict[str, list[Joined]] = {}
+    for circuit in placement.circuits:
+        sources = circuit.sources or (circuit.source,)
+        joined = Joined(sources, circuit.targets, circuit.aggregate)
+        for place in {cell.place_of(end) for end in (*sources, *circuit.targets)}:
+            found.setdefault(place, []).append(joined)
     return found
 
 
@@ -82,7 +96,7 @@ def _gang(cell: Cell, placement: Placement) -> Gang:
     return Gang(
         placement.engines,
         tuple(hosts),
-        tuple(Joined(c.sources or (c.source,), c.targets, c.aggregate) for c in placement.circuits),
+        (),
         {
             node: str(cell.nodes[node].attributes[ADDRESS])
             for node in sorted(nodes)

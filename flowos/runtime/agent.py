@@ -23,7 +23,7 @@ from typing import Final
 from flowos.drivers.step import Driver, Finished, Remembering, Step, Verb
 from flowos.model import keys
 from flowos.model.life import is_quarantine
-from flowos.model.placement import Joined, Observed, Order, Report
+from flowos.model.placement import Gang, Joined, Observed, Order, Report
 from flowos.model.transaction import Committed, Conflicted
 from flowos.model.units import engine_unit, is_divisible, is_laid, subject_of
 from flowos.model.view import Applied, CellView, Entry
@@ -57,7 +57,6 @@ class _Work:
         own: Whether this life has built it: then `up` and `target` are all there is of it.
         again: Not looked at since the session began; `modified` is what it was in the last one.
         lit_until: Until when the circuits here stay, for tasks elsewhere that were told to end.
-        dark: Whether its circuits were taken down, those that are to stay among them.
     """
 
     place: str
@@ -82,7 +81,6 @@ class _Work:
     own: bool = False
     again: bool = False
     lit_until: float = inf
-    dark: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -540,7 +538,11 @@ class Agent:
             }
             work.target = _NOTHING
             if left:
-                work.target = replace(work.up, units=left, bitstreams=loaded, off=())
+                lit = tuple(turn for turn in work.up.crossbar if turn in work.wanted.crossbar)
+                gang = _still_joined(work.up, work.wanted)
+                work.target = replace(
+                    work.up, units=left, bitstreams=loaded, off=(), crossbar=lit, gang=gang
+                )
             work.stages = self._stages_down(work, down)
         else:
             here = [(work.place, unit) for unit in _exclusive(work.wanted)]
@@ -578,8 +580,10 @@ class Agent:
             stages.append([replace(stop, graces=graces) if graces[work.attempt] else stop])
             work.running = False
         if work.up.crossbar or any(map(is_laid, down)):
-            stages.append([_step(work, Verb.DISCONNECT, work.up)])
-            work.dark = True
+            disconnect = _step(work, Verb.DISCONNECT, work.up)
+            if any(map(is_laid, work.target.units)):  # these stay lit all the time
+                disconnect = replace(disconnect, keep={work.attempt: work.target})
+            stages.append([disconnect])
         stages.append([_step(work, Verb.SCRUB, work.up, engine) for engine in engines])
         return [stage for stage in stages if stage]
 
@@ -595,9 +599,8 @@ class Agent:
             for engine, bitstream in order.bitstreams.items()
             if engine in off or self._observed(engine).bitstream != bitstream
         ]
-        laid = any(map(is_laid, new)) or (work.dark and any(map(is_laid, order.units)))
-        connect = bool(order.crossbar) or laid or _joined(order) != _joined(work.up)
-        work.dark = False
+        connect = bool(order.crossbar) or any(map(is_laid, new))
+        connect = connect or _joined(order) != _joined(work.up)
         stages = [
             [_step(work, Verb.POWER_ON, order, engine) for engine in off],
             [_step(work, Verb.LOAD, order, engine) for engine in load],
@@ -760,12 +763,25 @@ class Agent:
 
 
 def _same(one: Order, other: Order) -> bool:
-    return (one.units, one.crossbar, one.off) == (other.units, other.crossbar, other.off)
+    return (one.units, one.crossbar, one.off, _joined(one)) == (
+        other.units,
+        other.crossbar,
+        other.off,
+        _joined(other),
+    )
 
 
 def _joined(order: Order) -> tuple[Joined, ...]:
     """Return what tasks are told of their circuits."""
     return order.gang.circuits if order.gang is not None else ()
+
+
+def _still_joined(up: Order, wanted: Order) -> Gang | None:
+    """Return what tasks are told while circuits go: those that were there and stay."""
+    if up.gang is None or wanted.gang is None:
+        return up.gang
+    stay = tuple(joined for joined in up.gang.circuits if joined in wanted.gang.circuits)
+    return replace(up.gang, circuits=stay)
 
 
 def _gone(up: Order, wanted: Order) -> bool:

@@ -8,7 +8,8 @@ from flowos.documents.slice_file import COUNT_MAX, PRIORITY_MAX
 from flowos.documents.slice_terms import fixed
 from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.errors import SpecError
-from flowos.model.slice import EngineRole, Mode, SliceSpec
+from flowos.model.slice import CircuitWish, EngineRole, Mode, Shape, SliceSpec
+from flowos.planning.circuits.shapes import pairs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +20,14 @@ class Update:
         sizes: Role -> how many engines it is to have.
         time_limit_seconds: From its start; 0 = none.
         expected_seconds: How long it is expected to run; 0 = nobody knows.
+        circuits: All that it is to have: what it lacks is laid first, then the rest goes.
     """
 
     priority: int | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     time_limit_seconds: float | None = None
     expected_seconds: float | None = None
+    circuits: tuple[CircuitWish, ...] | None = None
 
 
 def updated(spec: SliceSpec, update: Update) -> SliceSpec:
@@ -46,7 +49,33 @@ def updated(spec: SliceSpec, update: Update) -> SliceSpec:
         changes["time_limit_seconds"] = update.time_limit_seconds
     if update.expected_seconds is not None:
         changes["expected_seconds"] = update.expected_seconds
+    if update.circuits is not None:
+        _may_join(spec, update.circuits)
+        changes["circuits"] = update.circuits
     return replace(spec, **changes)  # type: ignore[arg-type]  # each by its own name
+
+
+def _may_join(spec: SliceSpec, circuits: tuple[CircuitWish, ...]) -> None:
+    """See that circuits fit a request.
+
+    Raises:
+        SpecError: They are of roles that it does not have, or of a slice with data.
+    """
+    if spec.data:
+        raise SpecError(
+            f"slice {spec.name} names data, so its circuits stay", where="--circuits",
+            hint="submit a slice with the circuits that are wanted",
+        )  # fmt: skip
+    for wish in circuits:
+        for role in wish.roles:
+            if role not in spec.engines and role not in spec.hosts:
+                hint = did_you_mean(role, spec.engines)
+                raise SpecError(
+                    f"slice {spec.name} has no role {role}", where="--circuits", hint=hint
+                )
+        if wish.shape is not Shape.FLOW:
+            counts = [spec.engines[r].choices[0].count for r in wish.roles if r in spec.engines]
+            pairs_of(wish, sum(counts))
 
 
 def _sized(spec: SliceSpec, role: str, count: int) -> EngineRole:

@@ -136,8 +136,8 @@ class Devices:
 
 def _stays(step: Step, attempt: str, unit: str) -> bool:
     """Whether a step that tears down leaves a unit alone that is up for an attempt."""
-    if step.attempt:
-        return attempt != step.attempt
+    if step.attempt and attempt != step.attempt:
+        return True
     return attempt in step.keep and unit in step.keep[attempt].units
 
 

@@ -23,6 +23,7 @@ from flowos.flowlet.coordinating.coordinator import (
 )
 from flowos.flowlet.wire.messages import (
     CLIENT,
+    Arrived,
     Done,
     Drop,
     Failed,
@@ -64,17 +65,26 @@ def job_of(dice: random.Random, tasks: int, ranks: int, waves: int) -> Job:
         wave[number] = min(waves - 1, least + (dice.random() < 0.3))
     for number in sources:
         outputs[number] = 1
+    ranks_of = [dice.randrange(ranks) for _ in range(tasks)]
+    deliveries: dict[tuple[tuple[int, int], int], int] = {}
+    for number in range(tasks):
+        for output in inputs[number]:
+            if ranks_of[output[0]] != ranks_of[number]:
+                wave_sent = dice.randint(wave[output[0]], wave[number])
+                key = (output, ranks_of[number])
+                deliveries[key] = min(deliveries.get(key, wave_sent), wave_sent)
     all_outputs = [(n, p) for n in range(tasks) if n not in sources for p in range(outputs[n])]
     wanted = frozenset(dice.sample(all_outputs, min(len(all_outputs), 3)))
     return Job(
         7,
         inputs,
         outputs,
-        [dice.randrange(ranks) for _ in range(tasks)],
+        ranks_of,
         frozenset(sources),
         wanted,
         wave,
         {rank: dice.choice("ab") if rank > 1 else "a" for rank in range(ranks)},
+        deliveries,
     )
 
 
@@ -144,7 +154,7 @@ class Net:
                 case Supply(rank, epoch, task):
                     self.post(CLIENT, rank, ("feed", epoch, task))
                 case Wire(epoch, wires):
-                    self.wires = dict(wires)
+                    self.wires = {(a, b) for a, targets in wires for b in targets}
                     self.wired.append(epoch)
                 case Ended() | GaveUp():
                     self.end = action
@@ -154,6 +164,8 @@ class Net:
             match message:
                 case Done():
                     self.coordinator.done_at(source, message)
+                case Arrived():
+                    self.coordinator.arrived(source, message)
                 case Held():
                     self.coordinator.held(source, message)
                 case Failed():
@@ -202,7 +214,7 @@ class Net:
                     assert not thing.gone, "what was let go is sent"
                     if to == CLIENT:
                         self.post(rank, to, Result(7, worker.epoch, output, thing.recipe))
-                    elif to not in self.wires.get(rank, ()):
+                    elif (rank, to) not in self.wires:
                         worker.failed(worker.epoch, output[0], "circuit", "there is none")
                         self.act(rank)
                     else:

@@ -61,12 +61,13 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine: its name in the cell, and its engines."""
+    """This machine: its name in the cell, its engines, and how many lanes each of them has."""
 
     node: str
     cpu_millis: int
     memory_bytes: int
     devices: tuple[Device, ...]
+    lanes: int = LANES
 
     def cell(self) -> Cell:
         """Return it as a cell."""
@@ -99,7 +100,12 @@ class Machine:
             )
             cell.add(
                 Link(
-                    f"l{number}", f"{device.engine}:0", f"{FABRIC}:{number}", LANES, LANE_GBPS, 500
+                    f"l{number}",
+                    f"{device.engine}:0",
+                    f"{FABRIC}:{number}",
+                    self.lanes,
+                    LANE_GBPS,
+                    500,
                 )
             )
         return cell

@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,9 @@ from flowos.drivers.local.processes import Process, kill_leftovers, start
 from flowos.drivers.step import Finished, Standing, Step, Verb
 from flowos.drivers.table import Key, Table
 from flowos.model.codec import decode, encode
-from flowos.model.placement import Order
+from flowos.model.errors import SpecError
+from flowos.model.placement import Gang, Order
+from flowos.model.units import is_laid
 
 LOG = logging.getLogger("flowos")
 
@@ -53,13 +55,19 @@ class _Stop:
     """Tasks that were told to end.
 
     Attributes:
+        tasks: Which, by place and attempt.
         kill_at: When they are made to.
     """
 
     step: Step
-    processes: list[Process]
+    tasks: dict[Key, list[Process]]
     kill_at: float
     killed: bool = False
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them."""
+        return [process for tasks in self.tasks.values() for process in tasks]
 
 
 class LocalDriver:
@@ -80,9 +88,10 @@ class LocalDriver:
         self._ended: list[Finished] = []
         self._children: list[subprocess.Popen[bytes]] = []
         self._next_look = inf
+        self._closed = False
         (folder / "up").mkdir(parents=True, exist_ok=True)
         self._load()
-        _forget_old(folder / "slices")
+        _forget_old(folder / "slices", {attempt for _, attempt in self._table.up})
 
     # -- the seam
 
@@ -104,8 +113,10 @@ class LocalDriver:
                 self._lay(step.order, step.attempt)
                 self._ended.append(Finished(step))
             case Verb.DISCONNECT:
-                for attempt in [a for p, a in self._meant(step) if p == step.place]:
-                    self._lay(Order(slice=self._table.up[step.place, attempt].order.slice), attempt)
+                for _, attempt in self._meant(step):
+                    order = self._table.up[step.place, attempt].order
+                    none = replace(order, gang=Gang() if order.gang is not None else None)
+                    self._lay(step.keep.get(attempt, none), attempt)
                 self._table.torn_down(step)
                 self._ended.append(Finished(step))
             case Verb.SCRUB:
@@ -119,6 +130,8 @@ class LocalDriver:
 
     def finished(self, now: float) -> list[Finished]:
         """Return what has ended."""
+        if self._closed:
+            return []
         found, self._ended = self._ended, []
         self._children = [child for child in self._children if child.poll() is None]
         for stop in list(self._stops):
@@ -132,6 +145,7 @@ class LocalDriver:
                 process.tell(signal.SIGKILL)
             self._stops.remove(stop)
             self._table.stopped(stop.step)
+            self._save((stop.step.place, stop.step.attempt))
             found.append(Finished(stop.step))
         for key, run in list(self._runs.items()):
             code = self._exit_code(run, now)
@@ -146,6 +160,8 @@ class LocalDriver:
 
     def next_at(self) -> float:
         """Return when to look again."""
+        if self._closed:
+            return inf
         if self._ended:
             return 0.0
         if self._stops or any(run.until == inf for run in self._runs.values()):
@@ -158,6 +174,10 @@ class LocalDriver:
 
     def close(self) -> None:
         """Leave all as it is: tasks go on, and whoever comes next finds them."""
+        self._closed = True
+        for child in self._children:
+            child.poll()
+            child.returncode = child.returncode or 0  # it is nobody's child from now on
         self._children.clear()
 
     def stop_all(self) -> None:
@@ -217,9 +237,9 @@ class LocalDriver:
                     exit_file=exit_file,
                     cores=cores,
                 )  # fmt: skip
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter: a null byte, a name with "="
                 with log.open("a") as file:
-                    file.write(f"flowos: cannot start in {directory}: {error.strerror}\n")
+                    file.write(f"flowos: cannot start in {directory}: {error}\n")
                 exit_file.write_text(f"{NOT_STARTED}\n")
                 process = Process(rank, 0, 0, str(exit_file))
             else:
@@ -239,16 +259,15 @@ class LocalDriver:
 
     def _stop(self, step: Step, now: float) -> None:
         keys = dict.fromkeys(self._table.stopped_by(step, self._runs))
-        processes: list[Process] = []
-        grace = 0.0
+        stop = _Stop(step, {}, now + KILL_SECONDS)
         for key in keys:
             run = self._runs.pop(key, None)
             if run is not None:
-                processes += run.processes
-                grace = max(grace, step.graces.get(key[1], 0.0))
-        for process in processes:
+                stop.tasks[key] = run.processes
+                stop.kill_at = max(stop.kill_at, now + step.graces.get(key[1], 0.0))
+        for process in stop.processes:
             process.tell(signal.SIGTERM)
-        self._stops.append(_Stop(step, processes, now + max(grace, KILL_SECONDS)))
+        self._stops.append(stop)
         self._next_look = now
 
     def _meant(self, step: Step) -> list[Key]:
@@ -261,7 +280,9 @@ class LocalDriver:
         meant = self._meant(step)
         self._table.torn_down(step)
         for place, attempt in meant:
-            if (place, attempt) not in self._table.up:  # nothing of it is left here
+            left = [there for there in self._table.up.values() if there.attempt == attempt]
+            # A switch that forgets an attempt says nothing of its tasks, and has none itself.
+            if all(map(is_laid, (u for there in left for u in there.order.units))):
                 self._sweep(attempt)
             self._save((place, attempt))
 
@@ -283,12 +304,9 @@ class LocalDriver:
 
     def _lay(self, order: Order, attempt: str) -> None:
         """Write down which circuits there are, in one step: it may be read at any moment."""
-        if order.gang is None and order.slice == "":
+        if order.gang is None:  # a switch, or no command: nobody asks
             return
-        folder = self._folder / "slices" / order.slice / attempt
-        if order.gang is None and not folder.exists():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._attempt_folder(order, attempt)
         part = folder / "circuits.json.part"
         part.write_text(tasks.circuits_text(order))
         part.rename(folder / "circuits.json")
@@ -308,7 +326,7 @@ class LocalDriver:
             file.unlink(missing_ok=True)
             return
         run = self._runs.get(key)
-        stopping = [p for s in self._stops if s.step.attempt == key[1] for p in s.processes]
+        stopping = [p for stop in self._stops for p in stop.tasks.get(key, ())]
         record = {
             "order": encode(there.order).decode(),
             "running": there.running,
@@ -324,27 +342,37 @@ class LocalDriver:
         return [(place, attempt) for place, _, attempt in found]
 
     def _load(self) -> None:
+        damaged: list[Key] = []
         for key in self._up_keys():
             try:
                 record = json.loads(self._up_file(key).read_text())
                 order = decode(Order, record["order"].encode())
-            except (OSError, ValueError, KeyError) as error:
-                LOG.warning("%s is not readable and is left out: %s", self._up_file(key), error)
+                processes = [Process(**p) for p in record["processes"]]
+                code = record["exit_code"]
+                running = bool(record["running"]) and code is None
+            except (OSError, SpecError, ValueError, KeyError, TypeError, AttributeError) as error:
+                LOG.warning(
+                    "%s is not readable, so what was up for it is ended: %s",
+                    self._up_file(key), error,
+                )  # fmt: skip
+                damaged.append(key)
                 continue
-            processes = [Process(**p) for p in record["processes"]]
-            running = bool(record["running"]) and record["exit_code"] is None
-            self._table.up[key] = Standing(*key, order, running, record["exit_code"])
+            self._table.up[key] = Standing(*key, order, running, code)
             if running:
                 step = Step(*key, Verb.RUN, "", order)
                 until = inf if order.run.command else 0.0
                 self._runs[key] = _Run(step, processes, until)
                 self._next_look = 0.0
+        # What is not told of here would be built a second time, beside what runs.
+        for key in damaged:
+            self._sweep(key[1])
+            self._save(key)
 
 
-def _forget_old(slices: Path) -> None:
+def _forget_old(slices: Path, up: Collection[str]) -> None:
     """Remove the logs of slices that ended long ago."""
     before = time.time() - KEPT_SECONDS  # noqa: TID251  # file times are this machine's own
     for folder in slices.glob("*/*/*"):
         with contextlib.suppress(OSError):
-            if folder.stat().st_mtime < before:
+            if folder.name not in up and folder.stat().st_mtime < before:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-# The trap keeps the shell for the exit code when the whole group is told to end.
+# The trap keeps the shell for the exit code when the whole group is told to end; `exec` takes only
+# programs, so a command that is called `exit` or `set` does nothing to the shell.
 _SHELL: Final = (
-    'trap : TERM INT HUP; exit_file=$1; shift; "$@"; code=$?; '
+    'trap : TERM INT HUP; exit_file=$1; shift; (exec "$@"); code=$?; '
     'echo $code > "$exit_file.part"; mv "$exit_file.part" "$exit_file"; exit $code'
 )
 LOST: Final = 137  # as by SIGKILL: who ended without a word
 ATTEMPT: Final = "FLOWOS_ATTEMPT="
+LOOKS_MAX: Final = 20  # for processes that an attempt has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,9 @@ class Process:
 
     def tell(self, number: int) -> None:
         """Send a signal to it, and all that it has started in its group."""
-        if started_at(self.pid) == self.started or _group_lives(self.pid):
+        if self.pid <= 0:  # it was never started; and group 0 is our own
+            return
+        if started_at(self.pid) in (0, self.started):  # else its pid is another's by now
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -102,25 +106,21 @@ def started_at(pid: int) -> int:
 def kill_leftovers(attempt: str) -> int:
     """Kill whatever was started for an attempt and has left its group; return how many."""
     wanted = f"{ATTEMPT}{attempt}".encode()
-    killed = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-                killed += 1
-        except OSError:
-            continue
-    return killed
-
-
-def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except OSError:
-        return False
-    return True
+    killed = set[int]()
+    for _ in range(LOOKS_MAX):  # what is looked at may start others that are not
+        before = len(killed)
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in (os.getpid(), *killed):
+                continue
+            try:
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    killed.add(int(entry.name))
+            except OSError:
+                continue
+        if len(killed) == before:
+            break
+    return len(killed)
 
 
 _pins: list[bool] = []

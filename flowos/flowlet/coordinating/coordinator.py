@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from flowos.flowlet.wire.messages import (
     CLIENT,
+    Arrived,
     Done,
     Drop,
     Failed,
@@ -30,7 +31,7 @@ from flowos.flowlet.wire.messages import (
 TRIES_MAX: Final = 3  # times that a task may take its worker with it
 RETURN_SECONDS: Final = 3.0  # for which a lost worker's tasks wait for it
 
-Wires: TypeAlias = frozenset[tuple[int, tuple[int, ...]]]  # rank -> all ranks that it sends to
+Wires: TypeAlias = frozenset[tuple[int, tuple[int, ...]]]  # rank, ranks that get the same of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Job:
         sources: Tasks whose output the user's process has; each is given to its rank.
         wanted: Outputs that the user's process is to have.
         waves: Task -> in which wave it runs.
+        deliveries: Output and rank -> in which wave it is sent there, where that is not just the
+            wave of the first that reads it there: it is kept until then.
         kinds: Rank -> its role: its tasks can go to others of that.
         streams: Tasks that work on chunks: their outputs are never held.
     """
@@ -56,6 +59,7 @@ class Job:
     wanted: frozenset[Output]
     waves: Sequence[int]
     kinds: Mapping[int, str]
+    deliveries: Mapping[tuple[Output, int], int] = field(default_factory=dict)
     streams: frozenset[int] = frozenset()
 
 
@@ -117,8 +121,8 @@ class _Plan:
     routes: dict[int, dict[Output, set[int]]] = field(default_factory=dict)
     results: dict[int, set[Output]] = field(default_factory=dict)
     stays: dict[int, set[Output]] = field(default_factory=dict)
-    wires: dict[int, set[int]] = field(default_factory=dict)
     pending: set[int] = field(default_factory=set)
+    coming: set[tuple[Output, int]] = field(default_factory=set)  # to be kept for a later wave
 
 
 class Coordinator:
@@ -230,6 +234,14 @@ class Coordinator:
                 self._plan.pending.discard(number)
         self._go_on()
 
+    def arrived(self, rank: int, arrived: Arrived) -> None:
+        """Outputs have come to where a later wave needs them."""
+        if self.ended or arrived.epoch != self.epoch:
+            return
+        for output in arrived.outputs:
+            self._plan.coming.discard((output, rank))
+        self._go_on()
+
     def result(self, result: Result) -> None:
         """An output that the user's process wants has come."""
         if self.ended or result.output not in self.job.wanted:
@@ -317,7 +329,11 @@ class Coordinator:
     def _next_epoch(self) -> None:
         self.epoch += 1
         self._plan = self._planned()
-        wires = frozenset((rank, tuple(sorted(to))) for rank, to in self._plan.wires.items())
+        wires = frozenset(
+            (rank, tuple(sorted(to)))
+            for rank, routes in self._plan.routes.items()
+            for to in routes.values()
+        )
         self._wiring = True
         self.actions.append(Wire(self.epoch, wires))
 
@@ -340,7 +356,7 @@ class Coordinator:
     def _go_on(self) -> None:
         """End, or begin the next wave, when all of this one is done."""
         plan = self._plan
-        if self.ended or self._wiring or self._recalling is not None or plan.pending:
+        if self.ended or self._wiring or self._recalling is not None or plan.pending or plan.coming:
             return
         expected = {output for outputs in plan.results.values() for output in outputs}
         if not expected <= self.results:
@@ -389,6 +405,17 @@ class Coordinator:
                 and output not in self._have.get(self.ranks[number], ())
             ):
                 todo.append(number)
+        for (output, rank), wave in job.deliveries.items():
+            if wave > self._wave or not self._is_read_later(output, rank):
+                continue
+            plan.stays.setdefault(rank, set()).add(output)
+            if output in self._have.get(rank, ()):
+                continue
+            maker = self.ranks[output[0]]
+            if output not in self._have.get(maker, ()):
+                todo.append(output[0])
+            plan.routes.setdefault(maker, {}).setdefault(output, set()).add(rank)
+            plan.coming.add((output, rank))
         while todo:
             number = todo.pop()
             if number in run:
@@ -405,7 +432,6 @@ class Coordinator:
                     plan.routes.setdefault(maker, {}).setdefault(output, set()).add(
                         self.ranks[number]
                     )
-                    plan.wires.setdefault(maker, set()).add(self.ranks[number])
         for number in sorted(run):
             rank = self.ranks[number]
             if number in job.sources:
@@ -420,6 +446,13 @@ class Coordinator:
             if number in run or output in self._have.get(rank, ()):
                 plan.stays.setdefault(rank, set()).add(output)
         return plan
+
+    def _is_read_later(self, output: Output, rank: int) -> bool:
+        """Whether a later wave reads an output at a rank where it is not made."""
+        return self.ranks[output[0]] != rank and any(
+            self.ranks[n] == rank and self.job.waves[n] > self._wave and n not in self.done
+            for n in self._readers.get(output, ())
+        )
 
     def _is_due(self, number: int) -> bool:
         """Whether a task is to run in this wave, whatever else has to for it."""

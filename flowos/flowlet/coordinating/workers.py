@@ -40,6 +40,7 @@ from flowos.flowlet.wire.links import (
 )
 from flowos.flowlet.wire.messages import (
     CLIENT,
+    Arrived,
     Bye,
     Done,
     Failed,
@@ -321,6 +322,8 @@ class Workers:
             case _Opened(result, data):
                 came.results[result.output] = data
                 coordinator.result(result)
+            case Arrived():
+                coordinator.arrived(known, message)
             case Held():
                 coordinator.held(known, message)
             case Failed():

@@ -178,6 +178,14 @@ class Failed(NamedTuple):
     traceback: str = ""
 
 
+class Arrived(NamedTuple):
+    """Outputs of others have come that are to be kept for later."""
+
+    job: int
+    epoch: int
+    outputs: tuple[Output, ...]
+
+
 class Held(NamedTuple):
     """All that a worker holds, after a recall."""
 

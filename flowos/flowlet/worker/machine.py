@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from flowos.flowlet.wire.messages import (
     CLIENT,
+    Arrived,
     Done,
     Failed,
     Freed,
@@ -144,6 +145,8 @@ class WorkerMachine:
             self.actions.append(LetGo(value))
             return
         self._got.setdefault(source, []).append(output)
+        if output in self._go.stays:
+            self.actions.append(Say(CLIENT, Arrived(self.job, self.epoch, (output,))))
         if output in self._held:
             self.actions.append(LetGo(value))
         else:

@@ -34,7 +34,13 @@ class Seating:
 
 def seating_of(wish: CircuitWish) -> Seating | None:
     """Return what to remember a wish's circuits by, or None where they are of another kind."""
-    if len(wish.roles) > 1 or wish.shape not in _WITHIN or wish.lanes != 1 or wish.aggregate:
+    if (
+        len(wish.roles) > 1
+        or wish.shape not in _WITHIN
+        or wish.lanes != 1
+        or wish.aggregate
+        or wish.multicast
+    ):
         return None
     return Seating(wish.roles[0])
 

@@ -114,6 +114,12 @@ def wishes_of(
         if len(members) > 1 and wish.aggregate:
             pairs = pairs_of(wish, len(members))
             gather(wish, [(members[a], members[b]) for a, b in pairs])
+        elif wish.multicast:
+            trees: dict[str, list[str]] = {}
+            for a, b in pairs_of(wish, len(members)):
+                trees.setdefault(members[a], []).append(members[b])
+            for source, targets in trees.items():
+                want(wish, source, targets)
         elif len(members) > 1:
             lanes, aggregate = wish.lanes, wish.aggregate
             alone = [(member,) for member in members]

@@ -61,8 +61,11 @@ def lanes_at_least(wish: CircuitWish, count: int) -> tuple[int, int]:
     """
     out: Counter[int] = Counter()
     into: Counter[int] = Counter()
+    trees = set()
     for source, target in pairs_of(wish, count):
-        out[source] += 1
+        if not wish.multicast or source not in trees:
+            out[source] += 1
+        trees.add(source)
         into[target] += 1
     every = range(count)
     return min((out[n] for n in every), default=0), min((into[n] for n in every), default=0)

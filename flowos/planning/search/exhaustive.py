@@ -460,7 +460,8 @@ class _Search:
                     {role: ordered.get(role, 0) + 1 for role in dict.fromkeys(wish.roles)}
                 )
             elif wish.shape in (Shape.STAR, Shape.TORUS, Shape.EXPLICIT):
-                ordered[wish.roles[0]] = ordered.get(wish.roles[0], 0) + 2
+                ranked = wish.roles if wish.shape is Shape.EXPLICIT else wish.roles[:1]
+                ordered.update({role: ordered.get(role, 0) + 2 for role in ranked})
         roles = [role for role in ordered if len(self.ends[role]) > 1]
         # A ring of one role that nothing else ranks may begin anywhere.
         turns = len(roles) == 1 and ordered[roles[0]] == 1 and len(ordered) == 1
