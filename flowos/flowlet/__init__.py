@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flowos.flowlet.library import AddBytewise, Concat, Sink, Source, Sum
     from flowos.flowlet.needs import on
     from flowos.flowlet.session import held
+    from flowos.flowlet.streams import FileSink, FileSource, StreamTask
     from flowos.flowlet.task import Port, Task
 
 _HOME: Final = {
@@ -37,13 +38,16 @@ _HOME: Final = {
     "Sum": "library",
     "held": "session",
     "on": "needs",
+    "FileSink": "streams",
+    "FileSource": "streams",
+    "StreamTask": "streams",
     "Port": "task",
     "Task": "task",
 }
 
 __all__ = [  # noqa: RUF022  # in the order of the table above
     "Call", "map", "reduce", "held", "FlowletError", "TaskError", "execute", "Graph", "graph_of", "AddBytewise", "Concat", "Sink",
-    "Source", "Sum", "on", "Port", "Task",
+    "Source", "Sum", "on", "FileSink", "FileSource", "StreamTask", "Port", "Task",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What does a program compute? Run here, task after task: for trying out, and to compare with."""
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from flowos.flowlet.errors import FlowletError, TaskError
@@ -8,8 +9,10 @@ from flowos.flowlet.graph import Graph
 from flowos.flowlet.library import Sink, Source
 from flowos.flowlet.needs import needs_of
 from flowos.flowlet.planned import Assignment
+from flowos.flowlet.streams import StreamTask
 from flowos.flowlet.wire.messages import CLIENT, Output
 from flowos.flowlet.wire.values import NotData, put_together, taken_apart
+from flowos.flowlet.worker.channels import joined
 from flowos.flowlet.worker.running import TaskFailed, outputs_of, users_part
 
 if TYPE_CHECKING:
@@ -26,9 +29,10 @@ def run_here(graph: Graph) -> "Result":
 
     began = time.monotonic()
     made: dict[Output, Any] = {}
+    chunks: dict[Output, list[Any]] = {}
     ran: dict[str, Ran] = {}
     for number, task in enumerate(graph.tasks):
-        inputs = [made[output] for output in graph.inputs[number]]
+        inputs = _inputs(graph, number, made, chunks)
         if isinstance(task, Sink):
             task.run(*inputs)
             continue
@@ -38,6 +42,9 @@ def run_here(graph: Graph) -> "Result":
         begins = time.monotonic()
         try:
             method = needs_of(type(task))[0].method
+            if isinstance(task, StreamTask):
+                _stream(number, task, getattr(task, method)(*inputs), made, chunks)
+                continue
             outputs = outputs_of(getattr(task, method)(*inputs), task.output_ports)
             for port, output in enumerate(outputs):
                 form, memory = taken_apart(output)
@@ -55,6 +62,36 @@ def run_here(graph: Graph) -> "Result":
     nobody = Assignment((), (CLIENT,) * count, ("",) * count, (0,) * count, {})
     seconds = time.monotonic() - began
     return Result(values, ran, {CLIENT: "here"}, (), 1, seconds, "", graph, nobody)
+
+
+def _inputs(
+    graph: Graph, number: int, made: dict[Output, Any], chunks: dict[Output, list[Any]]
+) -> list[Any]:
+    """Return a task's inputs: of a stream, iterators over chunks."""
+    outputs = graph.inputs[number]
+    if not isinstance(graph.tasks[number], StreamTask):
+        return [made[output] for output in outputs]
+    return [iter(chunks.get(output) or [made[output]]) for output in outputs]
+
+
+def _stream(
+    number: int,
+    task: StreamTask,
+    yielded: Iterator[Any],
+    made: dict[Output, Any],
+    chunks: dict[Output, list[Any]],
+) -> None:
+    """Run a stream to its end, keeping all it yields."""
+    for port in range(task.output_ports):
+        chunks[number, port] = []
+    for chunk in yielded:
+        some = (chunk,) if task.output_ports == 1 else outputs_of(chunk, task.output_ports)
+        for port, one in enumerate(some):
+            if one is not None or task.output_ports == 1:
+                form, memory = taken_apart(one)
+                chunks[number, port].append(put_together(form, memory.tobytes()))
+    for port in range(task.output_ports):
+        made[number, port] = joined(chunks[number, port])
 
 
 def _failed(name: str, where: str, error: Exception) -> FlowletError:

@@ -11,6 +11,7 @@ from flowos.flowlet.errors import FlowletError
 from flowos.flowlet.graph import Graph
 from flowos.flowlet.library import Sink, Source
 from flowos.flowlet.needs import Need, needs_of
+from flowos.flowlet.streams import StreamTask
 from flowos.flowlet.task import Task
 from flowos.flowlet.wire.messages import CLIENT
 from flowos.model.cell import Engine
@@ -109,6 +110,12 @@ def assigned(
 def runs(task: Task) -> bool:
     """Whether a task runs on an engine; sources and sinks are the user's process's affair."""
     return not isinstance(task, Source | Sink)
+
+
+def is_stream(graph: Graph, source: int, reader: int) -> bool:
+    """Whether a flow is one of chunks: both its ends are streams."""
+    tasks = graph.tasks
+    return isinstance(tasks[source], StreamTask) and isinstance(tasks[reader], StreamTask)
 
 
 def suits(engine: Engine, need: Need) -> bool:
@@ -224,7 +231,10 @@ def _widths(graph: Graph, role_of: Sequence[int], count: int) -> list[int]:
     depth = [0] * len(role_of)
     at: dict[tuple[int, int], int] = {}
     for number, inputs in enumerate(graph.inputs):
-        depth[number] = max((depth[n] + (role_of[n] >= 0) for n, _ in inputs), default=0)
+        depth[number] = max(
+            (depth[n] + (role_of[n] >= 0 and not is_stream(graph, n, number)) for n, _ in inputs),
+            default=0,
+        )
         if role_of[number] >= 0:
             key = (role_of[number], depth[number])
             at[key] = at.get(key, 0) + 1
@@ -274,11 +284,11 @@ def _multiplexed(
 ) -> None:
     names = {number: str(number) for number in running}
     wanted = [tasks.Task(names[n], roles[role_of[n]].name, _seconds(chosen[n])) for n in running]
-    flows = [
-        tasks.Flow(names[n], tuple(names[r] for r in readers if r in names))
-        for (n, _), readers in graph.readers.items()
-        if n in names and any(r in names for r in readers)
-    ]
+    flows = []
+    for (n, _), readers in graph.readers.items():
+        after = tuple(names[r] for r in readers if r in names and not is_stream(graph, n, r))
+        if n in names and after:
+            flows.append(tasks.Flow(names[n], after))
     seats = [
         tasks.Seat(f"{first[index] + turn}", role.name)
         for index, role in enumerate(roles)
@@ -306,7 +316,7 @@ def _dealt(
         role = roles[role_of[number]]
         begin = first[role_of[number]]
         inputs = graph.inputs[number]
-        earliest = max((ends[n] for n, _ in inputs), default=0.0)
+        earliest = max((ends[n] for n, _ in inputs if not is_stream(graph, n, number)), default=0.0)
         near = {ranks[n] for n, _ in inputs}
         rank = min(
             range(begin, begin + role.count),
@@ -337,11 +347,14 @@ def _waves(
     out: list[dict[int, set[int]]] = [{}]
     into: list[dict[int, set[int]]] = [{}]
     sent: dict[tuple[tuple[int, int], int], int] = {}
+    chunks: list[tuple[tuple[int, int], int]] = []
     for number, inputs in enumerate(graph.inputs):
         rank = ranks[number]
         for output in inputs:
             source = ranks[output[0]]
-            if CLIENT in (rank, source) or source == rank:
+            if is_stream(graph, output[0], number):
+                chunks.append((output, number))
+            if CLIENT in (rank, source) or source == rank or (output, number) in chunks[-1:]:
                 waves[number] = max(waves[number], waves[output[0]])
                 continue
             wave = sent.get((output, rank))
@@ -356,7 +369,24 @@ def _waves(
                 into[wave].setdefault(rank, set()).add(source)
                 sent[output, rank] = wave
             waves[number] = max(waves[number], wave)
+    _together(graph, waves, chunks)
+    for output, number in chunks:
+        if ranks[output[0]] != ranks[number]:
+            sent[output, ranks[number]] = waves[number]
     return tuple(waves), sent
+
+
+def _together(
+    graph: Graph, waves: list[int], chunks: Sequence[tuple[tuple[int, int], int]]
+) -> None:
+    """Put all that are joined by streams into one wave, and what comes after them not before."""
+    before: list[int] = []
+    while chunks and before != waves:
+        before = list(waves)
+        for (source, _), number in chunks:
+            waves[source] = waves[number] = max(waves[source], waves[number])
+        for number, inputs in enumerate(graph.inputs):
+            waves[number] = max([waves[number], *(waves[n] for n, _ in inputs)])
 
 
 def _fits(

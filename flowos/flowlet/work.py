@@ -6,9 +6,10 @@ from flowos.flowlet.coordinating.coordinator import Job
 from flowos.flowlet.coordinating.workers import Work
 from flowos.flowlet.graph import Graph
 from flowos.flowlet.library import Sink, Source
-from flowos.flowlet.planned import Assignment, runs
+from flowos.flowlet.planned import Assignment, is_stream, runs
 from flowos.flowlet.shipping import shipped_code, shipped_fields
-from flowos.flowlet.wire.messages import Output, Part
+from flowos.flowlet.streams import StreamTask
+from flowos.flowlet.wire.messages import CLIENT, Output, Part
 
 
 def shipped(graph: Graph) -> tuple[dict[int, tuple[str, bytes]], dict[str, bytes]]:
@@ -52,27 +53,108 @@ def work_of(
     """
     sources = {n: task.data for n, task in enumerate(graph.tasks) if isinstance(task, Source)}
     outputs = [task.output_ports for task in graph.tasks]
+    streams, groups = _streams(graph)
+    whole = [
+        tuple(o for o in inputs if o not in streams.get(n, ()))
+        for n, inputs in enumerate(graph.inputs)
+    ]
+    collected = _collected(graph, streams)
     job = Job(
         number,
-        graph.inputs,
+        whole,
         outputs,
         assignment.ranks,
         frozenset(sources),
         wanted(graph),
         assignment.waves,
         assignment.kinds(),
-        assignment.deliveries,
+        {
+            key: wave
+            for key, wave in assignment.deliveries.items()
+            if not isinstance(graph.tasks[key[0][0]], StreamTask) or key[0] in collected
+        },
+        streams,
+        groups,
     )
-    parts = [
-        None
-        if n not in tasks
-        else Part(
-            n, task.name, graph.inputs[n], outputs[n], assignment.methods[n], *tasks[n],
-            limit_seconds,
+    parts: list[Part | None] = []
+    for n, task in enumerate(graph.tasks):
+        if n not in tasks:
+            parts.append(None)
+            continue
+        code, fields = tasks[n]
+        stream, ports, homes, readers = _stream_of(graph, assignment, n, streams, collected)
+        parts.append(
+            Part(
+                n,
+                task.name,
+                graph.inputs[n],
+                outputs[n],
+                assignment.methods[n],
+                code,
+                fields,
+                limit_seconds=limit_seconds,
+                stream=stream,
+                collected=ports,
+                homes=homes,
+                readers=readers,
+            )
         )
-        for n, task in enumerate(graph.tasks)
-    ]  # fmt: skip
     return Work(job, parts, codes, sources)
+
+
+def _streams(
+    graph: Graph,
+) -> tuple[dict[int, tuple[Output, ...]], dict[int, frozenset[int]]]:
+    """Return what each stream reads in chunks, and which tasks have to run together for that."""
+    streams: dict[int, tuple[Output, ...]] = {}
+    groups: dict[int, set[int]] = {}
+    for number, inputs in enumerate(graph.inputs):
+        chunks = tuple(o for o in inputs if is_stream(graph, o[0], number))
+        if chunks:
+            streams[number] = chunks
+        for source, _ in chunks:
+            together = groups.setdefault(source, {source}) | groups.setdefault(number, {number})
+            for member in together:
+                groups[member] = together
+    return streams, {number: frozenset(together) for number, together in groups.items()}
+
+
+def _collected(graph: Graph, streams: Mapping[int, tuple[Output, ...]]) -> frozenset[Output]:
+    """Return the outputs of streams that are also wanted whole."""
+    found = {
+        output
+        for output, readers in graph.readers.items()
+        if isinstance(graph.tasks[output[0]], StreamTask)
+        and any(output not in streams.get(reader, ()) for reader in readers)
+    }
+    return frozenset(
+        found | {o for o in wanted(graph) if isinstance(graph.tasks[o[0]], StreamTask)}
+    )
+
+
+def _stream_of(
+    graph: Graph,
+    assignment: Assignment,
+    number: int,
+    streams: Mapping[int, tuple[Output, ...]],
+    collected: frozenset[Output],
+) -> tuple[bool, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return what `Part` says of a stream."""
+    task = graph.tasks[number]
+    if not isinstance(task, StreamTask):
+        return False, (), (), ()
+    chunks = streams.get(number, ())
+    homes = tuple(assignment.ranks[o[0]] if o in chunks else CLIENT for o in graph.inputs[number])
+    readers = tuple(
+        sum(
+            graph.inputs[r].count((number, port))
+            for r in graph.readers.get((number, port), ())
+            if (number, port) in streams.get(r, ())
+        )
+        for port in range(task.output_ports)
+    )
+    ports = tuple(p for p in range(task.output_ports) if (number, p) in collected)
+    return True, ports, homes, readers
 
 
 def wanted(graph: Graph) -> frozenset[Output]:

@@ -43,11 +43,15 @@ class _Run:
     Attributes:
         step: What has to be told of their end.
         until: When a simulated program ends; inf = a command runs.
+        failed: What the first of its tasks that failed ended with; then the others are told to end.
+        kill_at: When they are made to.
     """
 
     step: Step
     processes: list[Process] = field(default_factory=list)
     until: float = inf
+    failed: int = 0
+    kill_at: float = inf
 
 
 @dataclass(slots=True)
@@ -249,13 +253,25 @@ class LocalDriver:
 
     @staticmethod
     def _exit_code(run: _Run, now: float) -> int | None:
-        """Return what the tasks ended with: the first code that is not 0; None = some run."""
+        """Return what the tasks ended with; None = some run.
+
+        A gang is given up when the first of its tasks fails: others may wait for it for ever.
+        """
         if not run.step.order.run.command:
             return 0 if now >= run.until else None
-        codes = [process.exit_code() for process in run.processes]
-        if any(code is None for code in codes):
-            return None
-        return next((code for code in codes if code), 0)
+        codes = [(process, process.exit_code()) for process in run.processes]
+        running = [process for process, code in codes if code is None]
+        failed = [(process.ended_at(), process.rank, code) for process, code in codes if code]
+        if failed and not run.failed:
+            run.failed = min(failed)[2]
+            run.kill_at = now + KILL_SECONDS
+            for process in running:
+                process.tell(signal.SIGTERM)
+        if running and now >= run.kill_at:
+            run.kill_at = inf
+            for process in running:
+                process.tell(signal.SIGKILL)
+        return None if running else run.failed
 
     def _stop(self, step: Step, now: float) -> None:
         keys = dict.fromkeys(self._table.stopped_by(step, self._runs))
@@ -280,11 +296,14 @@ class LocalDriver:
         meant = self._meant(step)
         self._table.torn_down(step)
         for place, attempt in meant:
-            left = [there for there in self._table.up.values() if there.attempt == attempt]
-            # A switch that forgets an attempt says nothing of its tasks, and has none itself.
-            if all(map(is_laid, (u for there in left for u in there.order.units))):
-                self._sweep(attempt)
+            self._sweep_if_gone(attempt)
             self._save((place, attempt))
+
+    def _sweep_if_gone(self, attempt: str) -> None:
+        """Sweep, unless it has an engine here still; a switch may forget it earlier or later."""
+        left = [there for there in self._table.up.values() if there.attempt == attempt]
+        if all(map(is_laid, (unit for there in left for unit in there.order.units))):
+            self._sweep(attempt)
 
     def _sweep(self, attempt: str) -> None:
         """Remove what tasks of an attempt have left: processes, shared memory, scratch."""
@@ -365,7 +384,7 @@ class LocalDriver:
                 self._next_look = 0.0
         # What is not told of here would be built a second time, beside what runs.
         for key in damaged:
-            self._sweep(key[1])
+            self._sweep_if_gone(key[1])
             self._save(key)
 
 

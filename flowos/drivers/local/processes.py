@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,13 @@ class Process:
             return int(Path(self.exit_file).read_text())
         except (OSError, ValueError):
             return None if alive else LOST
+
+    def ended_at(self) -> float:
+        """Return when it wrote its exit code, as files have it; inf = it has not."""
+        try:
+            return Path(self.exit_file).stat().st_mtime
+        except OSError:
+            return inf
 
     def tell(self, number: int) -> None:
         """Send a signal to it, and all that it has started in its group."""

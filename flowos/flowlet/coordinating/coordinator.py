@@ -48,7 +48,10 @@ class Job:
         deliveries: Output and rank -> in which wave it is sent there, where that is not just the
             wave of the first that reads it there: it is kept until then.
         kinds: Rank -> its role: its tasks can go to others of that.
-        streams: Tasks that work on chunks: their outputs are never held.
+        streams: Task -> the outputs that it reads in chunks, which are never held; these are not
+            among its inputs.
+        groups: Task -> all that have to run together with it, itself among them, for they are
+            joined by streams.
     """
 
     number: int
@@ -60,7 +63,8 @@ class Job:
     waves: Sequence[int]
     kinds: Mapping[int, str]
     deliveries: Mapping[tuple[Output, int], int] = field(default_factory=dict)
-    streams: frozenset[int] = frozenset()
+    streams: Mapping[int, tuple[Output, ...]] = field(default_factory=dict)
+    groups: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
 
 class Tell(NamedTuple):
@@ -329,13 +333,26 @@ class Coordinator:
     def _next_epoch(self) -> None:
         self.epoch += 1
         self._plan = self._planned()
-        wires = frozenset(
-            (rank, tuple(sorted(to)))
-            for rank, routes in self._plan.routes.items()
-            for to in routes.values()
+        wires = (
+            frozenset(
+                (rank, tuple(sorted(to)))
+                for rank, routes in self._plan.routes.items()
+                for to in routes.values()
+            )
+            | self._stream_wires()
         )
         self._wiring = True
         self.actions.append(Wire(self.epoch, wires))
+
+    def _stream_wires(self) -> Wires:
+        """Return the circuits that chunks of this epoch go over."""
+        found: dict[Output, set[int]] = {}
+        for rank, numbers in self._plan.run.items():
+            for number in numbers:
+                for output in self.job.streams.get(number, ()):
+                    if self.ranks[output[0]] != rank:
+                        found.setdefault(output, set()).add(rank)
+        return frozenset((self.ranks[output[0]], tuple(sorted(to))) for output, to in found.items())
 
     def _start(self) -> None:
         plan, number = self._plan, self.job.number
@@ -421,6 +438,7 @@ class Coordinator:
             if number in run:
                 continue
             run.add(number)
+            todo += self.job.groups.get(number, ())
             here = self._have.get(self.ranks[number], set())
             for output in job.inputs[number]:
                 if output in here:

@@ -26,6 +26,10 @@ class Part(NamedTuple):
         fields: What it was given, written down.
         limit_seconds: How long it may run; 0 = for ever.
         stream: Whether it works on chunks as they come.
+        collected: The output ports that are also wanted whole.
+        homes: Of a stream, by input port: the rank that its chunks come from; CLIENT = it is one
+            value.
+        readers: Of a stream, by output port: how many tasks read it in chunks.
     """
 
     number: int
@@ -37,6 +41,21 @@ class Part(NamedTuple):
     fields: bytes
     limit_seconds: float = 0.0
     stream: bool = False
+    collected: tuple[int, ...] = ()
+    homes: tuple[int, ...] = ()
+    readers: tuple[int, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Output, ...]:
+        """The inputs that come as one value each."""
+        if not self.stream:
+            return self.inputs
+        return tuple(o for o, home in zip(self.inputs, self.homes, strict=True) if home == CLIENT)
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The output ports that make a value each."""
+        return self.collected if self.stream else tuple(range(self.outputs))
 
 
 class Packet(NamedTuple):

@@ -107,7 +107,7 @@ class WorkerMachine:
         self._users = {}
         self._tasks = {}
         for number in go.run:
-            inputs = self.parts[number].inputs
+            inputs = self.parts[number].whole
             self._tasks[number] = _Task(
                 self.parts[number], {o for o in inputs if o not in self._held}
             )
@@ -120,7 +120,9 @@ class WorkerMachine:
             self._send(output)
             self._let_go(output)
         for number in [*go.fed, *go.run]:
-            made = [(number, port) for port in range(self._outputs(number))]
+            made = self._outputs(number)
+            if number in self._tasks and self.parts[number].stream:
+                continue  # it runs with its group, or not at all
             if made and all(output in self._held for output in made):
                 self._made(number)
         self._begin(self._tasks)
@@ -183,23 +185,27 @@ class WorkerMachine:
     # -- what is run
 
     def next_task(self) -> tuple[Part, list[Value]] | None:
-        """Return a task whose inputs are all here, with these; None = none is."""
+        """Return a task whose inputs are all here, with these; None = none is.
+
+        An input that comes in chunks is None.
+        """
         while self.ready:
             task = self._tasks[self.ready.popleft()]
             if not task.ran:  # else it was under way when the epoch began, and has ended since
-                return task.part, [self._held[output] for output in task.part.inputs]
+                part, whole = task.part, set(task.part.whole)
+                return part, [self._held[o] if o in whole else None for o in part.inputs]
         return None
 
     def ran(
         self, epoch: int, number: int, values: Iterable[Value], began: float, took: float
     ) -> None:
         """Take a task's outputs; those of an earlier epoch are kept if this one needs them."""
-        for port, value in enumerate(values):
-            self._hold((number, port), value, self.rank)
+        outputs = self._outputs(number)
+        for output, value in zip(outputs, values, strict=True):
+            self._hold(output, value, self.rank)
         if epoch != self.epoch and number not in self._tasks:
-            for port in range(self._outputs(number)):
-                if not self._recalled:
-                    self._let_go((number, port))
+            for output in outputs:
+                self._let_go(output)
             return
         if not self._recalled:
             self._made(number, began, took)
@@ -234,9 +240,9 @@ class WorkerMachine:
 
     # -- its own
 
-    def _outputs(self, number: int) -> int:
+    def _outputs(self, number: int) -> list[Output]:
         part = self.parts.get(number)
-        return part.outputs if part is not None else 1  # a source has one
+        return [(number, port) for port in (part.ports if part is not None else (0,))]
 
     def _hold(self, output: Output, value: Value, source: int) -> None:
         if output in self._held:
@@ -254,7 +260,7 @@ class WorkerMachine:
                 return
             task.ran = True
             self.actions.append(Say(CLIENT, Done(self.job, self.epoch, ((number, began, took),))))
-        outputs = [(number, port) for port in range(self._outputs(number))]
+        outputs = self._outputs(number)
         for output in outputs:
             for rank in self._send(output):
                 if task is not None and rank != CLIENT:
@@ -293,7 +299,7 @@ class WorkerMachine:
         """Let go of a task's inputs, once all that was made of them has arrived."""
         if not task.ran or task.unheard:
             return
-        for output in task.part.inputs:
+        for output in task.part.whole:
             self._users.get(output, set()).discard(task.part.number)
             self._let_go(output)
 

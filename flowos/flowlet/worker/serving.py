@@ -38,6 +38,7 @@ from flowos.flowlet.wire.messages import (
     Go,
     Got,
     Hello,
+    Part,
     Program,
     Ready,
     Recall,
@@ -45,6 +46,7 @@ from flowos.flowlet.wire.messages import (
     Sent,
 )
 from flowos.flowlet.wire.segments import Value, swept
+from flowos.flowlet.worker.channels import Opened, StreamOver
 from flowos.flowlet.worker.circuits import CircuitMissing, Circuits
 from flowos.flowlet.worker.machine import Action, Give, LetGo, Say, WorkerMachine
 from flowos.flowlet.worker.notes import Notes, Slain
@@ -56,6 +58,7 @@ from flowos.flowlet.worker.running import (
     run,
     stack_of,
 )
+from flowos.flowlet.worker.stages import Stages
 
 AGAIN: Final = 75  # see __main__
 LOOK_SECONDS: Final = 0.1  # how often a task's time is looked at
@@ -90,6 +93,8 @@ class _Worker:
         self._machines: dict[int, WorkerMachine] = {}
         self._codes: dict[int, Codes] = {}
         self._over = 0  # the last job that is
+        self._stages: Stages | None = None
+        self._stages_lock = threading.Lock()
         self._peers: dict[int, tuple[str, str, str]] = {}
         self._links: dict[int, Link] = {}
         self._connecting = threading.Lock()
@@ -143,6 +148,11 @@ class _Worker:
                     return
                 part, values = found
                 epoch = machine.epoch
+            if part.stream:
+                threading.Thread(
+                    target=self._run_stage, args=(machine, codes, part, values, epoch), daemon=True
+                ).start()
+                continue
             self._notes.runs(job, part.number)
             self._current = (job, epoch, part.number, time.monotonic(), part.limit_seconds)
             size = log_size()
@@ -170,6 +180,70 @@ class _Worker:
                     actions = machine.take()
             values = []
             self._carry_out(machine, actions, here=True)
+
+    def _run_stage(
+        self, machine: WorkerMachine, codes: Codes, part: Part, values: list[Any], epoch: int
+    ) -> None:
+        """Run a stage of a stream, on a thread of its own."""
+        stages = self._stages_of(machine.job, epoch)
+        try:
+            ran = stages.run(codes.task(part), part, values)
+        except StreamOver:
+            return
+        except CircuitMissing as error:
+            why = TaskFailed("circuit", str(error))
+        except TaskFailed as error:
+            why = error
+        else:
+            with self._lock:
+                if machine.job not in self._machines:
+                    for value in ran.values:
+                        value.unlink()
+                    return
+                machine.ran(epoch, part.number, ran.values, ran.began, ran.took)
+                actions = machine.take()
+                runs = bool(machine.ready)
+            if runs:
+                self._wakeups.put(machine.job)
+            self._carry_out(machine, actions, here=True)
+            return
+        with self._lock:
+            machine.failed(epoch, part.number, why.kind, why.message, why.trace)
+            actions = machine.take()
+        self._carry_out(machine, actions, here=True)
+
+    def _stages_of(self, job: int, epoch: int) -> Stages:
+        """Return the stages of an epoch; those of earlier ones end."""
+        with self._stages_lock:
+            now = self._stages
+            if now is None or (now.job, now.epoch) < (job, epoch):
+                if now is not None:
+                    now.end()
+                now = self._stages = Stages(job, epoch, self._rank, self._attempt, self._reach)
+            elif (now.job, now.epoch) > (job, epoch):
+                raise StreamOver
+            return now
+
+    def _reach(self, rank: int) -> Link:
+        """Open a connection of its own to a rank, for a stream.
+
+        Raises:
+            StreamOver: It is gone.
+        """
+        machine, local, remote = self._peers[rank]
+        try:
+            link = connect(local if machine == self._machine_name else remote, self._secret)
+            link.send(Hello(self._rank))
+        except (OSError, EOFError, AuthenticationError):
+            raise StreamOver from None
+        return link
+
+    def _end_stages(self, job: int, epoch: int) -> None:
+        """End what streams of earlier epochs still do."""
+        with self._stages_lock:
+            now = self._stages
+            if now is not None and now.job == job and now.epoch < epoch:
+                now.end()
 
     def _limit_memory(self) -> None:
         """Let a task that wants more than the engine's share fail by itself, and alone."""
@@ -272,7 +346,12 @@ class _Worker:
                     link = key.fileobj
                     assert isinstance(link, Link)
                     try:
-                        self._heard(link.receive())
+                        message = link.receive()
+                        if isinstance(message, Opened):  # from now on it is a stream's
+                            ears.unregister(link)
+                            self._opened_stream(message, link)
+                            continue
+                        self._heard(message)
                     except (OSError, EOFError):
                         if link is self._coordinator:
                             self._ending = 1
@@ -325,6 +404,7 @@ class _Worker:
                     machine = self._machines.pop(job, None)
                     self._codes.pop(job, None)
                     self._over = max(self._over, job)
+                    self._end_stages(job, 1 << 62)
                     values = machine.dropped() if machine is not None else []
                 for value in values:
                     value.unlink()
@@ -338,12 +418,14 @@ class _Worker:
                 return
             match message:
                 case Go():
+                    self._end_stages(message.job, message.epoch)
                     machine.go(message)
                 case Feed(_, epoch, task, packet):
                     value = _opened(packet, owned=True)
                     if value is not None:
                         machine.fed(epoch, task, value)
                 case Recall(_, epoch):
+                    self._end_stages(message.job, epoch)
                     machine.recall(epoch)
                 case Sent(_, epoch, source, output, packet):
                     value = _opened(packet, owned=False)
@@ -353,6 +435,19 @@ class _Worker:
                     machine.got(source, epoch, outputs)
                 case Freed(_, epoch, source, outputs):
                     machine.freed(source, epoch, outputs)
+
+    def _opened_stream(self, opened: Opened, link: Link) -> None:
+        """A reader of a stream has called: only a circuit lets it have any."""
+        try:
+            self._circuits.check(self._rank, opened.reader, f"output {opened.output[1]}")
+            shared = self._peers[opened.reader][0] == self._machine_name
+            self._stages_of(opened.job, opened.epoch).called(opened, link, shared=shared)
+        except StreamOver:
+            link.close()
+        except CircuitMissing as error:
+            link.close()
+            late = Failed(opened.job, opened.epoch, opened.output[0], "circuit", str(error))
+            self._post(CLIENT, late, None, here=False)
 
     def _answer(self) -> None:
         """Say what follows from all that was heard in this round, and wake who runs tasks."""

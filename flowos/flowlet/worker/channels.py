@@ -1,0 +1,306 @@
+"""How do chunks get from one stage to the next? By a ring of slots in shared memory, with credit.
+
+A stage writes each chunk once, into a slot that all who read it map; a slot is written again when
+all of them have given it back. So a stage that is faster than the next waits for it, and memory is
+bounded by the ring. To another machine chunks go over the connection, with the same credit.
+"""
+
+import mmap
+import os
+import queue
+import secrets
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from flowos.flowlet.wire.links import Link
+from flowos.flowlet.wire.segments import FOLDER, PREFIX
+from flowos.flowlet.wire.values import Form, put_together, taken_apart
+
+SLOTS: Final = 4  # measured: more do not help, two keep the stages waiting for each other
+SLOT_BYTES_MIN: Final = 64 * 1024
+
+
+class StreamOver(Exception):  # no error: the epoch is over, or nobody reads any more
+    """A stage is to end, for nobody wants what it makes."""
+
+
+class Opened(NamedTuple):
+    """A reader calls: for which output, and for which task."""
+
+    job: int
+    epoch: int
+    output: tuple[int, int]
+    reader: int
+
+
+class Chunk(NamedTuple):
+    """A chunk: in a slot of a ring, or right behind this message.
+
+    Attributes:
+        ring: The segment; "" = the bytes come behind.
+        offset: Where in it.
+    """
+
+    form: Form
+    size_bytes: int
+    ring: str = ""
+    offset: int = 0
+
+
+class Last(NamedTuple):
+    """There are no more."""
+
+
+class Ring:
+    """Slots in shared memory, for one writer."""
+
+    def __init__(self, attempt: str, slot_bytes: int) -> None:
+        """Make one.
+
+        Raises:
+            OSError: There is no room.
+        """
+        page = mmap.PAGESIZE
+        self.slot_bytes = -(-max(slot_bytes, SLOT_BYTES_MIN) // page) * page
+        self.name = f"{PREFIX}{attempt}-{os.getpid()}-{secrets.token_hex(6)}"
+        descriptor = os.open(FOLDER / self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            size = self.slot_bytes * SLOTS
+            os.posix_fallocate(descriptor, 0, size)  # else a full disk is a SIGBUS later
+            self._memory = mmap.mmap(descriptor, size)
+        except OSError:
+            (FOLDER / self.name).unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        self.free: deque[int] = deque(range(SLOTS))
+
+    def write(self, slot: int, data: memoryview) -> int:
+        """Fill a slot, and return its offset."""
+        import numpy as np
+
+        offset = slot * self.slot_bytes
+        into = np.frombuffer(self._memory, np.uint8, data.nbytes, offset)
+        into[:] = np.frombuffer(data, np.uint8)  # numpy lets other threads run meanwhile
+        return offset
+
+    def unlink(self) -> None:
+        """Take its name away; who has mapped it keeps it."""
+        (FOLDER / self.name).unlink(missing_ok=True)
+
+
+class _Subscriber:
+    """Who reads an output from elsewhere, and the slots that it has not given back."""
+
+    def __init__(self, link: Link, *, shared: bool) -> None:
+        self.link = link
+        self.shared = shared
+        self.out: deque[tuple[Ring | None, int]] = deque()
+
+
+class Writer:
+    """One output of a stage, to all who read it."""
+
+    def __init__(self, attempt: str, *, collect: bool) -> None:
+        """Begin with nobody.
+
+        Args:
+            attempt: Whose segments these are.
+            collect: Whether all chunks are also kept, to be joined at the end.
+        """
+        self._attempt = attempt
+        self._far: list[_Subscriber] = []
+        self._near: list[queue.Queue[Any]] = []
+        self._ring: Ring | None = None
+        self._users: dict[tuple[int, int], int] = {}  # (ring, slot) -> readers that have it
+        self._rings: dict[int, Ring] = {}
+        self.kept: list[Any] | None = [] if collect else None
+
+    def add_far(self, link: Link, *, shared: bool) -> None:
+        """Let a reader on another worker have what comes."""
+        self._far.append(_Subscriber(link, shared=shared))
+
+    def add_near(self) -> "queue.Queue[Any]":
+        """Let a reader on this worker have it."""
+        found: queue.Queue[Any] = queue.Queue(SLOTS)
+        self._near.append(found)
+        return found
+
+    def put(self, chunk: object, over: threading.Event) -> None:
+        """Send a chunk, waiting for room.
+
+        Raises:
+            StreamOver: The epoch is over, or nobody reads it any more.
+            NotData: No port carries it.
+        """
+        form, data = taken_apart(chunk)
+        if self.kept is not None:
+            self.kept.append(
+                bytes(data) if form.dtype == "bytes" else put_together(form, bytes(data))
+            )
+        self._put_near(chunk, over)
+        if any(reader.shared for reader in self._far):
+            self._put_shared(form, data)
+        for reader in [r for r in self._far if not r.shared]:
+            if len(reader.out) >= SLOTS:
+                self._credit(reader)
+            reader.out.append((None, 0))
+            self._say(reader, Chunk(form, data.nbytes), data)
+        if not self._far and not self._near and self.kept is None:
+            raise StreamOver
+
+    def end(self) -> None:
+        """Say that there is no more."""
+        for reader in list(self._far):
+            self._say(reader, Last(), None)
+        for near in self._near:
+            near.put(Last())
+
+    def close(self) -> None:
+        """Let go of all there is, once every reader has what it was sent, or is gone."""
+        for reader in list(self._far):
+            while reader.out and reader in self._far:
+                self._credit(reader)
+        for reader in self._far:
+            reader.link.close()
+        for ring in self._rings.values():
+            ring.unlink()
+
+    def abandon(self) -> None:
+        """Let go at once."""
+        for reader in self._far:
+            reader.link.close()
+        for ring in self._rings.values():
+            ring.unlink()
+
+    def _put_near(self, chunk: object, over: threading.Event) -> None:
+        for near in self._near:
+            while True:
+                if over.is_set():
+                    raise StreamOver
+                try:
+                    near.put(chunk, timeout=0.1)
+                except queue.Full:
+                    continue
+                break
+
+    def _put_shared(self, form: Form, data: memoryview) -> None:
+        if self._ring is None or data.nbytes > self._ring.slot_bytes:
+            self._ring = Ring(self._attempt, data.nbytes)
+            self._rings[id(self._ring)] = self._ring
+        ring = self._ring
+        while not ring.free:
+            slowest = max(
+                (r for r in self._far if r.shared), key=lambda r: len(r.out), default=None
+            )
+            if slowest is None or not slowest.out:
+                ring.free.append(0)  # nobody has any
+                break
+            self._credit(slowest)
+        slot = ring.free.popleft()
+        offset = ring.write(slot, data)
+        readers = [reader for reader in self._far if reader.shared]
+        self._users[id(ring), slot] = len(readers)
+        message = Chunk(form, data.nbytes, ring.name, offset)
+        for reader in readers:
+            reader.out.append((ring, slot))
+            self._say(reader, message, None)
+
+    def _credit(self, reader: _Subscriber) -> None:
+        """Wait until a reader gives a chunk back."""
+        try:
+            reader.link.receive()
+        except (OSError, EOFError):
+            self._gone(reader)
+            return
+        self._given_back(*reader.out.popleft())
+
+    def _say(self, reader: _Subscriber, message: object, behind: Any) -> None:
+        try:
+            reader.link.send(message, behind)
+        except OSError:
+            self._gone(reader)
+
+    def _gone(self, reader: _Subscriber) -> None:
+        if reader in self._far:
+            self._far.remove(reader)
+            for ring, slot in reader.out:
+                self._given_back(ring, slot)
+            reader.out.clear()
+            reader.link.close()
+
+    def _given_back(self, ring: Ring | None, slot: int) -> None:
+        if ring is None:
+            return
+        left = self._users[id(ring), slot] = self._users[id(ring), slot] - 1
+        if not left:
+            ring.free.append(slot)
+            if ring is not self._ring and len(ring.free) == SLOTS:
+                ring.unlink()
+
+
+def far_chunks(link: Link) -> Iterator[Any]:
+    """Yield the chunks that come over a connection; each is given back when the next is asked for.
+
+    Raises:
+        StreamOver: The other side is gone before its end.
+    """
+    maps: dict[str, mmap.mmap] = {}
+    try:
+        while True:
+            message = link.receive()
+            if isinstance(message, Last):
+                return
+            if message.ring:
+                memory = maps.get(message.ring)
+                if memory is None:
+                    maps.clear()
+                    memory = maps[message.ring] = _mapped(message.ring)
+                data = memoryview(memory)[message.offset : message.offset + message.size_bytes]
+            else:
+                data = memoryview(link.receive_bytes())
+            yield put_together(message.form, data)
+            link.send(None)
+    except (OSError, EOFError):
+        raise StreamOver from None
+    finally:
+        link.close()
+
+
+def near_chunks(chunks: "queue.Queue[Any]", over: threading.Event) -> Iterator[Any]:
+    """Yield the chunks of a stage on this worker.
+
+    Raises:
+        StreamOver: The epoch is over.
+    """
+    while True:
+        try:
+            chunk = chunks.get(timeout=0.1)
+        except queue.Empty:
+            if over.is_set():
+                raise StreamOver from None
+            continue
+        if isinstance(chunk, Last):
+            return
+        yield chunk
+
+
+def joined(chunks: Sequence[Any]) -> Any:
+    """Return all chunks of a stream as one value: bytes, or an array along its first axis."""
+    if not chunks:
+        return b""
+    if all(isinstance(chunk, bytes) for chunk in chunks):
+        return b"".join(chunks)
+    import numpy as np
+
+    return np.concatenate([np.atleast_1d(chunk) for chunk in chunks])
+
+
+def _mapped(name: str) -> mmap.mmap:
+    descriptor = os.open(FOLDER / name, os.O_RDONLY)
+    try:
+        return mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+    finally:
+        os.close(descriptor)
