@@ -106,9 +106,9 @@ _DATA: Final = known_fields("at", "bytes", "to", "estimated", "lanes", "share")
 _WORK: Final = known_fields("type", "amount")
 _AT: Final = re.compile(rf"{THING_NAME.pattern}(/{THING_NAME.pattern})?")
 _RUN: Final = known_fields(
-    "for", "command", "image", "kernel", "flowlet", "env", "launch", "directory"
+    "for", "command", "image", "kernel", "flowlet", "env", "launch", "directory", "reduces"
 )
-_OF_COMMANDS: Final = ("env", "launch", "directory")
+_OF_COMMANDS: Final = ("env", "launch", "directory", "reduces")
 LAUNCHES: Final = ("each", "first")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -561,6 +561,7 @@ class _Reader:
             env=dict(self.environment(fields)),
             launch=fields.one_of("launch", LAUNCHES, "each"),
             directory=fields.text("directory", ""),
+            reduces=fields.flag("reduces", default=False),
         )
 
     def environment(self, fields: Fields) -> Iterator[tuple[str, str]]:

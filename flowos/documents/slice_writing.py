@@ -159,6 +159,7 @@ def _run(run: Run) -> dict[str, Any]:
         "env": dict(run.env),
         "launch": run.launch if run.launch != "each" else "",
         "directory": run.directory,
+        "reduces": run.reduces,
     }
     return {name: value for name, value in document.items() if value}
 

@@ -56,12 +56,14 @@ class Offer:
         free: How many of them are free.
         degree_max: How many circuits may begin or end at each of them.
         elsewhere: Whether some are on other machines.
+        aggregators: How many sums its switches can make at a time, as far as they are free.
     """
 
     engines: tuple[Engine, ...]
     free: int
     degree_max: int
     elsewhere: bool
+    aggregators: int = 0
 
 
 def found(client: CellClient | None = None) -> CellClient:
@@ -115,12 +117,12 @@ def offer_of(client: CellClient) -> Offer:
             hint="start it by 'flowos up --agents local', or agents by 'flowos agent run --driver "
             "local'",
         )
-    taken = {
-        subject_of(unit)
+    held = {
+        unit
         for entry in view.placements.values()
         for unit in (*entry.value.held, *entry.value.releasing)
-        if unit.startswith(("engine/", "share/"))
     }
+    taken = {subject_of(unit) for unit in held if unit.startswith(("engine/", "share/"))}
     cell = view.cell
     there = [engine for engine in cell.engines.values() if engine.node in places]
     there.sort(key=lambda engine: engine.id in taken)
@@ -130,6 +132,12 @@ def offer_of(client: CellClient) -> Offer:
         sum(engine.id not in taken for engine in there),
         min((_lanes(cell, engine.id) for engine in there), default=0),
         elsewhere=nodes != {node_name()},
+        aggregators=sum(
+            switch.aggregators
+            for switch in cell.switches.values()
+            if "sum" in switch.functions and switch.name in places
+        )
+        - sum(unit.startswith("aggregator/") for unit in held),
     )
 
 

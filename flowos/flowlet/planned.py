@@ -18,6 +18,7 @@ from flowos.model.cell import Engine
 from flowos.model.placement import Unplaceable
 from flowos.planning.tasks import multiplex as tasks
 
+REDUCER: Final = "reducer"
 SECONDS_DEFAULT: Final = 1.0  # of a task that does not say
 MULTIPLEX_MAX: Final = 300  # tasks; beyond that they are dealt out by depth and neighbours
 
@@ -47,6 +48,7 @@ class Assignment:
         methods: Task -> its implementation.
         waves: Task -> when.
         deliveries: (output, rank) -> the wave in which it is sent there.
+        reducers: How many ranks come after those of engines, for what is added in switches.
     """
 
     roles: tuple[Role, ...]
@@ -54,6 +56,7 @@ class Assignment:
     methods: tuple[str, ...]
     waves: tuple[int, ...]
     deliveries: Mapping[tuple[tuple[int, int], int], int]
+    reducers: int = 0
 
     @property
     def wave_count(self) -> int:
@@ -73,7 +76,7 @@ class Assignment:
     def kinds(self) -> dict[int, str]:
         """Return rank -> role."""
         names = [role.name for role in self.roles for _ in range(role.count)]
-        return dict(enumerate(names))
+        return dict(enumerate(names + [REDUCER] * self.reducers))
 
 
 def assigned(

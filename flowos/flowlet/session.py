@@ -7,7 +7,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,6 +17,7 @@ from flowos.flowlet.coordinating.coordinator import GaveUp, Wires
 from flowos.flowlet.coordinating.workers import Came, Workers
 from flowos.flowlet.errors import FlowletError, TaskError
 from flowos.flowlet.graph import Graph
+from flowos.flowlet.in_network import Tree, split
 from flowos.flowlet.library import Sink, Source
 from flowos.flowlet.needs import Need
 from flowos.flowlet.planned import Assignment, Role, assigned
@@ -55,6 +56,8 @@ class Options:
         task_seconds: For each task; 0 = for ever.
         name: Of the slice; "" = one that nobody has.
         address: How workers elsewhere reach this machine; "" = as it calls itself.
+        in_network: Whether sums may be made where streams meet, in switches: their order is not the
+            program's then.
         progress: Told of how many tasks how many have ended.
         waiting: Told why the slice waits.
     """
@@ -67,6 +70,7 @@ class Options:
     task_seconds: float = 0.0
     name: str = ""
     address: str = ""
+    in_network: bool = True
     progress: Callable[[int, int], None] = lambda _done, _all: None
     waiting: Callable[[str], None] = lambda _why: None
 
@@ -122,6 +126,7 @@ class Slice:
         wires: Wires,
         options: Options,
         offer: Offer,
+        trees: Sequence[Tree] = (),
     ) -> None:
         """Ask for it; nothing is waited for.
 
@@ -134,7 +139,9 @@ class Slice:
         self.offer = offer
         self._laid = _pairs(wires)
         self.workers = Workers(elsewhere=offer.elsewhere, address=options.address)
-        self._count = sum(role.count for role in roles)
+        self._trees = tuple(trees)
+        self._engine_count = sum(role.count for role in roles)
+        self._count = self._engine_count + len(trees)
         name = options.name or f"flowlet-{secrets.token_hex(4)}"
         self._spec = SliceSpec(
             name=name,
@@ -142,8 +149,8 @@ class Slice:
             policy=options.policy,
             priority=options.priority,
             engines={role.name: EngineRole((_choice(role),)) for role in roles},
-            circuits=wishes(roles, wires),
-            run=Run(command=WORKER, env=self._environment()),
+            circuits=wishes(roles, wires, trees),
+            run=Run(command=WORKER, env=self._environment(), reduces=bool(trees)),
         )
         self.id = self._spec.id
         self._clock = time.monotonic
@@ -240,10 +247,16 @@ class Slice:
 
         A store that is away is no reason: what runs goes on.
         """
+        families = ("slice/", "reason/", *(("placement/",) if self._trees else ()))
         try:
-            view = self._client.view(["slice/" + self.id, "reason/" + self.id])
+            view = self._client.view([family + self.id for family in families])
         except StoreError:
             return ""
+        placed = view.placements.get(self.id)
+        if placed is not None and self._trees and len(self.workers.present) < self._count:
+            added = sum(1 for circuit in placed.value.circuits if circuit.aggregators)
+            if added < len(self._trees):
+                raise _NoReducer("there is no aggregator for what was to be added on its way")
         entry = view.slices.get(self.id)
         if entry is None:
             return f"slice {self.id} is gone"
@@ -266,9 +279,10 @@ class Slice:
 
     def _wire(self, wires: Wires) -> None:
         """See to it that these circuits are up."""
+        wires = _without(wires, self._engine_count)
         if _pairs(wires) <= self._laid:
             return
-        update = Update(circuits=wishes(self.roles, wires))
+        update = Update(circuits=wishes(self.roles, wires, self._trees))
         if self._client.update([self.id], update):
             return  # it has ended: the next look says so
         seconds = self._options.timeout_seconds or WIRE_SECONDS
@@ -348,6 +362,10 @@ class Slice:
         )
 
 
+class _NoReducer(FlowletError):
+    """Streams do not meet in a switch that adds them: then engines do."""
+
+
 def held(*, engines: Mapping[str, int], client: CellClient | None = None, **options: Any) -> Slice:
     """Take a slice for many programs, with circuits from each engine to each.
 
@@ -381,8 +399,18 @@ def run_once(graph: Graph, options: Options, client: CellClient | None) -> Resul
     )
     if not assignment.roles:
         return _without_engines(graph, assignment, began)
-    with Slice(cell, assignment.roles, assignment.wires(0), options, offer) as there:
-        return there.run(graph, assignment, code, began)
+    whole = graph
+    if options.in_network:
+        graph, assignment, trees = split(graph, assignment, offer.aggregators)
+        code = shipped(graph) if trees else code
+    else:
+        trees = ()
+    wires = assignment.wires(0)
+    try:
+        with Slice(cell, assignment.roles, wires, options, offer, trees) as there:
+            return there.run(graph, assignment, code, began)
+    except _NoReducer:
+        return run_once(whole, replace(options, in_network=False), client)
 
 
 def run_on(there: Slice, graph: Graph) -> Result:
@@ -397,19 +425,32 @@ def run_on(there: Slice, graph: Graph) -> Result:
     return there.run(graph, assignment, code, began)
 
 
-def wishes(roles: Sequence[Role], wires: Wires) -> tuple[CircuitWish, ...]:
+def wishes(
+    roles: Sequence[Role], wires: Wires, sums: Sequence[Tree] = ()
+) -> tuple[CircuitWish, ...]:
     """Return what a slice has to ask for, so that these ranks can send to those.
 
-    What one rank sends to several of them alike is one tree.
+    What one rank sends to several of them alike is one tree; what several send to one, to be added
+    on the way, is one, too.
     """
     names = tuple(role.name for role in roles)
+    wires = _without(wires, sum(role.count for role in roles))
     pairs = {(a, targets[0]) for a, targets in wires if len(targets) == 1}
     trees = [(a, targets) for a, targets in sorted(wires) if len(targets) > 1]
     found = [CircuitWish(Shape.EXPLICIT, names, links=tuple(sorted(pairs)))] if pairs else []
     for source, targets in trees:
         links = tuple((source, target) for target in targets)
         found.append(CircuitWish(Shape.EXPLICIT, names, links=links, multicast=True))
+    for tree in sums:
+        links = tuple((source, tree.target) for source in tree.sources)
+        found.append(CircuitWish(Shape.EXPLICIT, names, links=links, aggregate=tree.function))
     return tuple(found)
+
+
+def _without(wires: Wires, engines: int) -> Wires:
+    """Return what goes between engines: what is added on its way has trees of its own."""
+    between = ((a, tuple(to for to in targets if to < engines)) for a, targets in wires)
+    return frozenset((a, targets) for a, targets in between if a < engines and targets)
 
 
 def _pairs(wires: Wires) -> set[tuple[int, int]]:

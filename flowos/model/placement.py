@@ -204,13 +204,18 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Which engines a circuit joins; a tree has several sources or targets."""
+    """Which engines a circuit joins; a tree has several sources or targets.
+
+    Attributes:
+        reducer: "switch/number" of the aggregator that makes all streams one; "" = none does.
+    """
 
     __pydantic_config__: ClassVar = STRICT
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     aggregate: str = ""
+    reducer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +225,8 @@ class Gang:
     Attributes:
         engines: Role -> engine ids; the ranks count through the roles in order.
         hosts: The nodes of a slice that has no engines: a task runs on each.
-        circuits: Those that begin or end at this place.
+        reducers: The aggregators that a task runs for; their ranks come after the engines'.
+        circuits: Those that begin, end or are aggregated at this place.
         addresses: Node -> where others reach it, for those that say so.
     """
 
@@ -228,6 +234,7 @@ class Gang:
 
     engines: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
+    reducers: tuple[str, ...] = ()
     circuits: tuple[Joined, ...] = ()
     addresses: Mapping[str, str] = field(default_factory=dict)
 

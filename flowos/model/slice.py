@@ -278,6 +278,7 @@ class Run:
         env: Of a command: what is in its environment beside what every task finds there.
         launch: Of a command: "each" = it is started for every engine, "first" = only for rank 0,
             which starts the others itself, as mpirun does.
+        reduces: Of a command: it is also started for each circuit that a switch aggregates for it.
         directory: Of a command: where it starts; "" = in a folder of its own, gone at the end.
     """
 
@@ -292,6 +293,7 @@ class Run:
     env: Mapping[str, str] = field(default_factory=dict)
     launch: str = "each"
     directory: str = ""
+    reduces: bool = False
 
     @property
     def ends(self) -> bool:

@@ -59,18 +59,21 @@ def orders_of(cell: Cell, identifier: str, placement: Placement) -> dict[str, Or
     wanted = placement.bitstreams
     gang = _gang(cell, placement) if placement.run.command else None
     joined = _joined_at(cell, placement) if gang is not None else {}
+    for reducer, rank in _reducers(placement).items():
+        tasks[reducer.partition("/")[0]][reducer] = rank
     found = {}
     for place in units | turns if turns else units:
-        here = {} if place in cell.switches else tasks[place]
+        here = tasks[place]
+        runs = bool(here) or place not in cell.switches
         found[place] = Order(
             slice=identifier,
             units=tuple(sorted(set(units[place]))),
             tasks=here,
             bitstreams={e: wanted[e] for e in here if e in wanted} if wanted else {},
             crossbar=tuple(turns[place]),
-            run=_NO_RUN if place in cell.switches else placement.run,
+            run=placement.run if runs else _NO_RUN,
             gang=replace(gang, circuits=tuple(joined.get(place, ())))
-            if gang is not None and place not in cell.switches
+            if gang is not None and runs
             else None,
         )
     return found
@@ -81,10 +84,28 @@ def _joined_at(cell: Cell, placement: Placement) -> dict[str, list[Joined]]:
     found: dict[str, list[Joined]] = {}
     for circuit in placement.circuits:
         sources = circuit.sources or (circuit.source,)
-        joined = Joined(sources, circuit.targets, circuit.aggregate)
-        for place in {cell.place_of(end) for end in (*sources, *circuit.targets)}:
+        reducer = _reducer(placement, circuit)
+        joined = Joined(sources, circuit.targets, circuit.aggregate, reducer)
+        at = {cell.place_of(end) for end in (*sources, *circuit.targets)}
+        for place in at | ({reducer.partition("/")[0]} if reducer else set()):
             found.setdefault(place, []).append(joined)
     return found
+
+
+def _reducer(placement: Placement, circuit: Circuit) -> str:
+    """Return which aggregator a task runs for, where the command wants that: one of each circuit."""
+    reduces = placement.run.reduces and circuit.aggregators
+    return circuit.aggregators[0].partition("/")[2] if reduces else ""
+
+
+def _reducers(placement: Placement) -> dict[str, int]:
+    """Return the aggregators that tasks run for, with their ranks: after all engines'."""
+    if not placement.run.reduces:
+        return {}
+    in_order = sorted(placement.circuits, key=lambda c: int(c.id.rpartition("/")[2]))
+    names = [name for circuit in in_order if (name := _reducer(placement, circuit))]
+    first = len({engine for role in placement.engines.values() for engine in role})
+    return {name: first + number for number, name in enumerate(dict.fromkeys(names))}
 
 
 def _gang(cell: Cell, placement: Placement) -> Gang:
@@ -96,6 +117,7 @@ def _gang(cell: Cell, placement: Placement) -> Gang:
     return Gang(
         placement.engines,
         tuple(hosts),
+        tuple(_reducers(placement)),
         (),
         {
             node: str(cell.nodes[node].attributes[ADDRESS])

@@ -318,6 +318,8 @@ class Agent:
             exclusive = [(there.place, unit) for unit in _exclusive(there.order)]
             self._built_for |= dict.fromkeys(exclusive, key)
             for engine in there.order.tasks:
+                if not there.order.units or f"aggregator/{engine}" in there.order.units:
+                    continue  # of an aggregator nobody asks
                 bitstream = there.order.bitstreams.get(engine, "")
                 self._observe(work, engine, power="on", bitstream=bitstream, task=there.attempt)
             self._note(*key)

@@ -229,7 +229,8 @@ def test_waiting_ends_with_3_once_a_scheduler_finds_a_slice_infeasible(still):
 def test_command_behind_two_dashes_is_taken_as_it_is(still):
     still("submit", "--engines", "gpu=1", "--name", "t", "--", "python", "--name", "x", "-q")
     record = json.loads(still.store.read(["slice/default/t"]).records[0].value)
-    assert record["spec"]["run"] == {"command": ["python", "--name", "x", "-q"]}
+    run = record["spec"]["run"]
+    assert run == {"command": ["python", "--name", "x", "-q"], "directory": str(Path.cwd())}
 
 
 def test_options_go_before_what_a_file_says(still, tmp_path):

@@ -114,13 +114,13 @@ class LocalDriver:
                 self._stop(step, now)
             case Verb.CONNECT:
                 self._table.begun(step)
-                self._lay(step.order, step.attempt)
+                self._lay(step.place, step.order, step.attempt)
                 self._ended.append(Finished(step))
             case Verb.DISCONNECT:
                 for _, attempt in self._meant(step):
                     order = self._table.up[step.place, attempt].order
                     none = replace(order, gang=Gang() if order.gang is not None else None)
-                    self._lay(step.keep.get(attempt, none), attempt)
+                    self._lay(step.place, step.keep.get(attempt, none), attempt)
                 self._table.torn_down(step)
                 self._ended.append(Finished(step))
             case Verb.SCRUB:
@@ -212,7 +212,7 @@ class LocalDriver:
         (folder / "peers.json").write_text(tasks.peers_text(order))
         (folder / "hostfile").write_text(tasks.hostfile_text(order))
         if not (folder / "circuits.json").exists():
-            self._lay(order, step.attempt)
+            self._lay(step.place, order, step.attempt)
         everybody = tasks.members(order)
         mine = [rank for rank, _, engine, node in everybody if node == step.place and (
             engine in order.tasks or not order.tasks)]  # fmt: skip
@@ -321,13 +321,14 @@ class LocalDriver:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _lay(self, order: Order, attempt: str) -> None:
+    def _lay(self, place: str, order: Order, attempt: str) -> None:
         """Write down which circuits there are, in one step: it may be read at any moment."""
         if order.gang is None:  # a switch, or no command: nobody asks
             return
         folder = self._attempt_folder(order, attempt)
         part = folder / "circuits.json.part"
-        part.write_text(tasks.circuits_text(order))
+        there = {key[0]: up.order for key, up in self._table.up.items() if key[1] == attempt}
+        part.write_text(tasks.circuits_text((there | {place: order}).values()))
         part.rename(folder / "circuits.json")
 
     def _up_file(self, key: Key) -> Path:

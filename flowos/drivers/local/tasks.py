@@ -4,13 +4,14 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from flowos.drivers.local.devices import Device
 from flowos.model.placement import Gang, Order
 
+REDUCER: Final = "reducer"  # the role of a task that runs for an aggregator
 PORT_FIRST: Final = 20_000  # of rendezvous: below what the kernel gives out by itself
 PORTS: Final = 10_000
 LOCAL: Final = "127.0.0.1"
@@ -28,19 +29,25 @@ def members(order: Order) -> list[tuple[int, str, str, str]]:
     for role, engines in gang.engines.items():
         for engine in engines:
             seen.setdefault(engine, role)
+    seen |= dict.fromkeys(gang.reducers, REDUCER)
     return [
         (rank, role, engine, engine.partition("/")[0])
         for rank, (engine, role) in enumerate(seen.items())
     ]
 
 
-def circuits_text(order: Order) -> str:
-    """Return what tasks read of their circuits."""
-    gang = order.gang or Gang()
+def circuits_text(orders: Iterable[Order]) -> str:
+    """Return what tasks read of their circuits, as the orders of several places name them."""
+    circuits = dict.fromkeys(c for o in orders if o.gang is not None for c in o.gang.circuits)
     return json.dumps(
         [
-            {"sources": list(c.sources), "targets": list(c.targets), "aggregate": c.aggregate}
-            for c in gang.circuits
+            {
+                "sources": list(c.sources),
+                "targets": list(c.targets),
+                "aggregate": c.aggregate,
+                "reducer": c.reducer,
+            }
+            for c in circuits
         ]
     )
 

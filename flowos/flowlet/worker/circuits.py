@@ -45,9 +45,12 @@ class Circuits:
         if changed_at == self._read_at:
             return
         self._read_at = changed_at
-        self._pairs = {
-            (source, target)
-            for circuit in json.loads(Path(self._path).read_text())
-            for source in circuit["sources"]
-            for target in circuit["targets"]
-        }
+        self._pairs = set()
+        for circuit in json.loads(Path(self._path).read_text()):
+            reducer = circuit.get("reducer", "")
+            for source in circuit["sources"]:
+                self._pairs |= {
+                    (source, end) for end in ([reducer] if reducer else circuit["targets"])
+                }
+            if reducer:
+                self._pairs |= {(reducer, target) for target in circuit["targets"]}
