@@ -75,14 +75,17 @@ $(STAMP): pyproject.toml scripts/get_etcd.py
 	@# First without a network: enough when only settings have changed.
 	@$(PIP) install -qq --no-index --no-build-isolation --editable '.[dev,metrics]' 2>/dev/null \
 	  || $(PIP) install -qq --editable '.[dev,metrics]'
-	@# Some of the tests run MPI programs; all else works without.
-	@command -v mpirun >/dev/null || { \
-	  echo "==> MPI"; \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "    installing openmpi-bin"; \
-	    apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
-	      install --no-install-recommends openmpi-bin >/dev/null; \
-	  else false; fi; } || echo "    mpirun is missing: install openmpi-bin for the tests of MPI programs"
+	@# Some of the tests run MPI programs and OpenCL kernels; all else works without.
+	@missing=; command -v mpirun >/dev/null || missing=openmpi-bin; \
+	  ls /etc/OpenCL/vendors/*.icd >/dev/null 2>&1 || missing="$$missing pocl-opencl-icd"; \
+	  if [ -n "$$missing" ]; then \
+	    echo "==> MPI and OpenCL"; \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	      echo "    installing $$missing"; \
+	      apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
+	        install --no-install-recommends $$missing >/dev/null; \
+	    else false; fi || echo "    missing: install $$missing for the tests of MPI and OpenCL"; \
+	  fi
 	@echo "==> etcd"
 	@# 3 = none could be had. The memory store works without; the next make tries again.
 	@$(BIN)/python scripts/get_etcd.py --dest $(VENV)/etcd --venv-python $(BIN)/python; got=$$?; \

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flowos.flowlet.errors import FlowletError, TaskError
 from flowos.flowlet.graph import Graph
 from flowos.flowlet.library import Sink, Source
-from flowos.flowlet.needs import needs_of
+from flowos.flowlet.needs import CPU, needs_of
 from flowos.flowlet.planned import Assignment
 from flowos.flowlet.streams import StreamTask
 from flowos.flowlet.wire.messages import CLIENT, Output
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run_here(graph: Graph) -> "Result":
-    """Run a program in this process, by each task's first implementation.
+    """Run a program in this process, by each task's implementation for CPUs, else its first.
 
     Raises:
         TaskError: A task failed.
@@ -41,7 +41,8 @@ def run_here(graph: Graph) -> "Result":
             continue
         begins = time.monotonic()
         try:
-            method = needs_of(type(task))[0].method
+            needs = needs_of(type(task))
+            method = next((n.method for n in needs if n.kind == CPU), needs[0].method)
             if isinstance(task, StreamTask):
                 _stream(number, task, getattr(task, method)(*inputs), made, chunks)
                 continue

@@ -7,35 +7,26 @@ from flowos.flowlet.coordinating.workers import Work
 from flowos.flowlet.graph import Graph
 from flowos.flowlet.library import Sink, Source
 from flowos.flowlet.planned import Assignment, is_stream, runs
-from flowos.flowlet.shipping import shipped_code, shipped_fields
+from flowos.flowlet.shipping import Shipped, Shipper
 from flowos.flowlet.streams import StreamTask
 from flowos.flowlet.wire.messages import CLIENT, Output, Part
 
 
-def shipped(graph: Graph) -> tuple[dict[int, tuple[str, bytes]], dict[str, bytes]]:
-    """Write a program's tasks down: task -> (code, fields), and the codes.
+def shipped(graph: Graph) -> tuple[dict[int, Shipped], dict[str, bytes]]:
+    """Write a program's tasks down, and the codes that they are made of.
 
     Raises:
         FlowletError: Something cannot be shipped.
     """
-    codes: dict[str, bytes] = {}
-    of_class: dict[type, str] = {}
-    tasks: dict[int, tuple[str, bytes]] = {}
-    for number, task in enumerate(graph.tasks):
-        if not runs(task):
-            continue
-        code = of_class.get(type(task))
-        if code is None:
-            code, data = shipped_code(task)
-            of_class[type(task)], codes[code] = code, data
-        tasks[number] = code, shipped_fields(task)
-    return tasks, codes
+    shipper = Shipper()
+    tasks = {n: shipper.shipped(task) for n, task in enumerate(graph.tasks) if runs(task)}
+    return tasks, shipper.codes
 
 
 def work_of(
     graph: Graph,
     assignment: Assignment,
-    tasks: Mapping[int, tuple[str, bytes]],
+    tasks: Mapping[int, Shipped],
     codes: Mapping[str, bytes],
     *,
     number: int,
@@ -81,7 +72,6 @@ def work_of(
         if n not in tasks:
             parts.append(None)
             continue
-        code, fields = tasks[n]
         stream, ports, homes, readers = _stream_of(graph, assignment, n, streams, collected)
         parts.append(
             Part(
@@ -90,8 +80,9 @@ def work_of(
                 graph.inputs[n],
                 outputs[n],
                 assignment.methods[n],
-                code,
-                fields,
+                tasks[n].code,
+                tasks[n].fields,
+                tasks[n].functions,
                 limit_seconds=limit_seconds,
                 stream=stream,
                 collected=ports,

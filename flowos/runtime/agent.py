@@ -586,7 +586,9 @@ class Agent:
             if any(map(is_laid, work.target.units)):  # these stay lit all the time
                 disconnect = replace(disconnect, keep={work.attempt: work.target})
             stages.append([disconnect])
-        stages.append([_step(work, Verb.SCRUB, work.up, engine) for engine in engines])
+        # Tasks of a slice that has no engines leave things behind as well.
+        wiped = engines or [subject_of(u) for u in sorted(down) if u.startswith("host/")]
+        stages.append([_step(work, Verb.SCRUB, work.up, subject) for subject in wiped])
         return [stage for stage in stages if stage]
 
     def _stages_up(self, work: _Work) -> list[list[Step]]:

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 

@@ -174,11 +174,16 @@ def test_a_first_placement_orders_at_each_of_its_places():
     assert placement.ordered == ("n1", "n2", "s1", "s2")
 
 
-def test_only_orders_that_change_are_written():
-    _, before = rewritten(Placement(1, "a1"), holding(TREE))
+@pytest.mark.parametrize(
+    ("run", "changed"),
+    [(Run(for_seconds=1.0), ["n2", "s2"]), (RUN, ["n1", "n2", "s2"])],
+    ids=["simulated", "command"],  # n1's task is told that its circuit ends elsewhere
+)
+def test_only_orders_that_change_are_written(run, changed):
+    _, before = rewritten(Placement(1, "a1"), replace(holding(TREE), run=run))
     after = replace(before, held=PAIR.units, circuits=PAIR.circuits)
     puts, placement = rewritten(before, after)
-    assert sorted(puts) == ["n2", "s2"]
+    assert sorted(puts) == changed
     assert placement.ordered == before.ordered
 
 

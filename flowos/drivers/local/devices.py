@@ -198,13 +198,25 @@ def _gpus() -> list[tuple[str, str, int]]:
     ]
 
 
+def _installed() -> list[str]:
+    """Return what the answer depends on: this Python, and the OpenCL drivers of the machine."""
+    vendors = sorted(path.name for path in Path("/etc/OpenCL/vendors").glob("*.icd"))
+    variables = [
+        f"{name}={os.environ.get(name, '')}" for name in ("OCL_ICD_VENDORS", "POCL_DEVICES")
+    ]
+    return [sys.prefix, *vendors, *variables]
+
+
 def _opencl(folder: Path | None) -> list[dict[str, Any]]:
     """Return the OpenCL devices; asked in another process, for drivers may crash theirs."""
     known = folder / "opencl.json" if folder is not None else None
+    installed = _installed()
     if known is not None and known.exists():
         try:
-            return list(json.loads(known.read_text()))
-        except (OSError, ValueError):
+            record = json.loads(known.read_text())
+            if record["installed"] == installed:
+                return list(record["devices"])
+        except (OSError, ValueError, KeyError, TypeError):
             pass
     try:
         asked = subprocess.run(
@@ -216,5 +228,5 @@ def _opencl(folder: Path | None) -> list[dict[str, Any]]:
         found = []
     if known is not None and found:  # none may be one that is installed later
         known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text(json.dumps(found))
+        known.write_text(json.dumps({"installed": installed, "devices": found}))
     return found

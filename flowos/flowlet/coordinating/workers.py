@@ -250,7 +250,8 @@ class Workers:
     def _program(self, coordinator: Coordinator, work: Work, rank: int) -> Program:
         parts = [work.parts[number] for number in coordinator.introduced(rank)]
         mine = tuple(part for part in parts if part is not None)
-        codes = {part.code: work.codes[part.code] for part in mine}
+        named = {code for part in mine for code in (part.code, *part.functions)}
+        codes = {code: work.codes[code] for code in named}
         peers = {r: (p.machine, p.local, p.remote) for r, p in coordinator.present.items()}
         peers[CLIENT] = (this_machine(), "", "")
         return Program(work.job.number, mine, codes, peers, self._present[rank].attempt)

@@ -24,6 +24,7 @@ class Part(NamedTuple):
         method: Which of its implementations runs.
         code: Which of the program's codes makes it.
         fields: What it was given, written down.
+        functions: Codes of functions among these.
         limit_seconds: How long it may run; 0 = for ever.
         stream: Whether it works on chunks as they come.
         collected: The output ports that are also wanted whole.
@@ -39,6 +40,7 @@ class Part(NamedTuple):
     method: str
     code: str
     fields: bytes
+    functions: tuple[str, ...] = ()
     limit_seconds: float = 0.0
     stream: bool = False
     collected: tuple[int, ...] = ()

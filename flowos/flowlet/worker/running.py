@@ -54,16 +54,21 @@ class Codes:
         Raises:
             TaskFailed: Its code cannot be loaded here.
         """
-        from flowos.flowlet.shipping import loaded, loaded_code
+        from flowos.flowlet.shipping import loaded
 
         try:
-            if part.code not in self._loaded:
-                self._loaded[part.code] = loaded_code(self._shipped[part.code])
-            return loaded(self._loaded[part.code], part.fields)
+            return loaded(self._code(part.code), part.fields, self._code)
         except Exception as error:  # noqa: BLE001  # the user's modules may raise anything
             raise TaskFailed(
                 "code", f"it cannot be loaded on its engine: {error!r}", users_part(error)
             ) from None
+
+    def _code(self, code: str) -> Any:
+        from flowos.flowlet.shipping import loaded_code
+
+        if code not in self._loaded:
+            self._loaded[code] = loaded_code(self._shipped[code])
+        return self._loaded[code]
 
 
 def run(task: Any, part: Part, values: Sequence[Value], attempt: str) -> Ran:
