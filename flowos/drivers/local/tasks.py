@@ -125,17 +125,23 @@ def environment(
         "LOCAL_WORLD_SIZE": len(here),
     }
     if device is not None:
-        found["FLOWOS_MEMORY"] = device.memory_bytes if device.kind != "opencl" else 0
-        if device.opencl:
-            found["FLOWOS_OPENCL"] = found["PYOPENCL_CTX"] = device.opencl
-        if device.cuda:
-            found["CUDA_VISIBLE_DEVICES"] = device.cuda
-        elif any(d in base for d in ("CUDA_VISIBLE_DEVICES",)):
+        found |= variables(device) | {k: v for k, v in base.items() if k == "OMP_NUM_THREADS"}
+        if not device.cuda and "CUDA_VISIBLE_DEVICES" in base:
             found["CUDA_VISIBLE_DEVICES"] = ""
-        if device.cores:  # else libraries start a thread for each core of the machine
-            found.setdefault("OMP_NUM_THREADS", len(device.cores))
     found |= dict(order.run.env)
     return {name: str(value) for name, value in found.items()}
+
+
+def variables(device: Device) -> dict[str, str]:
+    """Return what tells a task of its device."""
+    found = {"FLOWOS_MEMORY": str(device.memory_bytes if device.kind != "opencl" else 0)}
+    if device.opencl:
+        found["FLOWOS_OPENCL"] = found["PYOPENCL_CTX"] = device.opencl
+    if device.cuda:
+        found["CUDA_VISIBLE_DEVICES"] = device.cuda
+    if device.cores:  # else libraries start a thread for each core of the machine
+        found["OMP_NUM_THREADS"] = str(len(device.cores))
+    return found
 
 
 def base_environment() -> dict[str, str]:
