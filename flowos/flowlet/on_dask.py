@@ -94,7 +94,7 @@ def _cluster(count: int) -> Any:
 
     before, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
     try:
-        return LocalCluster(
+        return LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=count,
             threads_per_worker=1,
             processes=True,
@@ -141,7 +141,7 @@ def _submitted(
         futures[number] = dask.submit(
             _run, what, ports, {code: spread[code] for code in (mine.code, *mine.functions)},
             *inputs, workers=[homes[there.ranks[number]]], allow_other_workers=False, pure=False,
-            key=f"{task.name}-{run}", retries=2,
+            key=f"{task.name}-{run}",
         )  # fmt: skip
     return futures
 

@@ -1,16 +1,29 @@
-"""What do tests of drivers share? A driver of this machine, of which nothing is left at the end."""
+"""What do tests of drivers share? Drivers of this machine, of which nothing is left at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.drivers.local import Local
+from flowos.drivers.local.devices import Device
+from tests.drivers.local import DEVICES, Local
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Iterator[Local]:
-    """A driver that has begun with an empty folder."""
-    there = Local(tmp_path / "cell")
-    yield there
-    there.close()
+def driven(tmp_path: Path) -> Iterator[Callable[[Mapping[str, Device]], Local]]:
+    """Gives a driver of some devices that has begun with an empty folder."""
+    there: list[Local] = []
+
+    def make(devices: Mapping[str, Device]) -> Local:
+        there.append(Local(tmp_path / f"cell-{len(there)}", devices))
+        return there[-1]
+
+    yield make
+    for local in there:
+        local.close()
+
+
+@pytest.fixture
+def local(driven: Callable[[Mapping[str, Device]], Local]) -> Local:
+    """A driver of four CPUs."""
+    return driven(DEVICES)

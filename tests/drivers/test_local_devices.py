@@ -63,6 +63,7 @@ def test_its_cell_is_read_back_from_a_file_as_it_was(plain, tmp_path):
     file = tmp_path / "cell.json"
     file.write_text(cell_json(cell))
     assert load_cell(file) == cell
+    assert [engine.attributes for engine in cell.engines.values()] == [{"core": c} for c in CORES]
     assert {*cell.switches} == {FABRIC}
 
 
@@ -149,6 +150,8 @@ def test_opencl_devices_are_asked_for_once_and_a_crash_is_none(tmp_path, monkeyp
     assert devices._opencl(tmp_path / "new") == [POCL]
     monkeypatch.setattr(devices, "_PROBE", "import os; os.abort()")
     assert devices._opencl(tmp_path / "new") == [POCL]
+    told = f"import os; print('''{json.dumps([POCL])}''', flush=True); os.abort()"
+    monkeypatch.setattr(devices, "_PROBE", told)
     assert devices._opencl(tmp_path / "other") == []
     assert devices._opencl(None) == []
     (tmp_path / "new/opencl.json").write_text("{")

@@ -97,13 +97,13 @@ def test_the_runs_own_environment_comes_last_and_the_agents_is_not_passed_on(loc
     assert not {"FLOWOS_ENDPOINTS", "OMPI_COMM_WORLD_RANK"} & {*found}
 
 
-def test_devices_are_told_as_their_libraries_want_it(tmp_path, monkeypatch):
+def test_devices_are_told_as_their_libraries_want_it(driven, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     kinds = [
         Device("n0/cpu0", "gpu", "x", 5, cuda="1"),
         Device("n0/cpu1", "opencl", "x", 6, opencl="0:1"),
     ]
-    local = Local(tmp_path, {device.engine: device for device in kinds})
+    local = driven({device.engine: device for device in kinds})
     assert local.run(order(SHOW, TWO)) == 0
     gpu, opencl = local.environment(0), local.environment(1)
     assert (gpu["CUDA_VISIBLE_DEVICES"], opencl["CUDA_VISIBLE_DEVICES"]) == ("1", "")
@@ -187,11 +187,10 @@ def test_logs_stay_and_those_of_long_ago_go(local):
         (("true\0",), 126),
     ],
 )
-def test_a_command_ends_with_its_exit_code(local, tmp_path, command, code):
+def test_a_command_ends_with_its_exit_code(local, driven, command, code):
     assert local.run(order(Run(command=command))) == code
     # The same without a core of its own, where it is started by another program.
-    bare = Local(tmp_path / "bare", {})
-    assert bare.run(order(Run(command=command))) == code
+    assert driven({}).run(order(Run(command=command))) == code
 
 
 def test_a_directory_that_is_not_there_is_126_and_the_log_says_so(local):
@@ -334,6 +333,32 @@ def test_a_switch_that_is_swept_does_not_end_tasks(local):
     assert lives(int(local.log().split()[0]))
     assert not local.look(run)
     assert local.standing().running
+
+
+def test_a_task_at_a_switch_has_its_grace_when_the_engines_are_clean_already(local):
+    there = order(shell("echo up"))
+    script = 'trap "echo told" TERM; echo $$; while [ ! -e ../go ]; do sleep 0.05; done'
+    gang = Gang(engines={"w": ("n0/cpu0",)}, reducers=("fabric/0",))
+    lit = Order("default/t", units=("aggregator/fabric/0",), run=shell(script), gang=gang)
+    at_switch = [Step("fabric", "a", verb, "", lit) for verb in (Verb.CONNECT, Verb.RUN)]
+    for step in at_switch:
+        local.driver.begin(step, time.monotonic())
+    soon(lambda: local.says("\n", 1), "the task at the switch")
+    assert local.run(there) == 0
+    stop = Step("fabric", "a", Verb.STOP, "", lit, graces={"a": 1000.0})
+    local.driver.begin(stop, time.monotonic())
+    local.scrub(there)
+    soon(lambda: local.says("told", 1), "the signal")
+    pid = int(local.log(1).split()[0])
+    assert lives(pid)
+    assert (local.at() / "scratch-1").exists()
+    (local.at() / "go").touch()
+    assert not local.did(stop).error
+    disconnect = Step("fabric", "a", Verb.DISCONNECT, "", lit)
+    local.driver.begin(disconnect, time.monotonic())
+    assert not local.did(disconnect).error
+    assert local.driver.standing() == []
+    assert list(local.at().glob("scratch-*")) == []
 
 
 # ------------------------------------------------------------------------ a driver begins anew

@@ -121,10 +121,10 @@ class LocalDriver:
                     order = self._table.up[step.place, attempt].order
                     none = replace(order, gang=Gang() if order.gang is not None else None)
                     self._lay(step.place, step.keep.get(attempt, none), attempt)
-                self._table.torn_down(step)
+                self._tear_down(step)
                 self._ended.append(Finished(step))
             case Verb.SCRUB:
-                self._scrub(step)
+                self._tear_down(step)
                 self._ended.append(Finished(step))
             case _:
                 self._table.begun(step)
@@ -292,7 +292,7 @@ class LocalDriver:
             return [key] if key in self._table.up else []
         return [k for k in self._table.up if k[0] == step.place and k[1] not in step.keep]
 
-    def _scrub(self, step: Step) -> None:
+    def _tear_down(self, step: Step) -> None:
         meant = self._meant(step)
         self._table.torn_down(step)
         for place, attempt in meant:
@@ -300,9 +300,10 @@ class LocalDriver:
             self._save((place, attempt))
 
     def _sweep_if_gone(self, attempt: str) -> None:
-        """Sweep, unless it has an engine here still; a switch may forget it earlier or later."""
+        """Sweep, unless it has an engine here still, or something runs: at a switch, perhaps."""
         left = [there for there in self._table.up.values() if there.attempt == attempt]
-        if all(map(is_laid, (unit for there in left for unit in there.order.units))):
+        units = (unit for there in left for unit in there.order.units)
+        if not any(there.running for there in left) and all(map(is_laid, units)):
             self._sweep(attempt)
 
     def _sweep(self, attempt: str) -> None:
