@@ -106,9 +106,18 @@ _DATA: Final = known_fields("at", "bytes", "to", "estimated", "lanes", "share")
 _WORK: Final = known_fields("type", "amount")
 _AT: Final = re.compile(rf"{THING_NAME.pattern}(/{THING_NAME.pattern})?")
 _RUN: Final = known_fields(
-    "for", "command", "image", "kernel", "flowlet", "env", "launch", "directory", "reduces"
+    "for",
+    "command",
+    "image",
+    "kernel",
+    "flowlet",
+    "env",
+    "launch",
+    "directory",
+    "reduces",
+    "tolerant",
 )
-_OF_COMMANDS: Final = ("env", "launch", "directory", "reduces")
+_OF_COMMANDS: Final = ("env", "launch", "directory", "reduces", "tolerant")
 LAUNCHES: Final = ("each", "first")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
@@ -562,6 +571,7 @@ class _Reader:
             launch=fields.one_of("launch", LAUNCHES, "each"),
             directory=fields.text("directory", ""),
             reduces=fields.flag("reduces", default=False),
+            tolerant=fields.flag("tolerant", default=False),
         )
 
     def environment(self, fields: Fields) -> Iterator[tuple[str, str]]:

@@ -160,6 +160,7 @@ def _run(run: Run) -> dict[str, Any]:
         "launch": run.launch if run.launch != "each" else "",
         "directory": run.directory,
         "reduces": run.reduces,
+        "tolerant": run.tolerant,
     }
     return {name: value for name, value in document.items() if value}
 

@@ -150,7 +150,7 @@ class Slice:
             priority=options.priority,
             engines={role.name: EngineRole((_choice(role),)) for role in roles},
             circuits=wishes(roles, wires, trees),
-            run=Run(command=WORKER, env=self._environment(), reduces=bool(trees)),
+            run=Run(command=WORKER, env=self._environment(), reduces=bool(trees), tolerant=True),
         )
         self.id = self._spec.id
         self._clock = time.monotonic

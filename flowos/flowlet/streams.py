@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from flowos.flowlet.errors import FlowletError, users_line
 from flowos.flowlet.task import Port, Task
@@ -28,15 +28,13 @@ class StreamTask(Task):
                     yield chunk * 2
     """
 
-    def run(self, *streams: Iterator[Any]) -> Iterator[Any]:
+    def run(self, *streams: Any, **_more: Any) -> Any:
         """Yield chunks."""
         raise NotImplementedError
 
 
 class FileSource(StreamTask):
     """A file's bytes, in chunks, read where the task runs."""
-
-    input_ports: ClassVar[int | None] = 0
 
     def __init__(self, path: str | Path, *, chunk_bytes: int = CHUNK_BYTES, name: str = "") -> None:
         """Name the file.
@@ -50,7 +48,7 @@ class FileSource(StreamTask):
         self.path = str(Path(path).resolve())
         self.chunk_bytes = chunk_bytes
 
-    def run(self, *streams: Iterator[Any]) -> Iterator[Any]:
+    def run(self) -> Iterator[bytes]:
         """Yield the file's bytes."""
         with Path(self.path).open("rb") as file:
             while chunk := file.read(self.chunk_bytes):
@@ -65,12 +63,12 @@ class FileSink(StreamTask):
         super().__init__(source, name=name)
         self.path = str(Path(path).resolve())
 
-    def run(self, *streams: Iterator[Any]) -> Iterator[Any]:
+    def run(self, chunks: Iterator[Any]) -> Iterator[bytes]:
         """Write all chunks, and yield how many bytes they had."""
         count = 0
         part = Path(f"{self.path}.part")
         with part.open("wb") as file:
-            for chunk in streams[0]:
+            for chunk in chunks:
                 count += file.write(chunk if isinstance(chunk, bytes) else chunk.tobytes())
         part.rename(self.path)
         yield str(count).encode()

@@ -119,7 +119,8 @@ class Task:
         else:  # what is left out may be joined later
             self.inputs = [*given, *[None] * (wanted - len(given))]
 
-    def run(self, *inputs: Any) -> Any:
+    # Any arguments, for the type checker's sake: each subclass takes the inputs that it has.
+    def run(self, *inputs: Any, **_more: Any) -> Any:
         """Compute the outputs: one, or a tuple of as many as there are output ports."""
         raise NotImplementedError
 

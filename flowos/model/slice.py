@@ -278,6 +278,8 @@ class Run:
         env: Of a command: what is in its environment beside what every task finds there.
         launch: Of a command: "each" = it is started for every engine, "first" = only for rank 0,
             which starts the others itself, as mpirun does.
+        tolerant: Of a command: the end of one task does not end the others, and it has ended well if
+            any of them has.
         reduces: Of a command: it is also started for each circuit that a switch aggregates for it.
         directory: Of a command: where it starts; "" = in a folder of its own, gone at the end.
     """
@@ -294,6 +296,7 @@ class Run:
     launch: str = "each"
     directory: str = ""
     reduces: bool = False
+    tolerant: bool = False
 
     @property
     def ends(self) -> bool:

@@ -388,6 +388,8 @@ class Lifecycle:
         if placement.run.ends and not placement.waits:
             codes = self._exit_codes(entry)
             worst = next((code for code in codes if code), 0)
+            if placement.run.tolerant and (None in codes or 0 in codes):
+                worst = 0  # one that ended well is enough, and some may yet
             if worst:  # the others of a gang may wait for this one for ever
                 text = f"a task ended with {worst}"
                 return Ending(Phase.FAILED, exit_code=worst, message=text)

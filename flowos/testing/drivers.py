@@ -12,6 +12,7 @@ Each law is a test there, tried on a driver of its own. `check_driver` is the sa
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -77,8 +78,13 @@ class _Trial:
     driver: Driver
     now: float
     told: list[Finished] = field(default_factory=list)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
     # -- steps
+
+    def attempt(self, name: str) -> str:
+        """Return an attempt that nobody else has, also where laws are tried twice at a time."""
+        return f"{name}-{self.mark}"
 
     def order(self, engine: int = 0, run: Run | None = None, *, lanes: int = 1) -> Order:
         """Return an order of an engine and its lanes, to and from the switch."""
@@ -103,11 +109,12 @@ class _Trial:
     def step(self, verb: Verb, attempt: str, order: Order, subject: str = "") -> Step:
         """Return a step at the place that the order is for."""
         place = self.bench.switch if order.crossbar else self.bench.node
-        return Step(place, attempt, verb, subject, order)
+        return Step(place, self.attempt(attempt), verb, subject, order)
 
     def sweep(self, verb: Verb, **keep: Order) -> Step:
         """Return a part of a sweep of the node."""
-        return Step(self.bench.node, "", verb, "", Order(""), keep=keep)
+        kept = {self.attempt(name): order for name, order in keep.items()}
+        return Step(self.bench.node, "", verb, "", Order(""), keep=kept)
 
     def begin(self, step: Step) -> Step:
         """Begin a step; it has to return."""
@@ -193,7 +200,11 @@ class _Trial:
         if not isinstance(self.driver, Remembering):
             return None
         there = self.driver.standing()
-        return None if there is None else [one for one in there if one.attempt == attempt]
+        return (
+            None
+            if there is None
+            else [one for one in there if one.attempt == self.attempt(attempt)]
+        )
 
     def expect_up(self, attempt: str, *, running: bool, when: str) -> Standing | None:
         """Look whether one thing is up for an attempt, if the driver tells; return it."""
@@ -231,7 +242,9 @@ def _blocks_nobody(trial: _Trial) -> None:
     trial.look()
     expect(not trial.count(run), "what goes on until it is stopped has ended")
     trial.expect_up("a", running=True, when="while its tasks run")
-    stop = replace(trial.step(Verb.STOP, "a", trial.order()), graces={"a": LONG_SECONDS})
+    stop = replace(
+        trial.step(Verb.STOP, "a", trial.order()), graces={trial.attempt("a"): LONG_SECONDS}
+    )
     trial.begin(stop)
     trial.look()
 
@@ -314,7 +327,9 @@ def _leaves_nothing(trial: _Trial) -> None:
 def _keeps_what_stays_lit(trial: _Trial) -> None:
     order, less = trial.order(lanes=3), trial.order(lanes=1)
     trial.did_well(trial.step(Verb.CONNECT, "a", order))
-    trial.did_well(replace(trial.step(Verb.DISCONNECT, "a", order), keep={"a": less}))
+    trial.did_well(
+        replace(trial.step(Verb.DISCONNECT, "a", order), keep={trial.attempt("a"): less})
+    )
     there = trial.expect_up("a", running=False, when="after a part of it was disconnected")
     if there is not None:
         expect({*there.order.units} == {*less.units}, f"up is {there.order.units}")
@@ -337,9 +352,9 @@ def _sweeps_all(trial: _Trial) -> None:
     for verb in (Verb.STOP, Verb.DISCONNECT, Verb.SCRUB):
         trial.did_well(trial.sweep(verb))
     trial.rest()
-    for step in ran:
+    for step, name in zip(ran, "ab", strict=True):
         expect(not trial.count(step), "a sweep has stopped a RUN, and told its end")
-        trial.expect_gone(step.attempt, when="after a sweep that keeps nothing")
+        trial.expect_gone(name, when="after a sweep that keeps nothing")
 
 
 def _sweep_spares(trial: _Trial) -> None:

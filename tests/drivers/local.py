@@ -15,6 +15,8 @@ from flowos.model.placement import Gang, Joined, Order
 from flowos.model.slice import Run
 
 NODE = "n0"
+# Attempts have names that nobody else has, also where these tests run twice at a time.
+A, B = f"a{os.getpid()}", f"b{os.getpid()}"
 PATIENCE_SECONDS = 60.0  # on a busy machine
 CORES = sorted(os.sched_getaffinity(0))
 DEVICES = {
@@ -89,7 +91,7 @@ class Local:
 
     # -- steps
 
-    def begin(self, verb: Verb, order: Order, attempt: str = "a", subject: str = "") -> Step:
+    def begin(self, verb: Verb, order: Order, attempt: str = A, subject: str = "") -> Step:
         step = Step(NODE, attempt, verb, subject, order)
         self.driver.begin(step, time.monotonic())
         return step
@@ -104,19 +106,19 @@ class Local:
         self.told += self.driver.finished(time.monotonic())
         return any(finished.step == step for finished in self.told)
 
-    def run(self, order: Order, attempt: str = "a") -> int:
+    def run(self, order: Order, attempt: str = A) -> int:
         """Run tasks to their own end; return the exit code."""
         finished = self.did(self.begin(Verb.RUN, order, attempt))
         assert not finished.error
         return finished.exit_code
 
-    def stop(self, order: Order, attempt: str = "a", grace: float = 0.0) -> None:
+    def stop(self, order: Order, attempt: str = A, grace: float = 0.0) -> None:
         """Stop tasks, and see them ended."""
         step = replace(Step(NODE, attempt, Verb.STOP, "", order), graces={attempt: grace})
         self.driver.begin(step, time.monotonic())
         assert not self.did(step).error
 
-    def scrub(self, order: Order, attempt: str = "a") -> None:
+    def scrub(self, order: Order, attempt: str = A) -> None:
         """Scrub all engines of an order."""
         for unit in order.units:
             self.did(self.begin(Verb.SCRUB, order, attempt, unit.partition("/")[2]))
@@ -128,19 +130,19 @@ class Local:
 
     # -- files
 
-    def at(self, attempt: str = "a", name: str = "default/t") -> Path:
+    def at(self, attempt: str = A, name: str = "default/t") -> Path:
         """The folder of an attempt."""
         return self.folder / "slices" / name / attempt
 
-    def log(self, rank: int = 0, attempt: str = "a") -> str:
+    def log(self, rank: int = 0, attempt: str = A) -> str:
         return (self.at(attempt) / f"rank-{rank}.log").read_text()
 
-    def says(self, what: str, rank: int = 0, attempt: str = "a") -> bool:
+    def says(self, what: str, rank: int = 0, attempt: str = A) -> bool:
         """Whether a task has said something by now."""
         path = self.at(attempt) / f"rank-{rank}.log"
         return path.exists() and what in path.read_text()
 
-    def environment(self, rank: int = 0, attempt: str = "a") -> dict[str, str]:
+    def environment(self, rank: int = 0, attempt: str = A) -> dict[str, str]:
         """What a task that ran `SHOW` found in its environment."""
         found: dict[str, str] = json.loads(self.log(rank, attempt))
         return found

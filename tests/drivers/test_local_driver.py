@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.drivers.local import (
     PATIENCE_SECONDS,
     SHOW,
     TWO,
+    A,
+    B,
     Local,
     lives,
     order,
@@ -37,7 +40,7 @@ def test_each_task_is_told_of_its_rank_and_its_slice(local):
     found = local.environment(2)
     expected = {
         "FLOWOS_SLICE": "default/t",
-        "FLOWOS_ATTEMPT": "a",
+        "FLOWOS_ATTEMPT": A,
         "FLOWOS_RANK": "2",
         "FLOWOS_SIZE": "3",
         "FLOWOS_ROLE": "w",
@@ -115,9 +118,9 @@ def test_a_task_runs_on_its_engines_core_and_the_first_of_all_on_any(local):
     run = Run(command=("python", "-c", "import os; print(sorted(os.sched_getaffinity(0)))"))
     assert local.run(order(run, TWO)) == 0
     assert [local.log(rank) for rank in (0, 1)] == [f"[{CORES[n % len(CORES)]}]\n" for n in (0, 1)]
-    assert local.run(order(replace(run, launch="first"), TWO), "b") == 0
-    assert local.log(attempt="b") == f"{CORES}\n"
-    assert not (local.at("b") / "rank-1.log").exists()
+    assert local.run(order(replace(run, launch="first"), TWO), B) == 0
+    assert local.log(attempt=B) == f"{CORES}\n"
+    assert not (local.at(B) / "rank-1.log").exists()
 
 
 def test_a_slice_without_engines_runs_on_its_hosts(local):
@@ -135,7 +138,7 @@ def test_circuits_are_told_as_they_are_laid(local):
     file = local.at() / "circuits.json"
     assert [c["targets"] for c in json.loads(file.read_text())] == [["n0/cpu1"], ["n0/cpu0"]]
     less = order(SHOW, TWO, circuits=ring[:1])
-    some = Step(NODE, "a", Verb.DISCONNECT, "", laid, keep={"a": less})
+    some = Step(NODE, A, Verb.DISCONNECT, "", laid, keep={A: less})
     local.driver.begin(some, time.monotonic())
     assert [c["targets"] for c in json.loads(file.read_text())] == [["n0/cpu1"]]
     local.did(local.begin(Verb.DISCONNECT, less))
@@ -149,8 +152,8 @@ def test_a_task_begins_in_its_scratch_or_where_it_was_told(local, tmp_path):
     assert local.run(order(shell("pwd; echo bad >&2; echo $FLOWOS_SCRATCH"), TWO)) == 0
     scratch = str(local.at() / "scratch-1")
     assert local.log(1) == f"{scratch}\nbad\n{scratch}\n"
-    assert local.run(order(shell("pwd", directory=str(tmp_path))), "b") == 0
-    assert local.log(attempt="b") == f"{tmp_path}\n"
+    assert local.run(order(shell("pwd", directory=str(tmp_path))), B) == 0
+    assert local.log(attempt=B) == f"{tmp_path}\n"
 
 
 def test_what_runs_again_adds_to_its_log(local):
@@ -160,15 +163,16 @@ def test_what_runs_again_adds_to_its_log(local):
 
 
 def test_logs_stay_and_those_of_long_ago_go(local):
-    for attempt in ("a", "old", "runs"):
+    old, runs = f"{A}-old", f"{A}-runs"
+    for attempt in (A, old, runs):
         local.run(order(shell("echo told")), attempt)
-    local.scrub(order(shell("")), "old")
+    local.scrub(order(shell("")), old)
     long_ago = (1.0, 1.0)
-    os.utime(local.at("old"), long_ago)
-    os.utime(local.at("runs"), long_ago)
+    os.utime(local.at(old), long_ago)
+    os.utime(local.at(runs), long_ago)
     local.again()
-    assert local.log() == local.log(attempt="runs") == "told\n"
-    assert not local.at("old").exists()
+    assert local.log() == local.log(attempt=runs) == "told\n"
+    assert not local.at(old).exists()
 
 
 # --------------------------------------------------------------------------------- exit codes
@@ -227,6 +231,38 @@ def test_a_gang_has_ended_when_all_its_tasks_have(local):
     assert local.did(step).exit_code == 0
 
 
+def test_where_nothing_can_be_written_the_step_fails_and_what_runs_goes_on(local):
+    other = order(shell("sleep 1000"), ("w", (1,)))
+    run = local.begin(Verb.RUN, other, B)
+    in_the_way = local.folder / "slices/default/full"
+    in_the_way.touch()
+    laid = order(shell("sleep 1000"), name="default/full")
+    for verb in (Verb.CONNECT, Verb.RUN, Verb.DISCONNECT):
+        failed = local.did(local.begin(verb, laid))
+        assert failed.error == f"cannot write {in_the_way / A}: Not a directory"
+        assert failed.exit_code == (126 if verb is Verb.RUN else 0)
+    there = {there.attempt: there.running for there in local.driver.standing()}
+    assert there == {A: False, B: True}
+    in_the_way.unlink()
+    assert not local.did(local.begin(Verb.SCRUB, laid, subject="n0/cpu0")).error
+    assert not local.look(run)
+
+
+def test_tasks_of_which_nobody_else_could_know_are_not_left_running(local, caplog):
+    up = local.folder / "up"
+    up.rmdir()
+    up.touch()
+    step = local.begin(Verb.RUN, order(shell("sleep 1000"), TWO))
+    pids = {child.pid for child in local.driver._children}
+    assert len(pids) == 2
+    assert "cannot write " in local.did(step).error
+    assert (local.standing().running, local.standing().exit_code) == (False, 126)
+    assert "what is up cannot be written in " in caplog.text
+    soon(lambda: not any(map(lives, pids)), "their end")
+    up.unlink()
+    up.mkdir()
+
+
 # --------------------------------------------------------------------------------------- stop
 
 
@@ -244,7 +280,7 @@ def test_who_does_not_listen_is_killed_after_its_grace_and_not_before(local):
     local.begin(Verb.RUN, there)
     soon(lambda: local.says("\n"), "the task")
     pid = int(local.log().split()[0])
-    step = replace(Step(NODE, "a", Verb.STOP, "", there), graces={"a": 500.0})
+    step = replace(Step(NODE, A, Verb.STOP, "", there), graces={A: 500.0})
     began = time.monotonic()
     local.driver.begin(step, began)
     soon(lambda: local.says("no"), "the signal")
@@ -259,7 +295,7 @@ def test_without_a_grace_tasks_have_a_moment(local):
     there = order(shell('trap "" TERM; echo up; while :; do sleep 1000; done'))
     local.begin(Verb.RUN, there)
     soon(lambda: local.says("up"), "the task")
-    step, began = Step(NODE, "a", Verb.STOP, "", there), time.monotonic()
+    step, began = Step(NODE, A, Verb.STOP, "", there), time.monotonic()
     local.driver.begin(step, began)
     assert local.driver.finished(began + KILL_SECONDS * 0.9) == []
     local.told += local.driver.finished(began + KILL_SECONDS)
@@ -289,23 +325,44 @@ def test_who_has_left_the_group_is_killed_by_a_scrub(local):
     soon(lambda: not lives(pid), "its end")
 
 
+def test_what_is_started_while_others_are_killed_is_killed_too(local, monkeypatch):
+    there, first = children(local, "setsid sleep 1000")
+    local.stop(there)
+    kill = os.kill
+    later: list[subprocess.Popen[bytes]] = []
+
+    def starts_another(pid: int, number: int) -> None:
+        if not later:
+            environment = {**os.environ, "FLOWOS_ATTEMPT": A}
+            later.append(subprocess.Popen(["sleep", "1000"], env=environment))
+        kill(pid, number)
+
+    monkeypatch.setattr("flowos.drivers.local.processes.os.kill", starts_another)
+    local.scrub(there)
+    assert later[0].wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    soon(lambda: not lives(first), "its end")
+
+
 def test_a_scrub_leaves_others_alone(local):
     mine, mine_pid = children(local, "setsid sleep 1000")
     other = order(shell("sleep 1000"), ("w", (1,)))
-    run = local.begin(Verb.RUN, other, "b")
+    run = local.begin(Verb.RUN, other, B)
     local.stop(mine)
     local.scrub(mine)
     soon(lambda: not lives(mine_pid), "its end")
     assert not local.look(run)
-    assert local.standing().attempt == "b"
+    assert local.standing().attempt == B
 
 
 def test_shared_memory_and_scratch_are_gone_after_the_last_scrub(local):
     attempt = f"t{os.getpid()}"
-    script = "echo x > mine; echo x > /dev/shm/flowos-$FLOWOS_ATTEMPT-$RANK; echo done"
+    script = (
+        "echo x > mine; echo x > /dev/shm/flowos-$FLOWOS_ATTEMPT-$RANK; "
+        "mkdir -p /dev/shm/flowos-$FLOWOS_ATTEMPT-both/x; echo done"
+    )
     there = order(shell(script), TWO)
     assert local.run(there, attempt) == 0
-    segments = [Path(f"/dev/shm/flowos-{attempt}-{rank}") for rank in (0, 1)]
+    segments = [Path(f"/dev/shm/flowos-{attempt}-{name}") for name in (0, 1, "both")]
     other = Path(f"/dev/shm/flowos-{attempt}x-0")
     other.touch()
     try:
@@ -315,8 +372,7 @@ def test_shared_memory_and_scratch_are_gone_after_the_last_scrub(local):
         assert not any(segment.exists() for segment in segments)
         assert other.exists()
     finally:
-        for segment in [*segments, other]:
-            segment.unlink(missing_ok=True)
+        other.unlink()
     assert list(local.at(attempt).glob("scratch-*")) == []
     assert local.log(1, attempt) == "done\n"
 
@@ -326,7 +382,7 @@ def test_a_switch_that_is_swept_does_not_end_tasks(local):
     run = local.begin(Verb.RUN, there)
     soon(lambda: local.says("\n"), "the task")
     lit = replace(there, units=("aggregator/fabric/0",), run=Run())
-    for verb, attempt in ((Verb.CONNECT, "a"), (Verb.DISCONNECT, ""), (Verb.SCRUB, "")):
+    for verb, attempt in ((Verb.CONNECT, A), (Verb.DISCONNECT, ""), (Verb.SCRUB, "")):
         step = Step("fabric", attempt, verb, "", lit)
         local.driver.begin(step, time.monotonic())
         assert not local.did(step).error
@@ -340,12 +396,12 @@ def test_a_task_at_a_switch_has_its_grace_when_the_engines_are_clean_already(loc
     script = 'trap "echo told" TERM; echo $$; while [ ! -e ../go ]; do sleep 0.05; done'
     gang = Gang(engines={"w": ("n0/cpu0",)}, reducers=("fabric/0",))
     lit = Order("default/t", units=("aggregator/fabric/0",), run=shell(script), gang=gang)
-    at_switch = [Step("fabric", "a", verb, "", lit) for verb in (Verb.CONNECT, Verb.RUN)]
+    at_switch = [Step("fabric", A, verb, "", lit) for verb in (Verb.CONNECT, Verb.RUN)]
     for step in at_switch:
         local.driver.begin(step, time.monotonic())
     soon(lambda: local.says("\n", 1), "the task at the switch")
     assert local.run(there) == 0
-    stop = Step("fabric", "a", Verb.STOP, "", lit, graces={"a": 1000.0})
+    stop = Step("fabric", A, Verb.STOP, "", lit, graces={A: 1000.0})
     local.driver.begin(stop, time.monotonic())
     local.scrub(there)
     soon(lambda: local.says("told", 1), "the signal")
@@ -354,7 +410,7 @@ def test_a_task_at_a_switch_has_its_grace_when_the_engines_are_clean_already(loc
     assert (local.at() / "scratch-1").exists()
     (local.at() / "go").touch()
     assert not local.did(stop).error
-    disconnect = Step("fabric", "a", Verb.DISCONNECT, "", lit)
+    disconnect = Step("fabric", A, Verb.DISCONNECT, "", lit)
     local.driver.begin(disconnect, time.monotonic())
     assert not local.did(disconnect).error
     assert local.driver.standing() == []
@@ -372,7 +428,7 @@ def test_tasks_go_on_while_no_driver_is_there_and_their_end_is_told(local):
     assert (local.standing().running, local.standing().order) == (True, there)
     assert local.driver.finished(time.monotonic()) == []
     (local.at() / "go").touch()
-    soon(lambda: local.look(Step(NODE, "a", Verb.RUN, "", there)), "its end")
+    soon(lambda: local.look(Step(NODE, A, Verb.RUN, "", there)), "its end")
     (finished,) = local.told
     assert finished.exit_code == 4
     local.again()
@@ -387,7 +443,7 @@ def test_the_end_is_told_of_what_ended_meanwhile(local):
     (local.at() / "go").touch()
     soon((local.at() / "rank-0.exit").exists, "its end")
     local.driver = LocalDriver(local.folder, local.devices)
-    soon(lambda: local.look(Step(NODE, "a", Verb.RUN, "", there)), "the word of it")
+    soon(lambda: local.look(Step(NODE, A, Verb.RUN, "", there)), "the word of it")
     assert [finished.exit_code for finished in local.told] == [4]
 
 
@@ -396,15 +452,15 @@ def test_who_was_killed_with_its_shell_while_nobody_looked_is_told_as_killed(loc
     local.begin(Verb.RUN, there)
     soon(lambda: local.says("up"), "the task")
     local.driver.close()
-    record = json.loads((local.folder / "up" / f"{NODE}@a.json").read_text())
+    record = json.loads((local.folder / "up" / f"{NODE}@{A}.json").read_text())
     (process,) = record["processes"]
     os.killpg(process["pid"], signal.SIGKILL)
     local.driver = LocalDriver(local.folder, local.devices)
-    soon(lambda: local.look(Step(NODE, "a", Verb.RUN, "", there)), "the word of it")
+    soon(lambda: local.look(Step(NODE, A, Verb.RUN, "", there)), "the word of it")
     assert [finished.exit_code for finished in local.told] == [137]
 
 
-@pytest.mark.parametrize("attempt", ["a", ""])
+@pytest.mark.parametrize("attempt", [A, ""], ids=["alone", "swept"])
 def test_who_was_told_to_end_can_be_stopped_by_the_next_driver(local, attempt):
     there = order(shell('trap "" TERM; echo $$; while :; do sleep 1000; done'))
     local.begin(Verb.RUN, there)
@@ -424,7 +480,7 @@ def test_a_pid_that_is_another_process_by_now_is_not_its(local):
     there = order(shell("sleep 1000"))
     local.begin(Verb.RUN, there)
     local.driver.close()
-    file = local.folder / "up" / f"{NODE}@a.json"
+    file = local.folder / "up" / f"{NODE}@{A}.json"
     record = json.loads(file.read_text())
     (process,) = record["processes"]
     file.write_text(json.dumps({**record, "processes": [{**process, "started": 1}]}))
@@ -452,15 +508,15 @@ DAMAGED = [
 def test_what_is_damaged_is_ended_and_left_out_with_a_warning(local, caplog, text):
     local.begin(Verb.RUN, order(shell("echo $$; exec sleep 1000")))
     other = order(shell("sleep 1000"), ("w", (1,)))
-    local.begin(Verb.RUN, other, "b")
+    local.begin(Verb.RUN, other, B)
     soon(lambda: local.says("\n"), "the task")
     local.driver.close()
-    (local.folder / "up" / f"{NODE}@a.json").write_text(text)
+    (local.folder / "up" / f"{NODE}@{A}.json").write_text(text)
     with caplog.at_level(logging.WARNING, "flowos"):
         local.driver = LocalDriver(local.folder, local.devices)
     (warning,) = caplog.messages
-    assert f"{NODE}@a.json is not readable, so what was up for it is ended" in warning
-    assert local.standing().attempt == "b"
+    assert f"{NODE}@{A}.json is not readable, so what was up for it is ended" in warning
+    assert local.standing().attempt == B
     assert local.standing().running
     pid = int(local.log().split()[0])
     soon(lambda: not lives(pid), "its end")

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flowos.flowlet import Task
+import numpy as np
+
+from flowos.flowlet import StreamTask, Task
 
 
 class Inc(Task):
@@ -81,3 +83,66 @@ class Returns(Task):
 
     def run(self, a: Any) -> Any:
         return self.what
+
+
+class Chunks(StreamTask):
+    """The same number again and again, as bytes in an array."""
+
+    def __init__(
+        self, count: int, size: int, *, grow: bool = False, seconds: float = 0.0, mark: str = ""
+    ) -> None:
+        super().__init__()
+        self.count, self.size, self.grow, self.seconds, self.mark = count, size, grow, seconds, mark
+
+    def run(self) -> Any:
+        if self.mark:
+            with Path(self.mark).open("a") as file:
+                file.write(f"{os.getpid()}\n")
+        for number in range(self.count):
+            time.sleep(self.seconds)
+            yield np.ones(self.size * (number + 1 if self.grow else 1), np.uint8)
+
+
+class Doubled(StreamTask):
+    def run(self, chunks: Any) -> Any:
+        for chunk in chunks:
+            yield chunk * 2
+
+
+class Length(StreamTask):
+    """How many chunks came, and the sum of all."""
+
+    def __init__(self, source: Any, seconds: float = 0.0) -> None:
+        super().__init__(source)
+        self.seconds = seconds
+
+    def run(self, chunks: Any) -> Any:
+        count, total = 0, 0
+        for chunk in chunks:
+            time.sleep(self.seconds)
+            count, total = count + 1, total + int(chunk.sum(dtype=np.int64))
+        yield f"{count} chunks, {total}".encode()
+
+
+class Split(StreamTask):
+    """All that comes, one by one, and every other one."""
+
+    output_ports = 2
+
+    def run(self, chunks: Any) -> Any:
+        for chunk in chunks:
+            for number, value in enumerate(chunk):
+                yield np.atleast_1d(value), np.atleast_1d(value) if number % 2 else None
+
+
+class First(StreamTask):
+    def run(self, chunks: Any) -> Any:
+        yield next(chunks).copy()
+
+
+class Fails(StreamTask):
+    def run(self, chunks: Any) -> Any:
+        for number, chunk in enumerate(chunks):
+            if number == 5:
+                raise ValueError("this chunk is not to my taste")
+            yield chunk

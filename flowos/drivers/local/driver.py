@@ -106,10 +106,20 @@ class LocalDriver:
         if refused:
             self._ended.append(Finished(step, error=refused))
             return
+        try:
+            self._carry_out(step, now)
+        except OSError as error:  # no room, no right: of this step, and not of all that runs here
+            code = self._give_up(step) if step.verb is Verb.RUN else 0
+            why = f"cannot write {error.filename or self._folder}: {error.strerror}"
+            self._ended.append(Finished(step, code, why))
+        self._save(key)
+
+    def _carry_out(self, step: Step, now: float) -> None:
         match step.verb:
             case Verb.RUN:
                 self._table.begun(step)
                 self._start(step, now)
+                self._write((step.place, step.attempt))
             case Verb.STOP:
                 self._stop(step, now)
             case Verb.CONNECT:
@@ -130,7 +140,6 @@ class LocalDriver:
                 self._table.begun(step)
                 self._table.torn_down(step)
                 self._ended.append(Finished(step))
-        self._save(key)
 
     def finished(self, now: float) -> list[Finished]:
         """Return what has ended."""
@@ -251,6 +260,14 @@ class LocalDriver:
             run.processes.append(process)
         self._next_look = now
 
+    def _give_up(self, step: Step) -> int:
+        """End what a RUN has started that could not be started as a whole; return its exit code."""
+        run = self._runs.pop((step.place, step.attempt), None)
+        for process in run.processes if run is not None else ():
+            process.tell(signal.SIGKILL)
+        self._table.ended(step, NOT_STARTED)
+        return NOT_STARTED
+
     @staticmethod
     def _exit_code(run: _Run, now: float) -> int | None:
         """Return what the tasks ended with; None = some run.
@@ -262,6 +279,9 @@ class LocalDriver:
         codes = [(process, process.exit_code()) for process in run.processes]
         running = [process for process, code in codes if code is None]
         failed = [(process.ended_at(), process.rank, code) for process, code in codes if code]
+        if run.step.order.run.tolerant:
+            ended = [code for _, code in codes if code is not None]
+            return None if running else min(ended, default=0)
         if failed and not run.failed:
             run.failed = min(failed)[2]
             run.kill_at = now + KILL_SECONDS
@@ -310,7 +330,10 @@ class LocalDriver:
         """Remove what tasks of an attempt have left: processes, shared memory, scratch."""
         kill_leftovers(attempt)
         for segment in SHARED_MEMORY.glob(f"flowos-{attempt}-*"):
-            segment.unlink(missing_ok=True)
+            if segment.is_dir() and not segment.is_symlink():
+                shutil.rmtree(segment, ignore_errors=True)
+            else:
+                segment.unlink(missing_ok=True)
         for folder in (self._folder / "slices").glob(f"*/*/{attempt}"):
             for scratch in folder.glob("scratch-*"):
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -336,11 +359,14 @@ class LocalDriver:
         return self._folder / "up" / f"{key[0]}@{key[1]}.json"
 
     def _save(self, key: Key) -> None:
-        """Write down what is up for an attempt at a place."""
-        if not key[1]:
-            for other in [k for k in self._up_keys() if k[0] == key[0]]:
-                self._save(other)
-            return
+        """Write down what is up for an attempt at a place; "" = for all that are there."""
+        try:
+            for one in [key] if key[1] else [k for k in self._up_keys() if k[0] == key[0]]:
+                self._write(one)
+        except OSError as error:  # who begins anew finds too much, and is told that it has ended
+            LOG.warning("what is up cannot be written in %s: %s", self._folder, error.strerror)
+
+    def _write(self, key: Key) -> None:
         file = self._up_file(key)
         there = self._table.up.get(key)
         if there is None:

@@ -19,11 +19,16 @@ from flowos.flowlet.wire.segments import FOLDER, PREFIX
 from flowos.flowlet.wire.values import Form, put_together, taken_apart
 
 SLOTS: Final = 4  # measured: more do not help, two keep the stages waiting for each other
+LOOK_SECONDS: Final = 0.1  # how often who waits sees whether it is all over
 SLOT_BYTES_MIN: Final = 64 * 1024
 
 
-class StreamOver(Exception):  # no error: the epoch is over, or nobody reads any more
-    """A stage is to end, for nobody wants what it makes."""
+class StreamOver(Exception):
+    """No error: a stage is to end, for its epoch is over."""
+
+
+class Unread(Exception):
+    """No error: a stage may end, for all who read it have enough."""
 
 
 class Opened(NamedTuple):
@@ -112,7 +117,7 @@ class Writer:
         """
         self._attempt = attempt
         self._far: list[_Subscriber] = []
-        self._near: list[queue.Queue[Any]] = []
+        self._near: list[Near] = []
         self._ring: Ring | None = None
         self._users: dict[tuple[int, int], int] = {}  # (ring, slot) -> readers that have it
         self._rings: dict[int, Ring] = {}
@@ -122,9 +127,9 @@ class Writer:
         """Let a reader on another worker have what comes."""
         self._far.append(_Subscriber(link, shared=shared))
 
-    def add_near(self) -> "queue.Queue[Any]":
+    def add_near(self) -> "Near":
         """Let a reader on this worker have it."""
-        found: queue.Queue[Any] = queue.Queue(SLOTS)
+        found = Near()
         self._near.append(found)
         return found
 
@@ -132,7 +137,8 @@ class Writer:
         """Send a chunk, waiting for room.
 
         Raises:
-            StreamOver: The epoch is over, or nobody reads it any more.
+            StreamOver: The epoch is over.
+            Unread: Nobody reads it any more.
             NotData: No port carries it.
         """
         form, data = taken_apart(chunk)
@@ -149,14 +155,18 @@ class Writer:
             reader.out.append((None, 0))
             self._say(reader, Chunk(form, data.nbytes), data)
         if not self._far and not self._near and self.kept is None:
-            raise StreamOver
+            raise Unread
 
-    def end(self) -> None:
-        """Say that there is no more."""
+    def end(self, over: threading.Event) -> None:
+        """Say that there is no more.
+
+        Raises:
+            StreamOver: The epoch is over.
+        """
         for reader in list(self._far):
             self._say(reader, Last(), None)
         for near in self._near:
-            near.put(Last())
+            near.put(Last(), over)
 
     def close(self) -> None:
         """Let go of all there is, once every reader has what it was sent, or is gone."""
@@ -176,15 +186,7 @@ class Writer:
             ring.unlink()
 
     def _put_near(self, chunk: object, over: threading.Event) -> None:
-        for near in self._near:
-            while True:
-                if over.is_set():
-                    raise StreamOver
-                try:
-                    near.put(chunk, timeout=0.1)
-                except queue.Full:
-                    continue
-                break
+        self._near = [near for near in self._near if near.put(chunk, over)]
 
     def _put_shared(self, form: Form, data: memoryview) -> None:
         if self._ring is None or data.nbytes > self._ring.slot_bytes:
@@ -269,22 +271,49 @@ def far_chunks(link: Link) -> Iterator[Any]:
         link.close()
 
 
-def near_chunks(chunks: "queue.Queue[Any]", over: threading.Event) -> Iterator[Any]:
-    """Yield the chunks of a stage on this worker.
+class Near:
+    """Chunks on their way to a reader on the same worker."""
 
-    Raises:
-        StreamOver: The epoch is over.
-    """
-    while True:
-        try:
-            chunk = chunks.get(timeout=0.1)
-        except queue.Empty:
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._queue: queue.Queue[Any] = queue.Queue(SLOTS)
+        self._left = False  # the reader has enough
+
+    def put(self, chunk: object, over: threading.Event) -> bool:
+        """Give a chunk, waiting for room; False = the reader has enough.
+
+        Raises:
+            StreamOver: The epoch is over.
+        """
+        while not self._left:
             if over.is_set():
-                raise StreamOver from None
-            continue
-        if isinstance(chunk, Last):
-            return
-        yield chunk
+                raise StreamOver
+            try:
+                self._queue.put(chunk, timeout=LOOK_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def chunks(self, over: threading.Event) -> Iterator[Any]:
+        """Yield them.
+
+        Raises:
+            StreamOver: The epoch is over.
+        """
+        try:
+            while True:
+                try:
+                    chunk = self._queue.get(timeout=LOOK_SECONDS)
+                except queue.Empty:
+                    if over.is_set():
+                        raise StreamOver from None
+                    continue
+                if isinstance(chunk, Last):
+                    return
+                yield chunk
+        finally:
+            self._left = True
 
 
 def joined(chunks: Sequence[Any]) -> Any:

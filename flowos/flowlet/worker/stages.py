@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from flowos.flowlet.wire.links import Link
@@ -12,10 +13,10 @@ from flowos.flowlet.wire.values import NotData
 from flowos.flowlet.worker.channels import (
     Opened,
     StreamOver,
+    Unread,
     Writer,
     far_chunks,
     joined,
-    near_chunks,
 )
 from flowos.flowlet.worker.running import Ran, TaskFailed, users_part
 
@@ -75,9 +76,13 @@ class Stages:
                 for port, value in enumerate(values)
             ]
             self._await_readers(part)
-            self._put_all(getattr(task, part.method)(*inputs), writers, part)
+            with suppress(Unread):  # they have enough: that is an end like any other
+                self._put_all(getattr(task, part.method)(*inputs), writers, part)
+            for chunks in inputs:
+                if isinstance(chunks, Generator):
+                    chunks.close()  # what feeds it need not go on
             for writer in writers:
-                writer.end()
+                writer.end(self.over)
             found = tuple(
                 packed(joined(writers[port].kept or []), self._attempt) for port in part.collected
             )
@@ -125,7 +130,7 @@ class Stages:
                 chunks = self._writer(output, None).add_near()
                 self._callers[output] = self._callers.get(output, 0) + 1
                 self._lock.notify_all()
-            return near_chunks(chunks, self.over)
+            return chunks.chunks(self.over)
         link = self._connect(home)
         link.send(Opened(self.job, self.epoch, output, self._rank))
         return far_chunks(link)
