@@ -85,10 +85,10 @@ def run(
     DEFAULTS.executed = results.append
     client = None
     try:
-        if on == "cell" or where.endpoints or where.data_dir:
-            client = DEFAULTS.client = where.client()
-        elif on == "alone":
+        if on == "alone":
             DEFAULTS.client = own().client
+        elif on == "cell" or where.endpoints or where.data_dir:
+            client = DEFAULTS.client = where.client()
         status = _executed(path, source, arguments)
     finally:
         end_own()
