@@ -20,6 +20,7 @@ from flowos.model.view import CellView
 from flowos.runtime.client import SLICES
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = "examples/flowlets/founding.py"
 SLICES_FILE = "examples/demo/slices.yaml"
 PATIENCE_SECONDS = 50.0
 COLOURS = {
@@ -33,7 +34,7 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def flowos(*words: str, data_dir: str, quiet: bool = False) -> str:
+def flowos(*words: str, data_dir: str = "", quiet: bool = False) -> str:
     """Run a command as a user would, show it, and return what it printed.
 
     Raises:
@@ -42,7 +43,8 @@ def flowos(*words: str, data_dir: str, quiet: bool = False) -> str:
     if not quiet:
         say(f"\n$ flowos {' '.join(words)}")
     done = subprocess.run(
-        [sys.executable, "-m", "flowos_cli.main", *words, "--data-dir", data_dir],
+        [sys.executable, "-m", "flowos_cli.main", *words]
+        + (["--data-dir", data_dir] if data_dir else []),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -126,6 +128,8 @@ def main() -> None:
         violations = json.loads(said)["violations"]
         free = flowos("status", data_dir=data_dir)
         assert free, "status says nothing"
+    say("\n# A program that names no engine, on this machine's own cores, with nothing started:")
+    flowos("run", "--on", "alone", PROGRAM)
     if violations:
         raise SystemExit(f"demo: {len(violations)} violations")
     say(f"\nThe demonstration took {time.monotonic() - started:.0f} s.")

@@ -56,6 +56,7 @@ class Offer:
         free: How many of them are free.
         degree_max: How many circuits may begin or end at each of them.
         elsewhere: Whether some are on other machines.
+        places: The names of all nodes and engines.
         aggregators: How many sums its switches can make at a time, as far as they are free.
     """
 
@@ -63,6 +64,7 @@ class Offer:
     free: int
     degree_max: int
     elsewhere: bool
+    places: frozenset[str] = frozenset()
     aggregators: int = 0
 
 
@@ -132,6 +134,7 @@ def offer_of(client: CellClient) -> Offer:
         sum(engine.id not in taken for engine in there),
         min((_lanes(cell, engine.id) for engine in there), default=0),
         elsewhere=nodes != {node_name()},
+        places=frozenset(cell.nodes) | frozenset(cell.engines),
         aggregators=sum(
             switch.aggregators
             for switch in cell.switches.values()

@@ -21,11 +21,13 @@ from flowos.flowlet.in_network import Tree, split
 from flowos.flowlet.library import Sink, Source
 from flowos.flowlet.needs import Need
 from flowos.flowlet.planned import Assignment, Role, assigned
+from flowos.flowlet.wire.values import taken_apart
 from flowos.flowlet.work import shipped, work_of
 from flowos.model.errors import FlowosError, NotInTime, StoreError, UnknownName
 from flowos.model.life import phase_in
 from flowos.model.slice import (
     CircuitWish,
+    Data,
     EngineChoice,
     EngineRole,
     Phase,
@@ -127,6 +129,7 @@ class Slice:
         options: Options,
         offer: Offer,
         trees: Sequence[Tree] = (),
+        data: Sequence[Data] = (),
     ) -> None:
         """Ask for it; nothing is waited for.
 
@@ -150,6 +153,7 @@ class Slice:
             priority=options.priority,
             engines={role.name: EngineRole((_choice(role),)) for role in roles},
             circuits=wishes(roles, wires, trees),
+            data=tuple(data),
             run=Run(command=WORKER, env=self._environment(), reduces=bool(trees), tolerant=True),
         )
         self.id = self._spec.id
@@ -406,11 +410,40 @@ def run_once(graph: Graph, options: Options, client: CellClient | None) -> Resul
     else:
         trees = ()
     wires = assignment.wires(0)
+    data = data_of(graph, assignment, offer)
     try:
-        with Slice(cell, assignment.roles, wires, options, offer, trees) as there:
+        with Slice(cell, assignment.roles, wires, options, offer, trees, data) as there:
             return there.run(graph, assignment, code, began)
     except _NoReducer:
         return run_once(whole, replace(options, in_network=False), client)
+
+
+def data_of(graph: Graph, assignment: Assignment, offer: Offer) -> list[Data]:
+    """Return where the data of sources lies: the planner weighs running near it.
+
+    Circuits that are laid anew between waves do not go with that, so it is left out then.
+
+    Raises:
+        FlowletError: The cell has no such place.
+    """
+    kinds = assignment.kinds()
+    sizes: dict[tuple[str, str], int] = {}
+    for number, task in enumerate(graph.tasks):
+        if not isinstance(task, Source) or not task.at:
+            continue
+        if task.at not in offer.places:
+            raise FlowletError(
+                f"the cell has no node or engine '{task.at}', where {task.name} has its data",
+                where=str(task.made_at),
+                hint="'flowos engine ls' names all",
+            )
+        role = kinds.get(assignment.ranks[number])
+        if role is not None:
+            key = task.at.partition("/")[0], role
+            sizes[key] = sizes.get(key, 0) + taken_apart(task.data)[1].nbytes
+    if assignment.wave_count > 1:
+        return []
+    return [Data(at=node, bytes=max(1, size), to=role) for (node, role), size in sizes.items()]
 
 
 def run_on(there: Slice, graph: Graph) -> Result:

@@ -229,3 +229,14 @@ def test_an_engine_kind_that_there_is_not_is_named(cell):
 
     with pytest.raises(FlowletError, match=r"runs on fpga, and there is no such engine: .* cpu"):
         Sink(OnFpga(Source(b"a"))).execute()
+
+
+def test_data_may_have_a_place_and_one_that_there_is_not_is_named(cell):
+    sink = Sink(Inc(Source(np.zeros(4), at="box/cpu2")))
+    sink.execute()
+    np.testing.assert_array_equal(sink.result, np.ones(4))
+    spec = [e.value.spec for e in cell.client.view(["slice/"]).slices.values()][-1]
+    assert [(data.at, data.bytes, data.to) for data in spec.data] == [("box", 32, "cpu")]
+    with pytest.raises(FlowletError, match="no node or engine 'mars', where Source-") as caught:
+        Sink(Inc(Source(b"a", at="mars"))).execute()
+    assert caught.value.where.startswith("tests/flowlet/test_execute.py:")

@@ -4,16 +4,20 @@ import contextlib
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from flowos.model.errors import FlowosError, SpecError
 from flowos_cli.output import say, seconds
 from flowos_cli.wiring import Where, where_options
+
+LONG_SECONDS: Final = 3.0  # a program that takes longer is told of
+TELL_SECONDS: Final = 2.0
 
 if TYPE_CHECKING:
     from flowos.flowlet.session import Result
@@ -79,6 +83,7 @@ def run(
         "timeout_seconds": timeout or 0.0,
         "task_seconds": task_timeout or 0.0,
         "waiting": _Waiting(),
+        "progress": _Progress(),
     }
     DEFAULTS.settings = {name: value for name, value in DEFAULTS.settings.items() if value}
     DEFAULTS.on = on if on in ("here", "dask") else None
@@ -186,6 +191,23 @@ class _Waiting:
         if why != self._said and os.environ.get("FLOWOS_QUIET") is None:
             self._said = why
             say(f"waiting for engines: {why}")
+
+
+class _Progress:
+    """Counts the tasks of a program that takes its time, for a person at a terminal."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._told_at = 0.0
+
+    def __call__(self, done: int, count: int) -> None:
+        now = time.monotonic()
+        self._began = self._began or now
+        if now - max(self._told_at, self._began + LONG_SECONDS - TELL_SECONDS) < TELL_SECONDS:
+            return
+        if sys.stderr.isatty():
+            self._told_at = now
+            say(f"{done:,} of {count:,} tasks have ended")
 
 
 def _item(result: "Result") -> dict[str, Any]:
