@@ -16,7 +16,7 @@ from flowos.model.cell import WHOLE_MILLIS, Cell, Tenant
 from flowos.model.codec import decode, encode
 from flowos.model.errors import FlowosError
 from flowos.model.rules import Reservation
-from flowos.model.slice import Dependency, Member, Mode, Once, Slice, SliceSpec
+from flowos.model.slice import CircuitWish, Dependency, Member, Mode, Once, Shape, Slice, SliceSpec
 from flowos.model.transaction import Committed, Put, Seen, Transaction
 from flowos.model.view import CellView
 from flowos.runtime import windows
@@ -29,6 +29,7 @@ Errand = Generator[Request, Any, bool]
 GUEST: Final = "guest"
 QUOTA: Final = 6  # GPUs of the guest: as many as its largest slice asks for
 PARALLEL: Final = 2  # of an array
+REWIRED: Final = 0.4  # of the slices with circuits get others while they are there
 LATE_SECONDS: Final = 15.0  # after this no request is still on its way
 
 
@@ -77,7 +78,7 @@ def _grows(spec: SliceSpec) -> bool:
 
 
 class Sharer(Person):
-    """Changes sizes and priorities of slices that are there, and keeps units for a while."""
+    """Changes sizes, priorities and circuits of slices that are there, and keeps units a while."""
 
     def __init__(
         self,
@@ -101,6 +102,16 @@ class Sharer(Person):
             if dice.random() < 0.2:
                 update = Update(priority=dice.randrange(5))
                 self.after(dice.uniform(2, 0.9 * seconds), partial(self._update, spec, update))
+        others = random.Random(f"circuits of {seed}")  # chance of its own: what was drawn stays so
+        for spec in specs:
+            roles = tuple(spec.engines)
+            if spec.circuits and not spec.data and others.random() < REWIRED:
+                shape = others.choice((Shape.RING, Shape.ALL, Shape.STAR, None))
+                wishes = () if shape is None else (CircuitWish(shape, roles),)
+                self.after(
+                    others.uniform(2, 0.9 * seconds),
+                    partial(self._update, spec, Update(circuits=wishes)),
+                )
         units = [f"engine/{name}" for name in cell.engines] + [f"node/{n}" for n in cell.nodes]
         for number, unit in enumerate(dice.sample(units, dice.randrange(1, 3))):
             at, lasts = dice.uniform(1, 0.5 * seconds), dice.uniform(3, 15)
