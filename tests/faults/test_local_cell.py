@@ -47,7 +47,6 @@ class Local:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.before = segments()
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("FLOWOS_")},
             "FLOWOS_DATA_DIR": str(folder / "data"),
@@ -76,10 +75,25 @@ class Local:
                 e["state"] == "free"
                 for e in json.loads(self("engine", "ls", "-o", "json"))["items"]
             )
-            if free and not workers() and segments() <= self.before:
+            if free and not self.workers() and not self.segments():
                 return
             time.sleep(0.2)
-        raise AssertionError((self("engine", "ls"), workers(), segments() - self.before))
+        raise AssertionError((self("engine", "ls"), self.workers(), self.segments()))
+
+    def segments(self) -> list[Path]:
+        """What is in shared memory of its slices; others' tests run beside these."""
+        attempts = [path.name for path in (self.folder / "data/slices").glob("*/*/*")]
+        return [p for a in attempts for p in SHARED_MEMORY.glob(f"flowos-{a}-*")]
+
+    def workers(self) -> list[int]:
+        """Workers of its programs."""
+        mine = f"FLOWOS_SCRATCH={self.folder}".encode()
+        found = []
+        for pid, words in commands().items():
+            with suppress(OSError):
+                if b"flowos.flowlet.worker" in words:
+                    found += [pid] if mine in Path(f"/proc/{pid}/environ").read_bytes() else []
+        return found
 
     def pid(self, words: str) -> int:
         """Return the one process of this cell whose command has these words."""
@@ -97,16 +111,6 @@ def commands() -> dict[int, bytes]:
             if entry.name.isdigit():
                 found[int(entry.name)] = (entry / "cmdline").read_bytes()
     return found
-
-
-def segments() -> set[str]:
-    """What is in shared memory of programs."""
-    return {path.name for path in SHARED_MEMORY.glob("flowos-*")}
-
-
-def workers() -> list[int]:
-    """Workers of programs, of this machine's."""
-    return [pid for pid, words in commands().items() if b"flowos.flowlet.worker" in words]
 
 
 def wait_for(path: Path, size: int) -> None:

@@ -235,7 +235,8 @@ def test_data_may_have_a_place_and_one_that_there_is_not_is_named(cell):
     sink = Sink(Inc(Source(np.zeros(4), at="box/cpu2")))
     sink.execute()
     np.testing.assert_array_equal(sink.result, np.ones(4))
-    spec = [e.value.spec for e in cell.client.view(["slice/"]).slices.values()][-1]
+    last = max(cell.client.view(["slice/"]).slices.values(), key=lambda entry: entry.created)
+    spec = last.value.spec
     assert [(data.at, data.bytes, data.to) for data in spec.data] == [("box", 32, "cpu")]
     with pytest.raises(FlowletError, match="no node or engine 'mars', where Source-") as caught:
         Sink(Inc(Source(b"a", at="mars"))).execute()

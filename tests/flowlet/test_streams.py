@@ -111,7 +111,7 @@ def test_memory_is_bounded_by_the_rings(cell, tmp_path):
 
     def look() -> None:
         while not stop.wait(0.005):
-            sizes.append(sum(_size(name) for name in segments()))
+            sizes.append(sum(_size(name) for name in segments(cell)))
 
     thread = threading.Thread(target=look)
     thread.start()
