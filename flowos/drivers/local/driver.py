@@ -154,8 +154,10 @@ class LocalDriver:
                     for process in stop.processes:
                         process.tell(signal.SIGKILL)
                 continue
-            for process in stop.processes:  # what it has left behind in its group
-                process.tell(signal.SIGKILL)
+            if left := [process for process in stop.processes if process.has_left_some]:
+                for process in left:
+                    process.tell(signal.SIGKILL)
+                continue
             self._stops.remove(stop)
             self._table.stopped(stop.step)
             self._save((stop.step.place, stop.step.attempt))

@@ -46,6 +46,12 @@ class Process:
         """Whether it has not ended yet."""
         return started_at(self.pid) == self.started and self.started > 0
 
+    @property
+    def has_left_some(self) -> bool:
+        """Whether others of its group live, though it has ended."""
+        ours = self.pid > 0 and started_at(self.pid) == 0  # else it lives, or its pid is another's
+        return ours and _group_lives(self.pid)
+
     def exit_code(self) -> int | None:
         """Return its exit code; None = it runs."""
         alive = self.alive  # asked first: it may write, and end, in between
@@ -132,6 +138,24 @@ def kill_leftovers(attempt: str) -> int:
 
 
 _pins: list[bool] = []
+
+
+def _group_lives(group: int) -> bool:
+    """Whether any process of a group lives; what is left of one until it is waited for does not."""
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] not in "ZX":
+            return True
+    return False
 
 
 def _can_pin() -> bool:
