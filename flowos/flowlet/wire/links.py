@@ -67,14 +67,6 @@ class Link:
             return message._replace(packet=packet._replace(inline=memory, behind=False))
         return message
 
-    def receive_bytes(self) -> bytes:
-        """Wait for the bytes that come behind a message.
-
-        Raises:
-            EOFError, OSError: The other side is gone.
-        """
-        return self._connection.recv_bytes()
-
     def close(self) -> None:
         """End it; the other side sees that."""
         with contextlib.suppress(OSError):

@@ -7,11 +7,14 @@ bounded by the ring. To another machine chunks go over the connection, with the 
 
 import mmap
 import os
+import pickle
 import queue
 import secrets
+import struct
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 from flowos.flowlet.wire.links import Link
@@ -40,22 +43,55 @@ class Opened(NamedTuple):
     reader: int
 
 
-class Chunk(NamedTuple):
-    """A chunk: in a slot of a ring, or right behind this message.
+class Last:
+    """There are no more chunks."""
 
-    Attributes:
-        ring: The segment; "" = the bytes come behind.
-        offset: Where in it.
+
+class _Kind(IntEnum):
+    """What comes over a stream's connection.
+
+    Messages of a fixed form, and not pickled ones: of 1 MiB in shared memory two of those took as
+    long as copying it.
     """
 
-    form: Form
-    size_bytes: int
-    ring: str = ""
-    offset: int = 0
+    NOTE = 1  # how to read the chunks that follow, and in which ring they are
+    SLOT = 2  # a chunk in a slot
+    BEHIND = 3  # a chunk that comes right behind
+    LAST = 4
 
 
-class Last(NamedTuple):
-    """There are no more."""
+_HEAD: Final = struct.Struct("=Bqq")  # kind, bytes, offset in the ring
+_CREDIT: Final = b"."  # a chunk is given back
+_CREDITS_MAX: Final = 64
+
+
+def _write(descriptor: int, data: Any) -> None:
+    """Write all of it.
+
+    Raises:
+        OSError: The other side is gone.
+    """
+    left = memoryview(data)
+    while left.nbytes:
+        left = left[os.write(descriptor, left) :]
+
+
+def _read(descriptor: int, size_bytes: int) -> bytes:
+    """Read just so much.
+
+    Raises:
+        EOFError, OSError: The other side is gone.
+    """
+    data = os.read(descriptor, size_bytes)
+    if len(data) == size_bytes:
+        return data
+    found = bytearray(data)
+    while len(found) < size_bytes:
+        if not data:
+            raise EOFError
+        data = os.read(descriptor, size_bytes - len(found))
+        found += data
+    return bytes(found)
 
 
 class Ring:
@@ -103,6 +139,42 @@ class _Subscriber:
         self.link = link
         self.shared = shared
         self.out: deque[tuple[Ring | None, int]] = deque()
+        self.noted: tuple[Form, str] | None = None  # what it was told of the chunks that follow
+
+    def send(self, form: Form, ring: str, size_bytes: int, offset: int, behind: Any) -> None:
+        """Send a chunk.
+
+        Raises:
+            OSError: It is gone.
+        """
+        descriptor = self.link.fileno()
+        if self.noted != (form, ring):
+            note = pickle.dumps((form, ring))
+            _write(descriptor, _HEAD.pack(_Kind.NOTE, len(note), 0) + note)
+            self.noted = form, ring
+        kind = _Kind.SLOT if ring else _Kind.BEHIND
+        _write(descriptor, _HEAD.pack(kind, size_bytes, offset))
+        if behind is not None:
+            _write(descriptor, behind)
+
+    def end(self) -> None:
+        """Say that there is no more.
+
+        Raises:
+            OSError: It is gone.
+        """
+        _write(self.link.fileno(), _HEAD.pack(_Kind.LAST, 0, 0))
+
+    def credits(self) -> int:
+        """Wait until chunks are given back, and return how many.
+
+        Raises:
+            EOFError, OSError: It is gone.
+        """
+        count = len(os.read(self.link.fileno(), _CREDITS_MAX))
+        if not count:
+            raise EOFError
+        return count
 
 
 class Writer:
@@ -153,7 +225,7 @@ class Writer:
             if len(reader.out) >= SLOTS:
                 self._credit(reader)
             reader.out.append((None, 0))
-            self._say(reader, Chunk(form, data.nbytes), data)
+            self._say(reader, lambda to: to.send(form, "", data.nbytes, 0, data))
         if not self._far and not self._near and self.kept is None:
             raise Unread
 
@@ -164,7 +236,7 @@ class Writer:
             StreamOver: The epoch is over.
         """
         for reader in list(self._far):
-            self._say(reader, Last(), None)
+            self._say(reader, _Subscriber.end)
         for near in self._near:
             near.put(Last(), over)
 
@@ -205,23 +277,23 @@ class Writer:
         offset = ring.write(slot, data)
         readers = [reader for reader in self._far if reader.shared]
         self._users[id(ring), slot] = len(readers)
-        message = Chunk(form, data.nbytes, ring.name, offset)
         for reader in readers:
             reader.out.append((ring, slot))
-            self._say(reader, message, None)
+            self._say(reader, lambda to: to.send(form, ring.name, data.nbytes, offset, None))
 
     def _credit(self, reader: _Subscriber) -> None:
         """Wait until a reader gives a chunk back."""
         try:
-            reader.link.receive()
+            count = reader.credits()
         except (OSError, EOFError):
             self._gone(reader)
             return
-        self._given_back(*reader.out.popleft())
+        for _ in range(count):
+            self._given_back(*reader.out.popleft())
 
-    def _say(self, reader: _Subscriber, message: object, behind: Any) -> None:
+    def _say(self, reader: _Subscriber, what: Callable[[_Subscriber], None]) -> None:
         try:
-            reader.link.send(message, behind)
+            what(reader)
         except OSError:
             self._gone(reader)
 
@@ -249,22 +321,25 @@ def far_chunks(link: Link) -> Iterator[Any]:
     Raises:
         StreamOver: The other side is gone before its end.
     """
-    maps: dict[str, mmap.mmap] = {}
+    memory: mmap.mmap | None = None
+    form, ring = Form(), ""
+    descriptor = link.fileno()
     try:
         while True:
-            message = link.receive()
-            if isinstance(message, Last):
+            kind, size_bytes, offset = _HEAD.unpack(_read(descriptor, _HEAD.size))
+            if kind == _Kind.LAST:
                 return
-            if message.ring:
-                memory = maps.get(message.ring)
-                if memory is None:
-                    maps.clear()
-                    memory = maps[message.ring] = _mapped(message.ring)
-                data = memoryview(memory)[message.offset : message.offset + message.size_bytes]
+            if kind == _Kind.NOTE:
+                form, named = pickle.loads(_read(descriptor, size_bytes))  # noqa: S301  # a worker's
+                if named != ring:
+                    ring, memory = named, _mapped(named) if named else None
+                continue
+            if memory is not None and kind == _Kind.SLOT:
+                data = memoryview(memory)[offset : offset + size_bytes]
             else:
-                data = memoryview(link.receive_bytes())
-            yield put_together(message.form, data)
-            link.send(None)
+                data = memoryview(_read(descriptor, size_bytes))
+            yield put_together(form, data)
+            _write(descriptor, _CREDIT)
     except (OSError, EOFError):
         raise StreamOver from None
     finally:
