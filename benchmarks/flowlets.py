@@ -230,7 +230,7 @@ def dask_client() -> Any:
 def main() -> None:
     """Measure and print."""
     chosen = options(__doc__ or "")
-    rounds = 3 if chosen.quick else 9
+    rounds = 3 if chosen.quick else 7
     count = 300 if chosen.quick else 1000
     figures = Figures("Programs on this machine, median of interleaved rounds")
     kinds = {"chain": chain, "fan": fan, "tangle": tangle}
@@ -294,6 +294,8 @@ def main() -> None:
             axes.legend()
 
         figures.plot("flowlets", draw)
+        if not chosen.quick:
+            figures.save("flowlets")
 
 
 if __name__ == "__main__":
