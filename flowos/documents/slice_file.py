@@ -12,7 +12,8 @@
     circuits:
       - {ring: workers, lanes: 1}               # ring, all and star take a role or a list of them
       - {torus: workers, dims: [2, 4]}          # a ring in each dimension; the last counts fastest
-      - {explicit: workers, links: [[0, 1]]}    # just these, by rank
+      - {explicit: workers, links: [[0, 1]]}    # just these, by rank; counted through several
+                                                # roles, and with multicast: true a tree from each
       - {from: workers, to: reducer, aggregate: sum}
     constraints: {max_hops: 4, max_latency_ns: 2000, spread: pack}
     elastic: {workers: [4, 16]}

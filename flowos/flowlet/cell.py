@@ -42,6 +42,7 @@ from flowos.runtime.processes import (
 POLICY: Final = "batch"
 READY_SECONDS: Final = 20.0
 END_SECONDS: Final = 5.0
+FOLDERS: Final = "flowos-own-"  # and the pid of the process that is the cell
 LOCAL: Final = "local"  # what an agent says drives its devices, if it really runs things
 
 _OWN: list["OwnCell"] = []
@@ -163,6 +164,14 @@ def _runs_things(client: CellClient) -> bool:
         return False
 
 
+def _sweep_folders() -> None:
+    """Remove what cells of processes that were killed have left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*-*"):
+        pid = folder.name.removeprefix(FOLDERS).partition("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 class OwnCell:
     """A whole cell in this process: of this machine, with nothing left when it ends."""
 
@@ -176,7 +185,8 @@ class OwnCell:
         Raises:
             FlowletError: It does not come up.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="flowos-"))
+        _sweep_folders()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDERS}{os.getpid()}-"))
         self._clock = clock or SystemClock()
         machine = machine or this_machine(cache_folder())
         (plugin,) = entry_points(group="flowos.stores", name="memory")

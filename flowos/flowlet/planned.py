@@ -5,7 +5,7 @@ Pure: from a graph and what a cell has, to the slice to be asked for, and who do
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from flowos.flowlet.errors import FlowletError
 from flowos.flowlet.graph import Graph
@@ -103,8 +103,8 @@ def assigned(
     """
     chosen = _chosen(graph, engines, fixed)
     roles, role_of = _roles(graph, chosen, engines, free, limits or {}, fixed)
-    first = _firsts(roles)
-    ranks = _placed(graph, chosen, roles, role_of, first)
+    running = [number for number, role in enumerate(role_of) if role >= 0]
+    ranks = _placed(_Asked(graph, chosen, roles, role_of, _firsts(roles), running))
     waves, deliveries = _waves(graph, ranks, degree_max)
     methods = tuple(need.method if need is not None else "" for need in chosen)
     return Assignment(roles, tuple(ranks), methods, waves, deliveries)
@@ -255,79 +255,77 @@ def _firsts(roles: Sequence[Role]) -> list[int]:
 # -- who runs what
 
 
-def _placed(
-    graph: Graph,
-    chosen: Sequence[Need | None],
-    roles: Sequence[Role],
-    role_of: Sequence[int],
-    first: Sequence[int],
-) -> list[int]:
+class _Asked(NamedTuple):
+    """What is to be placed where.
+
+    Attributes:
+        role_of: Task -> the index of its role; -1 = it runs nowhere.
+        first: The first rank of each role.
+        running: The tasks that run somewhere.
+    """
+
+    graph: Graph
+    chosen: Sequence[Need | None]
+    roles: Sequence[Role]
+    role_of: Sequence[int]
+    first: Sequence[int]
+    running: Sequence[int]
+
+
+def _placed(asked: _Asked) -> list[int]:
     """Return each task's rank; a source is where the first of its readers is."""
-    running = [n for n, role in enumerate(role_of) if role >= 0]
-    ranks = [CLIENT] * len(role_of)
-    if len(running) <= MULTIPLEX_MAX:
-        _multiplexed(graph, chosen, roles, role_of, first, running, ranks)
-    else:
-        _dealt(graph, chosen, roles, role_of, first, running, ranks)
-    for number, task in enumerate(graph.tasks):
+    placed = _multiplexed(asked) if len(asked.running) <= MULTIPLEX_MAX else _dealt(asked)
+    ranks = [placed.get(number, CLIENT) for number in range(len(asked.role_of))]
+    for number, task in enumerate(asked.graph.tasks):
         if isinstance(task, Source):
-            readers = graph.readers.get((number, 0), ())
+            readers = asked.graph.readers.get((number, 0), ())
             ranks[number] = next((ranks[r] for r in readers if ranks[r] != CLIENT), CLIENT)
     return ranks
 
 
-def _multiplexed(
-    graph: Graph,
-    chosen: Sequence[Need | None],
-    roles: Sequence[Role],
-    role_of: Sequence[int],
-    first: Sequence[int],
-    running: Sequence[int],
-    ranks: list[int],
-) -> None:
-    names = {number: str(number) for number in running}
-    wanted = [tasks.Task(names[n], roles[role_of[n]].name, _seconds(chosen[n])) for n in running]
+def _multiplexed(asked: _Asked) -> dict[int, int]:
+    """Place tasks as the planner of programs does: heterogeneous earliest finish, improved."""
+    graph, roles = asked.graph, asked.roles
+    names = {number: str(number) for number in asked.running}
+    wanted = [
+        tasks.Task(names[n], roles[asked.role_of[n]].name, _seconds(asked.chosen[n]))
+        for n in asked.running
+    ]
     flows = []
     for (n, _), readers in graph.readers.items():
         after = tuple(names[r] for r in readers if r in names and not is_stream(graph, n, r))
         if n in names and after:
             flows.append(tasks.Flow(names[n], after))
     seats = [
-        tasks.Seat(f"{first[index] + turn}", role.name)
+        tasks.Seat(f"{asked.first[index] + turn}", role.name)
         for index, role in enumerate(roles)
         for turn in range(role.count)
     ]
     found = tasks.multiplex(wanted, flows, seats)
     assert not isinstance(found, Unplaceable), "each role has an engine"
-    for run in found.runs:
-        ranks[int(run.task)] = int(run.engine)
+    return {int(run.task): int(run.engine) for run in found.runs}
 
 
-def _dealt(
-    graph: Graph,
-    chosen: Sequence[Need | None],
-    roles: Sequence[Role],
-    role_of: Sequence[int],
-    first: Sequence[int],
-    running: Sequence[int],
-    ranks: list[int],
-) -> None:
+def _dealt(asked: _Asked) -> dict[int, int]:
     """Give each task, in order, to where it can begin first; of equals to where an input is made."""
-    busy_until = [0.0] * sum(role.count for role in roles)
-    ends = [0.0] * len(role_of)
-    for number in running:
-        role = roles[role_of[number]]
-        begin = first[role_of[number]]
+    graph = asked.graph
+    busy_until = [0.0] * sum(role.count for role in asked.roles)
+    ends = [0.0] * len(asked.role_of)
+    ranks: dict[int, int] = {}
+    for number in asked.running:
+        index = asked.role_of[number]
+        begin = asked.first[index]
         inputs = graph.inputs[number]
         earliest = max((ends[n] for n, _ in inputs if not is_stream(graph, n, number)), default=0.0)
-        near = {ranks[n] for n, _ in inputs}
+        near = {ranks.get(n, CLIENT) for n, _ in inputs}
         rank = min(
-            range(begin, begin + role.count),
+            range(begin, begin + asked.roles[index].count),
             key=lambda r: (max(busy_until[r], earliest), r not in near, busy_until[r], r),
         )
         ranks[number] = rank
-        ends[number] = max(busy_until[rank], earliest) + _seconds(chosen[number])
+        ends[number] = max(busy_until[rank], earliest) + _seconds(asked.chosen[number])
         busy_until[rank] = ends[number]
+    return ranks
 
 
 def _seconds(need: Need | None) -> float:

@@ -180,6 +180,19 @@ def test_a_command_is_ended_by_its_time_limit_and_by_cancel(local):
     assert not any(b"sleep\x004711" in words for words in commands().values())
 
 
+def test_circuits_are_laid_anew_under_a_command_that_runs(local):
+    local("submit", "--engines", "cpu=2", "--name", "wired", "--wait", "running", "--",
+          "sh", "-c", "echo began; while sleep 0.05; do cat $FLOWOS_CIRCUITS; echo; done")  # fmt: skip
+    assert local("slice", "logs", "wired", "--rank", "0").splitlines()[1] == "[]"
+    local("slice", "update", "wired", "--circuits", "ring")
+    until = time.monotonic() + 30
+    while '"sources"' not in local("slice", "logs", "wired", "--rank", "0", "--tail", "1"):
+        assert time.monotonic() < until
+    assert local("slice", "logs", "wired", "--rank", "1").count("began") == 1
+    local("cancel", "wired")
+    local("slice", "wait", "wired", status=1)
+
+
 def test_a_slice_without_a_command_has_no_logs(local):
     local("submit", "--engines", "cpu=1", "--name", "held", "--wait", "running")
     assert "runs no command" in local("slice", "logs", "held", status=2)

@@ -9,7 +9,7 @@ from flowos.drivers.step import Verb
 from flowos.model import keys
 from flowos.model.codec import decode, encode
 from flowos.model.errors import StoreRefused
-from flowos.model.placement import Arc, Observed, Order, Report, Turn
+from flowos.model.placement import Arc, Gang, Joined, Observed, Order, Report, Turn
 from flowos.model.slice import Run
 from flowos.model.transaction import Change, Conflicted, Delete, Put
 from flowos.simulation.devices import Bench
@@ -672,3 +672,46 @@ def test_an_agent_forgets_what_is_over(shop):
 
 def agent_of(player: Player) -> Any:
     return player.machine
+
+
+# ------------------------------------------------------------------------------------ circuits alone
+
+LANES = ("lane/x/fwd/0", "lane/y/fwd/0")
+TRAIN = Run(command=("train",), for_seconds=100.0)
+
+
+def joined(*pairs: tuple[str, str]) -> Gang:
+    return Gang(circuits=tuple(Joined((a,), (b,)) for a, b in pairs))
+
+
+def test_circuits_that_go_stop_no_task_and_those_that_stay_stay_lit(shop):
+    shop.order("a", "engine/n0/gpu0", *LANES, run=TRAIN)
+    shop.play(10)
+    before = shop.done("a")
+    assert before[-2:] == ["connect", "run"]
+    shop.order("a", "engine/n0/gpu0", LANES[0], run=TRAIN)
+    shop.play(10)
+    assert shop.done("a")[len(before) :] == ["disconnect"]
+    assert shop.applied("a")
+    assert shop.devices.lit == {("n0", LANES[0]): {"a"}}
+    assert ("n0", "a") in shop.devices.running
+
+
+def test_an_engine_that_goes_stops_the_tasks_as_ever(shop):
+    shop.order("a", "engine/n0/gpu0", "engine/n0/fpga0", LANES[0], run=TRAIN)
+    shop.play(10)
+    before = shop.done("a")
+    shop.order("a", "engine/n0/gpu0", LANES[0], run=TRAIN)
+    shop.play(10)
+    assert shop.done("a")[len(before) :] == ["stop", "scrub n0/fpga0", "run"]
+    assert shop.devices.lit == {("n0", LANES[0]): {"a"}}
+
+
+def test_other_circuits_over_the_same_lanes_are_told_to_the_tasks(shop):
+    shop.order("a", "engine/n0/gpu0", LANES[0], run=TRAIN, gang=joined(("n0/gpu0", "n1/gpu0")))
+    shop.play(10)
+    before = shop.done("a")
+    shop.order("a", "engine/n0/gpu0", LANES[0], run=TRAIN, gang=joined(("n0/gpu0", "n2/gpu0")))
+    shop.play(10)
+    assert shop.done("a")[len(before) :] == ["connect"]
+    assert shop.applied("a")

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from flowos.model.slice import EngineRole, Mode, Phase, SliceSpec
+from flowos.model.errors import SpecError
+from flowos.model.slice import CircuitWish, EngineRole, Mode, Phase, Shape, SliceSpec
+from flowos.planning.circuits.route import wishes_of
+from flowos.runtime.updating import Update, updated
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.theatre import Theatre
 
@@ -175,3 +178,37 @@ def test_what_runs_does_not_grow_into_what_is_kept_for_one_that_starves():
     assert theatre.play(13, lambda: "mark/default/gang" in theatre.records("mark/"))
     assert theatre.play(60, lambda: bool(theatre.held("default/gang")))
     assert len(theatre.held(elastic.id)) == 2
+
+
+@pytest.mark.parametrize("shape", [Shape.ALL, Shape.STAR, None])
+def test_a_slice_that_runs_gets_other_circuits_under_its_tasks(shape):
+    theatre = stage(gpus=4, fpgas=0)
+    spec = wanted("s", gpus=3, ring=True, run_for=200.0)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    before = theatre.placed(spec.id)
+    began = len([v for v in theatre.devices.verbs() if v in ("run", "stop")])
+    wishes = () if shape is None else (CircuitWish(shape, ("workers",)),)
+    after = updated(spec, Update(circuits=wishes))
+    theatre.wish(spec.id, spec=after)
+    ends = {(w.source, w.targets) for w in wishes_of(wishes, before.engines)}
+
+    def is_so() -> bool:
+        placed = theatre.placed(spec.id)
+        there = {(c.source, c.targets) for c in placed.circuits}
+        return there == ends and not placed.releasing and theatre.phase(spec.id) is Phase.RUNNING
+
+    assert theatre.play(30, is_so)
+    placed = theatre.placed(spec.id)
+    assert (placed.attempt, placed.engines) == (before.attempt, before.engines)
+    assert len([v for v in theatre.devices.verbs() if v in ("run", "stop")]) == began
+    theatre.check()
+
+
+def test_circuits_that_cannot_be_meant_are_refused():
+    spec = wanted("s", gpus=2, ring=True)
+    with pytest.raises(SpecError, match="has no role nobody"):
+        updated(spec, Update(circuits=(CircuitWish(Shape.RING, ("nobody",)),)))
+    wish = CircuitWish(Shape.EXPLICIT, ("workers",), links=((0, 5),))
+    with pytest.raises(SpecError, match="rank 5"):
+        updated(spec, Update(circuits=(wish,)))

@@ -429,3 +429,42 @@ def test_an_option_that_cannot_be_meant_is_named(engines, circuits, words):
     with pytest.raises(SpecError) as caught:
         slice_from_options(engines, circuits, name="a")
     assert words in str(caught.value)
+
+
+def test_explicit_circuits_of_several_roles_and_trees_are_read_and_written_again():
+    text = """
+name: s
+engines: {a: {kind: gpu, count: 2}, b: {kind: fpga}}
+circuits:
+  - {explicit: [a, b], links: [[0, 2], [0, 1]], multicast: true}
+run: {command: [x], env: {A: "1"}, launch: first, directory: /tmp, reduces: true, tolerant: true}
+"""
+    (spec,) = parse_slice(text, "s.yaml")
+    (wish,) = spec.circuits
+    assert (wish.roles, wish.links, wish.multicast) == (("a", "b"), ((0, 2), (0, 1)), True)
+    assert (dict(spec.run.env), spec.run.launch, spec.run.directory) == (
+        {"A": "1"},
+        "first",
+        "/tmp",
+    )
+    assert (spec.run.reduces, spec.run.tolerant) == (True, True)
+    assert parse_slice(json.dumps(dump_slice(spec)), "again.yaml") == [spec]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("circuits: [{ring: a, multicast: true}]", "multicast: belongs to explicit"),
+        (
+            "circuits: [{explicit: a, links: [[0, 1]], multicast: true, aggregate: sum}]",
+            "multicast: and aggregate exclude each other",
+        ),
+        ("run: {for: 1s, env: {A: b}}", "env: belongs to a command"),
+        ("run: {command: [x], env: {1A: b}}", "cannot name a variable"),
+        ("run: {command: [x], env: {A: 1}}", 'write "1" in quotes'),
+        ("run: {command: [x], launch: last}", "launch"),
+    ],
+)
+def test_what_a_command_or_a_tree_cannot_have_is_refused(line, words):
+    with pytest.raises(FileError, match=re.escape(words)):
+        parse_slice(f"name: s\nengines: {{a: {{kind: gpu, count: 2}}}}\n{line}\n", "s.yaml")

@@ -224,6 +224,11 @@ def expected(spec: SliceSpec, decision: Decision) -> Counter[Ends]:
                 into_one = frozenset(a for a, b in pairs if b == target != a)
                 found[into_one, frozenset([target]), wish.lanes] += 1
             continue
+        if wish.multicast:
+            for source in {a for a, b in pairs if a != b}:
+                out_of_one = frozenset(b for a, b in pairs if a == source != b)
+                found[frozenset([source]), out_of_one, wish.lanes] += 1
+            continue
         found.update((frozenset([a]), frozenset([b]), wish.lanes) for a, b in pairs if a != b)
     return found
 

@@ -1,5 +1,7 @@
 """Which circuits a shape comes to, and how many lanes its engines need for them."""
 
+from dataclasses import replace
+
 import networkx as nx
 import pytest
 
@@ -88,3 +90,45 @@ def test_every_choice_must_have_the_ranks_of_the_shape():
     answer = refused(view, request(torus(1), w=either))
     assert answer.reason is Reason.INFEASIBLE
     assert "a torus of 1 has 1 ends, there are 4" in answer.sentence
+
+
+def test_explicit_ranks_count_through_several_roles():
+    view = leaves(1, gpus_each=4, port_lanes=3)
+    wish = CircuitWish(Shape.EXPLICIT, ("a", "b"), links=((0, 2), (3, 1)))
+    decision = placed(view, request(wish, a=want(2), b=want(2)))
+    a, b = decision.engines["a"], decision.engines["b"]
+    assert [(c.source, c.targets) for c in decision.circuits] == [
+        (a[0], (b[0],)),
+        (b[1], (a[1],)),
+    ]
+    assert faults(view, request(wish, a=want(2), b=want(2)), decision) == []
+
+
+def test_multicast_from_each_source_is_one_tree_over_one_lane():
+    view = leaves(1, gpus_each=3, port_lanes=2)
+    links = ((0, 1), (0, 2), (1, 0), (1, 2))
+    wish = CircuitWish(Shape.EXPLICIT, ("w",), links=links, multicast=True)
+    spec = request(wish, w=want(3))
+    decision = placed(view, spec)
+    w = decision.engines["w"]
+    assert [(c.source, c.targets) for c in decision.circuits] == [
+        (w[0], (w[1], w[2])),
+        (w[1], (w[0], w[2])),
+    ]
+    assert faults(view, spec, decision) == []
+    assert lanes_at_least(wish, 3) == (0, 1)
+    # Four circuits of their own would want two lanes out of each source.
+    narrow = leaves(1, gpus_each=3, port_lanes=1)
+    assert refused(narrow, request(explicit(*links), w=want(3))).reason is Reason.INFEASIBLE
+
+
+def test_sums_of_explicit_circuits_are_one_tree_to_each_target():
+    view = leaves(1, gpus_each=4, port_lanes=1)
+    view.cell.add(replace(view.cell.switches["l0"], aggregators=1, functions=("sum",)))
+    wish = CircuitWish(Shape.EXPLICIT, ("w",), aggregate="sum", links=((1, 0), (2, 0), (3, 0)))
+    spec = request(wish, w=want(4))
+    decision = placed(view, spec)
+    (tree,) = decision.circuits
+    w = decision.engines["w"]
+    assert (tree.sources, tree.targets, len(tree.aggregators)) == ((w[1], w[2], w[3]), (w[0],), 1)
+    assert faults(view, spec, decision) == []
