@@ -163,7 +163,8 @@ def _legend(
     for rank, colour in colours.items():
         ran = [ran for ran in result.tasks.values() if ran.engine == engines[rank]]
         busy = sum(ran.took for ran in ran)
-        said = f"{engines[rank] or f'rank {rank}'}: {len(ran)} tasks, {busy:.3f} s"
+        tasks = "1 task" if len(ran) == 1 else f"{len(ran)} tasks"
+        said = f"{engines[rank] or f'rank {rank}'}: {tasks}, {busy:.3f} s"
         lines += [
             f'<rect class="box" x="{MARGIN}" y="{top}" width="12" height="12" fill="{colour}"/>',
             f'<text class="legend" x="{MARGIN + 18}" y="{top + 10}">{escape(said)}</text>',

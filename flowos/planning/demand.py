@@ -8,7 +8,7 @@ from flowos.model.cell import WHOLE_MILLIS
 from flowos.model.errors import SpecError
 from flowos.model.slice import CircuitWish, EngineChoice, HostRole, Shape, SliceSpec, misasked
 from flowos.planning.circuits.inside import Seating, seating_of
-from flowos.planning.circuits.shapes import lanes_at_least
+from flowos.planning.circuits.shapes import lanes_at_least, lanes_by_rank, pairs_of
 from flowos.planning.engines.pool import Make, Pool, Wares
 from flowos.planning.where import Condition, parse_where
 
@@ -134,9 +134,9 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
     for role, host in spec.hosts.items():
         counts.setdefault(role, max(host.count, 1))
     for wish in spec.circuits:
-        if len(wish.roles) > 1:
-            continue
-        if wish.shape in (Shape.TORUS, Shape.EXPLICIT) and wish.roles[0] in spec.engines:
+        if len(wish.roles) > 1 and wish.shape is Shape.EXPLICIT:
+            _know_ranks(spec, wish, sizes)
+        elif wish.shape in (Shape.TORUS, Shape.EXPLICIT) and wish.roles[0] in spec.engines:
             # Whichever choice is taken must have the ranks that the shape names.
             role = wish.roles[0]
             for choice in spec.engines[role].choices:
@@ -168,6 +168,21 @@ def _demand_of(pool: Pool, spec: SliceSpec, sizes: Mapping[str, int]) -> Demand:
     whole = {wants[0].role for wants in engines if not any(want.shared for want in wants)}
     seatings = tuple(seating_of(w) if whole.issuperset(w.roles) else None for w in spec.circuits)
     return Demand(engines, hosts, joined, seatings if any(seatings) else ())
+
+
+def _know_ranks(spec: SliceSpec, wish: CircuitWish, sizes: Mapping[str, int]) -> None:
+    """See that it is known where the ranks of each role begin.
+
+    Raises:
+        SpecError: The choices of a role have different counts.
+    """
+    for role in wish.roles:
+        choices = spec.engines[role].choices if role in spec.engines else ()
+        if role not in sizes and len({choice.count for choice in choices}) > 1:
+            raise SpecError(
+                f"circuits by rank need to know how many engines {role} has, and its choices have "
+                "different counts"
+            )
 
 
 _NO_HOST: Final = HostRole()
@@ -347,12 +362,14 @@ def _lanes_of(
         coming = min(1, sources) if wish.aggregate else sources
         leaving = min(1, targets) if counts[source] == 1 else targets
         return {source: (leaving, 0), target: (0, coming)}
+    if wish.shape is Shape.EXPLICIT:
+        return _lanes_by_role(wish, counts, kin)
     alike: dict[str, int] = {}
     for role in dict.fromkeys(wish.roles):
         key = kin.get(role, f"role {role}")
         alike[key] = max(alike.get(key, 0), counts[role])
     ends = sum(alike.values())
-    if wish.shape in (Shape.TORUS, Shape.EXPLICIT):
+    if wish.shape is Shape.TORUS:
         return {wish.roles[0]: lanes_at_least(wish, ends)}
     if ends < 2:
         return {}
@@ -363,3 +380,19 @@ def _lanes_of(
     if wish.shape is Shape.STAR and counts[centre] == 1:
         lanes[centre] = (ends - 1, ends - 1)
     return lanes
+
+
+def _lanes_by_role(
+    wish: CircuitWish, counts: Mapping[str, int], kin: Mapping[str, str]
+) -> dict[str, tuple[int, int]]:
+    """Return for each role of an explicit shape what its rank with the fewest circuits needs."""
+    ranks: dict[str, range] = {}
+    kinds: list[str] = []  # by rank
+    for role in wish.roles:
+        ranks[role] = range(len(kinds), len(kinds) + counts[role])
+        kinds += [kin.get(role, "")] * counts[role]
+    pairs = [  # ends of one kind may be the same one
+        (a, b) for a, b in pairs_of(wish, len(kinds)) if not kinds[a] or kinds[a] != kinds[b]
+    ]
+    out, into = lanes_by_rank(wish, pairs)
+    return {role: (min(out[n] for n in of), min(into[n] for n in of)) for role, of in ranks.items()}

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from flowos.model.cell import Cell
 from flowos.model.placement import Circuit, Decision, Placement, Unplaceable
-from flowos.model.slice import EngineRole, HostRole, Reason, SliceSpec
+from flowos.model.slice import CircuitWish, EngineRole, HostRole, Reason, Shape, SliceSpec
 from flowos.model.units import Amounts, kind_of, lane_unit, subject_of
 from flowos.planning.circuits.route import Blocked, Wish, route, wishes_of
 from flowos.planning.engines.pool import Pool
@@ -49,7 +49,10 @@ def is_as_wanted(spec: SliceSpec, placement: Placement) -> bool:
 
 def lacks_circuits(spec: SliceSpec, placement: Placement) -> bool:
     """Whether a circuit between the engines that stay is still to be made."""
-    return not spec.data and bool(_missing(spec, placement, _staying(spec, placement)))
+    stays = _staying(spec, placement)
+    if spec.data:
+        return False
+    return _waits_for_ranks(spec, placement, stays) or bool(_missing(spec, placement, stays))
 
 
 def grown(
@@ -99,7 +102,9 @@ def kept(spec: SliceSpec, placement: Placement) -> Decision | None:
         None where there is nothing to give up, or circuits between what stays are still to be made.
     """
     engines = _staying(spec, placement)
-    if spec.data or _missing(spec, placement, engines):
+    if spec.data or _waits_for_ranks(spec, placement, engines):
+        return None
+    if _missing(spec, placement, engines):
         return None
     return what_stays(spec, placement, engines)
 
@@ -212,10 +217,31 @@ def _ends(circuit: Circuit | Wish) -> Ends:
 def _missing(
     spec: SliceSpec, placement: Placement, engines: Mapping[str, tuple[str, ...]]
 ) -> list[Wish]:
-    """Return the circuits that are wanted between these engines and are not there."""
+    """Return the circuits that are wanted between these engines and are not there.
+
+    Those that are named by rank come once every rank is there.
+    """
     there = {_ends(circuit) for circuit in placement.circuits}
     ends = {**_hosts(placement, engines), **engines}
-    return [wish for wish in wishes_of(spec.circuits, ends) if _ends(wish) not in there]
+    sizes = sizes_of(spec, placement)
+    wanted = [wish for wish in spec.circuits if not _lacks_ranks(wish, sizes, engines)]
+    return [wish for wish in wishes_of(wanted, ends) if _ends(wish) not in there]
+
+
+def _waits_for_ranks(
+    spec: SliceSpec, placement: Placement, engines: Mapping[str, tuple[str, ...]]
+) -> bool:
+    """Whether circuits are named by the rank of an engine that is not among these."""
+    sizes = sizes_of(spec, placement)
+    return any(_lacks_ranks(wish, sizes, engines) for wish in spec.circuits)
+
+
+def _lacks_ranks(
+    wish: CircuitWish, sizes: Mapping[str, Sizes], engines: Mapping[str, tuple[str, ...]]
+) -> bool:
+    return wish.shape in (Shape.TORUS, Shape.EXPLICIT) and any(
+        len(engines[role]) < sizes[role].wants for role in wish.roles if role in sizes
+    )
 
 
 def _with_more(

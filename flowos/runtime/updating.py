@@ -38,7 +38,7 @@ def updated(spec: SliceSpec, update: Update) -> SliceSpec:
     """
     engines = dict(spec.engines)
     for role, count in update.sizes.items():
-        engines[role] = _sized(spec, role, count)
+        engines[role] = _sized(spec, role, count, keeps=update.circuits is None)
     changes: dict[str, object] = {"engines": engines} if update.sizes else {}
     if update.priority is not None:
         if abs(update.priority) > PRIORITY_MAX:
@@ -50,7 +50,7 @@ def updated(spec: SliceSpec, update: Update) -> SliceSpec:
     if update.expected_seconds is not None:
         changes["expected_seconds"] = update.expected_seconds
     if update.circuits is not None:
-        _may_join(spec, update.circuits)
+        _may_join(replace(spec, engines=engines), update.circuits)
         changes["circuits"] = update.circuits
     return replace(spec, **changes)  # type: ignore[arg-type]  # each by its own name
 
@@ -59,7 +59,8 @@ def _may_join(spec: SliceSpec, circuits: tuple[CircuitWish, ...]) -> None:
     """See that circuits fit a request.
 
     Raises:
-        SpecError: They are of roles that it does not have, or of a slice with data.
+        SpecError: They are of roles or ranks that it does not have, or of a slice with data, or one
+            that takes its engines as they come.
     """
     if spec.data:
         raise SpecError(
@@ -74,12 +75,31 @@ def _may_join(spec: SliceSpec, circuits: tuple[CircuitWish, ...]) -> None:
                     f"slice {spec.name} has no role {role}", where="--circuits", hint=hint
                 )
         if wish.shape is not Shape.FLOW:
-            counts = [spec.engines[r].choices[0].count for r in wish.roles if r in spec.engines]
-            pairs_of(wish, sum(counts))
+            pairs_of(wish, sum(_count(spec, role) for role in wish.roles))
+    if spec.commit == Mode.INCREMENTAL and (found := fixed(circuits)) is not None:
+        raise SpecError(
+            f"the {found[0]} of {found[1]} needs all of its engines at once, and slice {spec.name} "
+            "takes them as they come",
+            where="--circuits", hint="use ring, all or star",
+        )  # fmt: skip
 
 
-def _sized(spec: SliceSpec, role: str, count: int) -> EngineRole:
-    """Return a role of another size, if the rest of the request allows it."""
+def _count(spec: SliceSpec, role: str) -> int:
+    """Return how many ends a role has, at least."""
+    if role not in spec.engines:
+        return max(spec.hosts[role].count, 1)
+    return min(choice.count for choice in spec.engines[role].choices)
+
+
+def _sized(spec: SliceSpec, role: str, count: int, *, keeps: bool) -> EngineRole:
+    """Return a role of another size, if the rest of the request allows it.
+
+    Args:
+        spec: The request as it was.
+        role: Whose size.
+        count: How many engines it is to have.
+        keeps: Whether its circuits stay what they are.
+    """
     wish = spec.engines.get(role)
     if wish is None:
         hint = did_you_mean(role, spec.engines)
@@ -91,7 +111,7 @@ def _sized(spec: SliceSpec, role: str, count: int) -> EngineRole:
     if len({choice.count for choice in wish.choices}) > 1:
         problem = f"the choices of {role} have different counts"
         raise _size(problem, "submit a slice with the counts that are wanted")
-    if (found := fixed(c for c in spec.circuits if role in c.roles)) is not None:
+    if keeps and (found := fixed(c for c in spec.circuits if role in c.roles)) is not None:
         problem = f"the {found[0]} of {role} says how many engines it has"
         raise _size(problem, "submit a slice with other circuits")
     low, high = spec.elastic.get(role, (1, COUNT_MAX))

@@ -110,16 +110,26 @@ def wishes_of(
                     for target in dict.fromkeys(targets):
                         want(wish, source, (target,))
             continue
-        members = list(dict.fromkeys([end for role in wish.roles for end in ends[role]]))
-        if len(members) > 1 and wish.aggregate:
-            pairs = pairs_of(wish, len(members))
-            gather(wish, [(members[a], members[b]) for a, b in pairs])
-        elif wish.multicast:
+        members = [end for role in wish.roles for end in ends[role]]
+        if wish.shape is Shape.EXPLICIT:
+            # Two ranks may be parts of one engine: ranks are counted before that is looked at.
+            pairs = [(members[a], members[b]) for a, b in pairs_of(wish, len(members))]
+            joined = [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
+            if wish.aggregate:
+                gather(wish, joined)
+                continue
             trees: dict[str, list[str]] = {}
-            for a, b in pairs_of(wish, len(members)):
-                trees.setdefault(members[a], []).append(members[b])
-            for source, targets in trees.items():
-                want(wish, source, targets)
+            for source, target in joined:
+                if wish.multicast:
+                    trees.setdefault(source, []).append(target)
+                else:
+                    want(wish, source, (target,))
+            for source, reached in trees.items():
+                want(wish, source, reached)
+            continue
+        members = list(dict.fromkeys(members))
+        if len(members) > 1 and wish.aggregate:
+            gather(wish, [(members[a], members[b]) for a, b in pairs_of(wish, len(members))])
         elif len(members) > 1:
             lanes, aggregate = wish.lanes, wish.aggregate
             alone = [(member,) for member in members]

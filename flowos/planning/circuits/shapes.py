@@ -29,11 +29,13 @@ def pairs_of(wish: CircuitWish, count: int) -> Iterable[tuple[int, int]]:
         case Shape.TORUS:
             return _torus(wish.dims, count)
         case Shape.EXPLICIT:
-            if any(rank >= count for pair in wish.links for rank in pair):
-                raise SpecError(
-                    f"circuits join rank {max(map(max, wish.links))}, but {wish.roles[0]} has the "
-                    f"ranks 0 to {count - 1}"
-                )
+            for rank in (rank for pair in wish.links for rank in pair):
+                if not 0 <= rank < count:
+                    have = "has" if len(wish.roles) == 1 else "have"
+                    raise SpecError(
+                        f"circuits join rank {rank}, but {' and '.join(wish.roles)} {have} the "
+                        f"ranks 0 to {count - 1}"
+                    )
             return wish.links
     raise AssertionError(f"{wish.shape} is not between the ends of one role")
 
@@ -59,13 +61,21 @@ def lanes_at_least(wish: CircuitWish, count: int) -> tuple[int, int]:
 
     That much every engine of the role has to carry; which one gets a busier rank is open.
     """
-    out: Counter[int] = Counter()
-    into: Counter[int] = Counter()
-    trees = set()
-    for source, target in pairs_of(wish, count):
-        if not wish.multicast or source not in trees:
-            out[source] += 1
-        trees.add(source)
-        into[target] += 1
+    out, into = lanes_by_rank(wish, pairs_of(wish, count))
     every = range(count)
     return min((out[n] for n in every), default=0), min((into[n] for n in every), default=0)
+
+
+def lanes_by_rank(
+    wish: CircuitWish, pairs: Iterable[tuple[int, int]]
+) -> tuple[Counter[int], Counter[int]]:
+    """Return how many circuits leave, and come to, each rank, at least."""
+    out: Counter[int] = Counter()
+    into: Counter[int] = Counter()
+    for source, target in pairs:
+        # A tree leaves its source once; streams that are made one may come in by one lane.
+        if not wish.multicast or source not in out:
+            out[source] += 1
+        if not wish.aggregate or target not in into:
+            into[target] += 1
+    return out, into
