@@ -5,6 +5,7 @@ import os
 import secrets
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from typing import Any, Final, Self
 
 from flowos.flowlet.cell import Offer, found, offer_of
 from flowos.flowlet.coordinating.coordinator import GaveUp, Wires
-from flowos.flowlet.coordinating.workers import Came, Workers
+from flowos.flowlet.coordinating.workers import LOOK_SECONDS, Came, Workers
 from flowos.flowlet.errors import FlowletError, TaskError
 from flowos.flowlet.graph import Graph
 from flowos.flowlet.in_network import Tree, split
@@ -189,16 +190,18 @@ class Slice:
         seconds = self._options.timeout_seconds
         until = time.monotonic() + seconds if seconds else None
 
-        def look() -> str:
-            if until is not None and time.monotonic() > until:
-                raise NotInTime(
-                    f"slice {self.id} has no engines after {seconds:g} s{self._waits(': ')}"
-                )
-            return self._how_it_is()
-
         try:
-            if why := self.workers.await_all(self._count, look):
-                raise FlowletError(why)
+            with _Lookout(self._how_it_is) as lookout:
+
+                def look() -> str:
+                    if until is not None and time.monotonic() > until:
+                        raise NotInTime(
+                            f"slice {self.id} has no engines after {seconds:g} s{self._waits(': ')}"
+                        )
+                    return lookout.last()
+
+                if why := self.workers.await_all(self._count, look):
+                    raise FlowletError(why)
         except BaseException:
             self.close(failed=True)
             raise
@@ -218,13 +221,14 @@ class Slice:
             limit_seconds=options.task_seconds,
         )
         deadline = began + options.timeout_seconds if options.timeout_seconds else None
-        came = self.workers.run(
-            work,
-            wire=self._wire,
-            look=self._how_it_is,
-            progress=options.progress,
-            deadline=deadline,
-        )
+        with _Lookout(self._how_it_is) as lookout:
+            came = self.workers.run(
+                work,
+                wire=self._wire,
+                look=lookout.last,
+                progress=options.progress,
+                deadline=deadline,
+            )
         if came.gave_up is not None:
             raise self._error(graph, assignment, came.gave_up)
         return self._result(graph, assignment, came, began)
@@ -364,6 +368,43 @@ class Slice:
             graph,
             assignment,
         )
+
+
+class _Lookout:
+    """Sees how a slice is, on a thread of its own: a store that is away must keep nobody waiting."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask = ask
+        self._last = ""
+        self._error: FlowletError | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def last(self) -> str:
+        """Return what was seen last.
+
+        Raises:
+            FlowletError: What was seen cannot be gone on with.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._last
+
+    def _look(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._last = self._ask()
+            except FlowletError as error:
+                self._error = error
+                return
+            self._over.wait(LOOK_SECONDS)
 
 
 class _NoReducer(FlowletError):

@@ -103,10 +103,9 @@ def truth(view: CellView, spec: SliceSpec) -> Reason | None:
     """The first reason of docs/explain.md that holds; None = it can be placed now."""
     now = world_now(view)
     if any(
-        rank >= choice.count
+        rank >= sum(min(c.count for c in spec.engines[role].choices) for role in wish.roles)
         for wish in spec.circuits
         for rank in (rank for pair in wish.links for rank in pair)
-        for choice in spec.engines[wish.roles[0]].choices
     ):
         return Reason.INFEASIBLE
     if any(
@@ -379,14 +378,20 @@ def wanted(spec: SliceSpec, ends: Ends) -> list[tuple[str, tuple[str, ...], int]
             else:
                 pairs += [(s, (t,)) for s in sources for t in targets if s != t]
         else:
-            members = list(ends[wish.roles[0]])
+            members = [end for role in wish.roles for end in ends[role]]
             n = len(members)
             if wish.shape is Shape.RING and n > 1:
                 pairs += [(members[i], (members[(i + 1) % n],)) for i in range(n)]
             if wish.shape is Shape.ALL:
                 pairs += [(a, (b,)) for a, b in permutations(members, 2)]
             if wish.shape is Shape.EXPLICIT:
-                pairs += [(members[a], (members[b],)) for a, b in wish.links]
+                joined = {(members[a], members[b]): None for a, b in wish.links}
+                joined = {pair: None for pair in joined if pair[0] != pair[1]}
+                if wish.multicast:
+                    for source in dict.fromkeys(a for a, _ in joined):
+                        pairs.append((source, tuple(b for a, b in joined if a == source)))
+                else:
+                    pairs += [(a, (b,)) for a, b in joined]
             if wish.shape is Shape.STAR:
                 pairs += [(members[0], (b,)) for b in members[1:]]
                 pairs += [(b, (members[0],)) for b in members[1:]]

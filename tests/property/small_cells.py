@@ -1,5 +1,6 @@
 """Small cells with something wrong in each, and small requests: little enough to try everything."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from random import Random
 
@@ -178,6 +179,9 @@ def small_request(seed: int) -> SliceSpec:
         # The first rank to all others: one engine needs more port lanes than the rest.
         links = tuple((0, rank) for rank in range(1, least))
         circuits = [CircuitWish(Shape.EXPLICIT, (roles[0],), links=links)]
+    by_rank = some_ranks(Random(f"ranks of {seed}"), engines) if joined else None
+    if by_rank is not None:
+        circuits = [by_rank]
     return SliceSpec(
         "t",
         engines=engines,
@@ -190,3 +194,21 @@ def small_request(seed: int) -> SliceSpec:
             dice.choice(["pack", "pack", "spread", "rack"]),
         ),
     )
+
+
+def some_ranks(dice: Random, engines: Mapping[str, EngineRole]) -> CircuitWish | None:
+    """Wish circuits between any ranks of several roles; None = rather not.
+
+    Its chance is of its own, so that what was drawn of a seed before there was this stays so.
+    """
+    known = {
+        role: wish.choices[0].count
+        for role, wish in engines.items()
+        if len({choice.count for choice in wish.choices}) == 1
+    }
+    ranks = range(sum(known.values()))
+    if len(ranks) < 2 or dice.random() < 0.7:
+        return None
+    pairs = [(a, b) for a in ranks for b in ranks if a != b]
+    links = tuple(dice.sample(pairs, dice.randint(1, min(len(pairs), 4))))
+    return CircuitWish(Shape.EXPLICIT, tuple(known), links=links, multicast=dice.random() < 0.5)

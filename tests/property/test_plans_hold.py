@@ -1,6 +1,7 @@
 """Whatever the cell and the request: plans keep the laws, pools keep step, refusals are true."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from random import Random
 
@@ -24,6 +25,7 @@ from flowos.model.view import CellView
 from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
 from flowos.planning.reasons.explain import why_not
+from tests.property.small_cells import some_ranks
 from tests.unit.planning.laws import available, faults, leaves_of, meets
 from tests.unit.planning.pictures import kept_is_fresh
 
@@ -199,15 +201,22 @@ def some_spec(seed: int, number: int) -> SliceSpec:
     if not roles or dice.random() < 0.3:
         hosts["d"] = HostRole(1000 * dice.randint(0, 3), 1, dice.choice([0, 1, 1, 2]))
     named = [*roles, *(["d"] if "d" in hosts else [])]
+    engines = {
+        role: EngineRole(tuple(some_choice(dice) for _ in range(dice.choice([1, 1, 2]))))
+        for role in roles
+    }
+    by_rank = some_ranks(Random(f"ranks of {seed}"), engines)
+    if by_rank is not None and not by_rank.multicast:
+        by_rank = replace(by_rank, aggregate=Random(f"sums of {seed}").choice(["", "sum"]))
     return SliceSpec(
         "t",
-        engines={
-            role: EngineRole(tuple(some_choice(dice) for _ in range(dice.choice([1, 1, 2]))))
-            for role in roles
-        },
+        engines=engines,
         hosts=hosts,
         together={role: dice.choice(["any"] * 6 + ["node", "switch"]) for role in roles},
-        circuits=tuple(some_wish(dice, named) for _ in range(dice.choice([0, 1, 1, 2]))),
+        circuits=(
+            *(some_wish(dice, named) for _ in range(dice.choice([0, 1, 1, 2]))),
+            *((by_rank,) if by_rank else ()),
+        ),
         constraints=Constraints(
             dice.choice([0, 0, 0, 3, 4]),
             dice.choice([0, 0, 0, 150, 400]),
@@ -217,7 +226,7 @@ def some_spec(seed: int, number: int) -> SliceSpec:
 
 
 def some_wish(dice: Random, roles: Sequence[str]) -> CircuitWish:
-    # A torus and explicit links have to fit the number of ends: see test_shapes.
+    # A torus has to fit the number of ends: see test_shapes. Explicit links: see some_ranks.
     shape = dice.choice([Shape.RING, Shape.ALL, Shape.STAR, Shape.FLOW, Shape.FLOW])
     named = tuple(dice.choice(roles) for _ in range(dice.choice([1, 1, 2])))
     if shape is Shape.FLOW:

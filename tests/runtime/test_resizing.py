@@ -8,6 +8,7 @@ import pytest
 from flowos.model.errors import SpecError
 from flowos.model.slice import CircuitWish, EngineRole, Mode, Phase, Shape, SliceSpec
 from flowos.planning.circuits.route import wishes_of
+from flowos.planning.reshape import lacks_circuits
 from flowos.runtime.updating import Update, updated
 from tests.runtime.cells import small_cell, wanted
 from tests.runtime.theatre import Theatre
@@ -212,3 +213,81 @@ def test_circuits_that_cannot_be_meant_are_refused():
     wish = CircuitWish(Shape.EXPLICIT, ("workers",), links=((0, 5),))
     with pytest.raises(SpecError, match="rank 5"):
         updated(spec, Update(circuits=(wish,)))
+    one = CircuitWish(Shape.EXPLICIT, ("workers",), links=((0, 1),))
+    with pytest.raises(SpecError, match="takes them as they come"):
+        updated(replace(spec, commit=Mode.INCREMENTAL), Update(circuits=(one,)))
+    # Ranks are those of the size that it is to have.
+    both = updated(spec, Update(sizes={"workers": 6}, circuits=(wish,)))
+    assert (both.circuits, both.engines["workers"].choices[0].count) == ((wish,), 6)
+    with pytest.raises(SpecError, match="rank 5"):
+        updated(both, Update(sizes={"workers": 5}, circuits=(wish,)))
+    with pytest.raises(SpecError, match="says how many engines it has"):
+        updated(both, Update(sizes={"workers": 5}))
+
+
+BY_RANK = CircuitWish(Shape.EXPLICIT, ("workers", "reducer"), links=((0, 2), (1, 0)))
+TREE = CircuitWish(
+    Shape.EXPLICIT, ("workers", "reducer"), links=((2, 0), (2, 1), (0, 1)), multicast=True
+)
+SUMS = CircuitWish(Shape.EXPLICIT, ("workers", "reducer"), links=((0, 2), (1, 2)), aggregate="sum")
+
+
+def has_just(theatre: Theatre, name: str) -> bool:
+    """Whether a slice that runs has the circuits that it asks for, and no others."""
+    placed = theatre.placed(name)
+    if lacks_circuits(theatre.view().slices[name].value.spec, placed):
+        return False
+    asked = wishes_of(theatre.view().slices[name].value.spec.circuits, placed.engines)
+    there = {(c.source, c.targets, c.sources) for c in placed.circuits}
+    return (
+        there == {(w.source, w.targets, w.sources) for w in asked}
+        and not placed.releasing
+        and theatre.phase(name) is Phase.RUNNING
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_circuits_of_several_roles_follow_each_other_whoever_dies_meanwhile(seed):
+    dice = random.Random(seed)
+    theatre = stage()
+    spec = wanted("s", gpus=2, fpgas=1, ring=True, run_for=500.0)
+    theatre.submit(spec)
+    assert theatre.play(30, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    before = theatre.placed(spec.id)
+    began = len([v for v in theatre.devices.verbs() if v in ("run", "stop")])
+    # Trees and sums have their say in any order, and some at once.
+    for _ in range(5):
+        wishes = tuple(dice.sample((BY_RANK, TREE, SUMS), dice.choice((0, 1, 1, 2))))
+        spec = updated(spec, Update(circuits=wishes))
+        theatre.wish(spec.id, spec=spec)
+        for _ in range(dice.randrange(40)):
+            able = [(p, move) for p in theatre.players for move in p.possible_moves()]
+            if able:
+                player, move = dice.choice(able)
+                player.move(move)
+        unsteady = [p for p in theatre.players if p.role != "agents"]  # who keeps tasks running
+        dice.choice(unsteady).replace(requests_land_late=dice.random() < 0.5)
+        assert theatre.play(60, lambda: has_just(theatre, spec.id)), wishes
+    after = theatre.placed(spec.id)
+    assert (after.attempt, after.engines) == (before.attempt, before.engines)
+    assert len([v for v in theatre.devices.verbs() if v in ("run", "stop")]) == began
+    theatre.check()
+
+
+def test_circuits_by_rank_wait_until_every_rank_is_there():
+    theatre = stage(gpus=2, fpgas=0)
+    theatre.submit(wanted("other", gpus=1, run_for=30.0))
+    spec = wanted("s", gpus=2, ring=True)
+    theatre.submit(spec)
+    assert theatre.play(20, lambda: theatre.phase(spec.id) is Phase.RUNNING)
+    assert theatre.play(20, lambda: theatre.phase("default/other") is Phase.RUNNING)
+    wish = CircuitWish(Shape.EXPLICIT, ("workers",), links=((0, 3), (3, 1)))
+    spec = updated(spec, Update(sizes={"workers": 4}, circuits=(wish,)))
+    theatre.wish(spec.id, spec=spec)
+    theatre.play(10)
+    placed = theatre.placed(spec.id)
+    assert len(placed.engines["workers"]) == 3  # and what it had goes on with what it had
+    assert ring_of(theatre, spec.id) == ring(placed.engines["workers"][:2])
+    assert theatre.play(60, lambda: has_just(theatre, spec.id))
+    assert len(theatre.placed(spec.id).circuits) == 2
+    theatre.check()

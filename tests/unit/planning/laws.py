@@ -201,7 +201,9 @@ def expected(spec: SliceSpec, decision: Decision) -> Counter[Ends]:
                 groups = [others] if len(sources) == 1 else [frozenset([t]) for t in others]
                 found.update((frozenset([source]), g, wish.lanes) for g in groups if g)
             continue
-        members = list(dict.fromkeys(end for role in wish.roles for end in ends[role]))
+        members = [end for role in wish.roles for end in ends[role]]
+        if wish.shape is not Shape.EXPLICIT:  # whose ranks may be parts of one engine
+            members = list(dict.fromkeys(members))
         pairs: set[tuple[str, str]] = set()
         for index, end in enumerate(members):
             match wish.shape:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import networkx as nx
 import pytest
 
-from flowos.model.cell import Link
+from flowos.model.cell import Engine, Link
 from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, Reason, Shape
 from flowos.planning.circuits.shapes import lanes_at_least, pairs_of
 from tests.unit.planning.cells import leaves, placed, refused, request, want
@@ -76,6 +76,7 @@ def test_some_engine_needs_as_many_port_lanes_as_the_busiest_rank():
     [
         (torus(2, 2), "a torus of 2x2 has 4 ends, there are 3"),
         (explicit((0, 3)), "circuits join rank 3, but w has the ranks 0 to 2"),
+        (explicit((0, -1)), "circuits join rank -1, but w has the ranks 0 to 2"),
     ],
 )
 def test_shape_that_does_not_fit_the_number_of_ends_can_never_be(wish, words):
@@ -131,4 +132,70 @@ def test_sums_of_explicit_circuits_are_one_tree_to_each_target():
     (tree,) = decision.circuits
     w = decision.engines["w"]
     assert (tree.sources, tree.targets, len(tree.aggregators)) == ((w[1], w[2], w[3]), (w[0],), 1)
+    assert faults(view, spec, decision) == []
+
+
+def test_ranks_of_several_roles_need_to_know_how_many_engines_each_has():
+    view = leaves(1, gpus_each=4, port_lanes=2)
+    wish = CircuitWish(Shape.EXPLICIT, ("a", "b"), links=((0, 2),))
+    either = EngineRole((EngineChoice("gpu", count=1), EngineChoice("gpu", count=2)))
+    answer = refused(view, request(wish, a=either, b=want(2)))
+    assert answer.reason is Reason.INFEASIBLE
+    assert "need to know how many engines a has" in answer.sentence
+    beyond = replace(wish, links=((0, 4),))
+    answer = refused(view, request(beyond, a=want(2), b=want(2)))
+    assert "circuits join rank 4, but a and b have the ranks 0 to 3" in answer.sentence
+
+
+def test_parts_of_one_engine_are_ranks_of_their_own():
+    view = leaves(1, gpus_each=2, port_lanes=2)
+    view.cell.add(replace(view.cell.engines["n0/gpu0"], shareable=True))
+    part = EngineRole((EngineChoice("gpu", share_millis=400),))
+    wish = CircuitWish(Shape.EXPLICIT, ("a", "b", "c"), links=((0, 1), (0, 2), (1, 2), (2, 1)))
+    spec = request(wish, a=part, b=part, c=want(1))
+    decision = placed(view, spec)
+    # Both parts are of one engine: between them nothing is laid, and to others one circuit.
+    assert [(c.source, c.targets) for c in decision.circuits] == [
+        ("n0/gpu0", ("n0/gpu1",)),
+        ("n0/gpu1", ("n0/gpu0",)),
+    ]
+    assert faults(view, spec, decision) == []
+    view.cell.add(replace(view.cell.switches["l0"], aggregators=1, functions=("sum",)))
+    into_one = replace(wish, links=((0, 1), (2, 1)), aggregate="sum")
+    spec = request(into_one, a=part, b=part, c=want(1))
+    decision = placed(view, spec)
+    (path,) = decision.circuits
+    assert (path.source, path.targets, path.sources) == ("n0/gpu1", ("n0/gpu0",), ())
+    assert faults(view, spec, decision) == []
+
+
+def test_parts_of_one_engine_need_no_port_to_reach_each_other():
+    view = leaves(1, gpus_each=1)
+    view.cell.add(Engine("n0", "bare", "fpga", shareable=True))
+    part = EngineRole((EngineChoice("fpga", share_millis=400),))
+    spec = request(CircuitWish(Shape.EXPLICIT, ("a", "b"), links=((0, 1),)), a=part, b=part)
+    assert placed(view, spec).circuits == ()
+
+
+def test_each_role_needs_the_lanes_of_its_own_ranks():
+    view = leaves(1, gpus_each=4, port_lanes=1)
+    wish = CircuitWish(Shape.EXPLICIT, ("a", "b"), links=((0, 1), (0, 2), (0, 3)))
+    answer = refused(view, request(wish, a=want(1), b=want(3)))
+    assert (answer.reason, answer.funnel[-1]) == (Reason.INFEASIBLE, ("3 port lanes", 0))
+    tree = replace(wish, multicast=True)
+    assert len(placed(view, request(tree, a=want(1), b=want(3))).circuits) == 1
+
+
+def test_streams_that_are_made_one_come_in_by_one_lane():
+    view = leaves(1, gpus_each=4, port_lanes=1)
+    view.cell.add(replace(view.cell.switches["l0"], aggregators=4, functions=("sum",)))
+    for rank in range(3):
+        for more in range(2):
+            port = f"{rank}.{more}"
+            view.cell.add(Link(port, f"n0/gpu{rank}:{port}", f"l0:{port}", 1, 100.0, 10))
+    # Two come to each rank, and the fourth engine has one lane.
+    links = ((0, 1), (0, 2), (0, 3), (1, 0), (1, 2), (1, 3), (2, 0), (2, 1))
+    spec = request(CircuitWish(Shape.EXPLICIT, ("w",), aggregate="sum", links=links), w=want(4))
+    decision = placed(view, spec)
+    assert len(decision.circuits) == 4
     assert faults(view, spec, decision) == []
