@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -267,7 +268,7 @@ def test_circuits_of_several_roles_follow_each_other_whoever_dies_meanwhile(seed
                 player.move(move)
         unsteady = [p for p in theatre.players if p.role != "agents"]  # who keeps tasks running
         dice.choice(unsteady).replace(requests_land_late=dice.random() < 0.5)
-        assert theatre.play(60, lambda: has_just(theatre, spec.id)), wishes
+        assert theatre.play(60, partial(has_just, theatre, spec.id)), wishes
     after = theatre.placed(spec.id)
     assert (after.attempt, after.engines) == (before.attempt, before.engines)
     assert len([v for v in theatre.devices.verbs() if v in ("run", "stop")]) == began
