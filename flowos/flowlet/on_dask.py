@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ from flowos.flowlet.planned import Assignment, assigned, suits
 from flowos.flowlet.session import Options, Ran, Result
 from flowos.flowlet.shipping import loaded, loaded_code
 from flowos.flowlet.streams import StreamTask
+from flowos.flowlet.wire.values import NotData, taken_apart
 from flowos.flowlet.work import shipped, wanted
 from flowos.flowlet.worker.channels import joined
 from flowos.flowlet.worker.running import TaskFailed, outputs_of, users_part
@@ -31,6 +33,7 @@ from flowos.model.errors import NotInTime
 if TYPE_CHECKING:
     from flowos.runtime.client import CellClient
 
+LOOK_SECONDS: Final = 1.0  # between looks at whether all workers live
 SCHEDULER: Final = "FLOWOS_DASK"  # the address of a Dask scheduler to be used
 _runs: Final = itertools.count()
 
@@ -43,7 +46,7 @@ def run_on_dask(graph: Graph, options: Options, client: "CellClient | None") -> 
     """Run a program on Dask workers, one for each engine that it would get.
 
     Raises:
-        FlowletError: Dask is not installed, or a task failed.
+        FlowletError: Dask is not installed, a task failed, or a worker was lost.
         NotInTime: It was not done in time.
     """
     try:
@@ -54,7 +57,9 @@ def run_on_dask(graph: Graph, options: Options, client: "CellClient | None") -> 
         ) from None
     began = time.monotonic()
     offer = offer_of(found(client))
-    there = assigned(graph, offer.engines, offer.free, limits=options.engines)
+    there = assigned(
+        graph, offer.engines, offer.free, limits=options.engines, degree_max=offer.degree_max
+    )
     count = max(1, len(there.kinds()))
     address = os.environ.get(SCHEDULER)
     cluster = None if address else _cluster(count)
@@ -66,8 +71,8 @@ def run_on_dask(graph: Graph, options: Options, client: "CellClient | None") -> 
                 raise FlowletError(f"Dask has {len(homes)} workers, the program wants {count}")
             futures = _submitted(dask, graph, there, homes, engines)
             ends = sorted({number for number, _ in wanted(graph)})
-            seconds = options.timeout_seconds or None
-            distributed.wait([futures[n] for n in ends], timeout=seconds)  # type: ignore[no-untyped-call]
+            until = began + (options.timeout_seconds or float("inf"))
+            _wait(dask, [futures[n] for n in ends], homes, engines, until)
             made = {n: dask.gather(future) for n, future in futures.items() if n in ends}
             times = dask.gather([dask.submit(_times, f) for f in futures.values()])
     except Failed as why:
@@ -83,6 +88,36 @@ def run_on_dask(graph: Graph, options: Options, client: "CellClient | None") -> 
         for n, (at, took) in zip(futures, times, strict=True)
     }
     return _result(graph, there, engines, made, ran, began)
+
+
+def _wait(
+    dask: Any, ends: Sequence[Any], homes: Sequence[str], engines: Mapping[int, str], until: float
+) -> None:
+    """Wait until all ends are there; a task whose worker is lost would be waited for for ever.
+
+    Raises:
+        FlowletError: A worker was lost.
+        TimeoutError: They were not there in time.
+    """
+    from distributed import wait
+
+    while True:
+        left = until - time.monotonic()
+        try:
+            wait(ends, timeout=max(0.0, min(LOOK_SECONDS, left)))  # type: ignore[no-untyped-call]
+        except (TimeoutError, CancelledError) as why:
+            there = dask.scheduler_info(n_workers=-1)["workers"]
+            lost = [engines.get(rank, "") for rank, home in enumerate(homes) if home not in there]
+            if lost or isinstance(why, CancelledError):
+                raise FlowletError(
+                    f"the Dask worker of {', '.join(lost) or 'an engine'} was lost",
+                    hint="a task that ends its process, or is killed for its memory, does that; on a "
+                    "slice it would run again",
+                ) from None
+            if left <= LOOK_SECONDS:
+                raise
+        else:
+            return
 
 
 def _cluster(count: int) -> Any:
@@ -168,9 +203,17 @@ def _run(
             made = _streamed(getattr(task, method)(*(iter((value,)) for value in given)), count)
         else:
             made = outputs_of(getattr(task, method)(*given), count)
+        for output in made:
+            taken_apart(output)  # it is sent as it is, but must be what a port carries
     except TaskFailed as why:
         raise Failed(number, why.kind, why.message, why.trace) from None
-    except Exception as error:  # noqa: BLE001  # a user's task may raise anything
+    except NotData as why:
+        raise Failed(number, "outputs", str(why), "") from None
+    except MemoryError as error:
+        raise Failed(
+            number, "memory", "it wants more memory than there is", users_part(error)
+        ) from None
+    except BaseException as error:  # noqa: BLE001  # a task must not end its worker by SystemExit
         raise Failed(number, "raised", repr(error), users_part(error)) from None
     return tuple(made), began, time.monotonic() - began
 
