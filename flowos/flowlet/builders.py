@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final
 
 from flowos.flowlet.errors import FlowletError, users_line
-from flowos.flowlet.task import ANY, Port, Task
+from flowos.flowlet.task import ANY, Port, Task, numbered
 
 FAN_IN: Final = 2
 
@@ -33,9 +33,7 @@ class Call(Task):
                 f"{type(self).__name__} takes a function first, not {said!r}",
                 where=str(users_line()),
             )
-        super().__init__(*inputs, name=name)
-        if not name:
-            self.name = f"{getattr(function, '__name__', 'call')}-{self.number}"
+        super().__init__(*inputs, name=name or numbered(getattr(function, "__name__", "call")))
         self.function = function
         self.more = more
 
@@ -57,7 +55,7 @@ def map(  # noqa: A001  # what everybody calls it; it is flowlet.map to its user
     Raises:
         FlowletError: The lists differ in length.
     """
-    rows = [list(column) for column in inputs]
+    rows = [_listed("map", column) for column in inputs]
     if not rows or len({len(row) for row in rows}) != 1:
         lengths = ", ".join(str(len(row)) for row in rows) or "no"
         raise FlowletError(f"map takes lists of one length, not {lengths}", where=str(users_line()))
@@ -82,7 +80,7 @@ def reduce(
     Raises:
         FlowletError: There is nothing to reduce, or `fan_in` is less than 2.
     """
-    level: list[Task | Port] = list(inputs)
+    level: list[Task | Port] = _listed("reduce", inputs)
     if not level:
         raise FlowletError("reduce takes at least one input", where=str(users_line()))
     if fan_in < 2:  # one would never end
@@ -95,3 +93,13 @@ def reduce(
             for start in range(0, len(level), fan_in)
         ]
     return level[0]
+
+
+def _listed(name: str, inputs: object) -> list[Task | Port]:
+    if isinstance(inputs, Task | Port) or not isinstance(inputs, Iterable):
+        raise FlowletError(
+            f"{name} takes a list of tasks or ports, not {inputs!r}",
+            where=str(users_line()),
+            hint="write [it], or it.out for all of its outputs",
+        )
+    return list(inputs)

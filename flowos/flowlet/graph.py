@@ -1,10 +1,16 @@
 """Which tasks lead to these, and can they run? Everything that can be seen before anything is held."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from flowos.flowlet.errors import FlowletError, users_line
-from flowos.flowlet.task import Port, Task
+from flowos.flowlet.needs import needs_of
+from flowos.flowlet.streams import StreamTask
+from flowos.flowlet.task import Port, Task, counted
+
+_UNWRITTEN: Final = (Task.run, StreamTask.run)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ def graph_of(*ends: Task) -> Graph:
     """Follow the flows back from some tasks.
 
     Raises:
-        FlowletError: A cycle, an input that is not joined, or something that is no task.
+        FlowletError: A cycle, an input that is not joined, two tasks of one name, something that is
+            no task, or a task whose code cannot take its inputs.
     """
     for end in ends:
         if not isinstance(end, Task):
@@ -43,11 +50,13 @@ def graph_of(*ends: Task) -> Graph:
                 f"a program ends in tasks, not in {type(end).__name__}", where=str(users_line())
             )
     order = _ordered(ends)
+    _check_names(order)
+    _check_code(order)
     numbers = {task: number for number, task in enumerate(order)}
     inputs: list[tuple[tuple[int, int], ...]] = []
     readers: dict[tuple[int, int], dict[int, None]] = {}
     for number, task in enumerate(order):
-        ports = tuple((numbers[port.task], port.number) for port in _joined(task))
+        ports = tuple((numbers[port.task], port.number) for port in order[task])
         inputs.append(ports)
         for port in ports:
             readers.setdefault(port, {})[number] = None
@@ -59,10 +68,10 @@ def graph_of(*ends: Task) -> Graph:
     )
 
 
-def _ordered(ends: Sequence[Task]) -> list[Task]:
-    """Return all tasks that lead to these, each after those that it needs."""
-    order: dict[Task, None] = {}
-    path: dict[Task, None] = {}  # what is being looked at, from an end down
+def _ordered(ends: Sequence[Task]) -> dict[Task, list[Port]]:
+    """Return all tasks that lead to these, each after those that it needs, with what feeds it."""
+    order: dict[Task, list[Port]] = {}
+    path: dict[Task, list[Port]] = {}  # what is being looked at, from an end down
     for end in ends:
         stack: list[tuple[Task, int]] = [(end, 0)]
         while stack:
@@ -70,20 +79,19 @@ def _ordered(ends: Sequence[Task]) -> list[Task]:
             if turn == 0:
                 if task in order:
                     continue
-                path[task] = None
-            ports = _joined(task)
+                path[task] = _joined(task)
+            ports = path[task]
             while turn < len(ports) and ports[turn].task in order:
                 turn += 1
             if turn == len(ports):
-                del path[task]
-                order[task] = None
+                order[task] = path.pop(task)
                 continue
             before = ports[turn].task
             if before in path:
                 raise _cycle([*path], before)
             stack.append((task, turn + 1))
             stack.append((before, 0))
-    return list(order)
+    return order
 
 
 def _joined(task: Task) -> list[Port]:
@@ -92,6 +100,13 @@ def _joined(task: Task) -> list[Port]:
             f"a {type(task).__name__} was not made whole",
             where=str(users_line()),
             hint="its __init__ has to call super().__init__(its inputs)",
+        )
+    said: object = task.inputs  # a subclass may have written over it
+    if not isinstance(said, list) or not all(p is None or isinstance(p, Port) for p in said):
+        raise FlowletError(
+            f"{task.name} has something else in its field 'inputs' than its input ports",
+            where=str(task.made_at),
+            hint="give the field of your own another name",
         )
     ports: list[Port] = []
     for number, port in enumerate(task.inputs):
@@ -103,6 +118,55 @@ def _joined(task: Task) -> list[Port]:
             )
         ports.append(port)
     return ports
+
+
+def _check_names(tasks: Iterable[Task]) -> None:
+    """See to it that results and errors can be told apart."""
+    named: dict[str, Task] = {}
+    for task in tasks:
+        name: object = task.name
+        if not isinstance(name, str):
+            raise FlowletError(
+                f"the name of a {type(task).__name__} is {name!r}, which is no text",
+                where=str(task.made_at),
+                hint="'name' is what it is called: give a field of your own another name",
+            )
+        other = named.setdefault(name, task)
+        if other is not task:
+            raise FlowletError(
+                f"two tasks are named '{name}', the other at {other.made_at}",
+                where=str(task.made_at),
+                hint="leave name= away, or give each its own",
+            )
+
+
+def _check_code(tasks: Iterable[Task]) -> None:
+    """See to it that all implementations are written, and take as many inputs as there are."""
+    checked: set[tuple[type, int]] = set()
+    for task in tasks:
+        kind, count = type(task), len(task.inputs)
+        if (kind, count) in checked:
+            continue
+        checked.add((kind, count))
+        for need in needs_of(kind):
+            method = getattr(task, need.method)
+            if getattr(method, "__func__", None) in _UNWRITTEN:
+                raise FlowletError(
+                    f"{kind.__name__} has no run()",
+                    where=str(task.made_at),
+                    hint="write run(self, *inputs), which returns its output",
+                )
+            try:
+                inspect.signature(method).bind(*[None] * count)
+            except TypeError as error:
+                raise FlowletError(
+                    f"{need.method}() of {kind.__name__} does not take {counted(count, 'input')}, "
+                    f"as {task.name} has: {error}",
+                    where=str(task.made_at),
+                    hint="all implementations of a task take its inputs, and nothing more",
+                ) from None
+            except ValueError:  # code that does not say what it takes
+                continue
 
 
 def _cycle(path: Sequence[Task], task: Task) -> FlowletError:

@@ -37,7 +37,7 @@ def run_here(graph: Graph) -> "Result":
             task.run(*inputs)
             continue
         if isinstance(task, Source):
-            made[number, 0] = task.data
+            made[number, 0] = _as_sent(task.data)
             continue
         begins = time.monotonic()
         try:
@@ -48,8 +48,7 @@ def run_here(graph: Graph) -> "Result":
                 continue
             outputs = outputs_of(getattr(task, method)(*inputs), task.output_ports)
             for port, output in enumerate(outputs):
-                form, memory = taken_apart(output)
-                made[number, port] = put_together(form, memory)
+                made[number, port] = _as_sent(output)
         except Exception as error:  # noqa: BLE001  # a user's task may raise anything
             raise _failed(task.name, str(task.made_at), error) from None
         ran[task.name] = Ran("here", begins - began, time.monotonic() - begins)
@@ -72,7 +71,15 @@ def _inputs(
     outputs = graph.inputs[number]
     if not isinstance(graph.tasks[number], StreamTask):
         return [made[output] for output in outputs]
-    return [iter(chunks.get(output) or [made[output]]) for output in outputs]
+    return [iter(chunks[output] if output in chunks else [made[output]]) for output in outputs]
+
+
+def _as_sent(value: object) -> Any:
+    """Return what a reader on another engine would see of a value: what it cannot write into."""
+    if type(value) is bytes:
+        return value
+    form, memory = taken_apart(value)
+    return put_together(form, memory)
 
 
 def _stream(

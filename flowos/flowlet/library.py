@@ -96,7 +96,7 @@ class AddBytewise(Task):
         """Return the sum: bytes, or an array like `a`.
 
         Raises:
-            ValueError: They are not of one length.
+            ValueError: They are not of one length, or not of whole numbers.
         """
         import numpy as np
 
@@ -105,12 +105,18 @@ class AddBytewise(Task):
                 raise ValueError(f"inputs of {len(a)} and {len(b)} bytes cannot be added")
             return (np.frombuffer(a, np.uint8) + np.frombuffer(b, np.uint8)).tobytes()
         one, other = (
-            np.frombuffer(x, np.uint8) if isinstance(x, bytes) else np.asarray(x, np.uint8)
+            np.frombuffer(x, np.uint8) if isinstance(x, bytes) else _as_bytes(np.asarray(x))
             for x in (a, b)
         )
         if one.shape != other.shape:
             raise ValueError(f"inputs of shape {one.shape} and {other.shape} cannot be added")
         return one + other
+
+
+def _as_bytes(array: Any) -> Any:
+    if array.dtype.kind not in "biu":  # of a fraction, the cast would make some byte in silence
+        raise ValueError(f"an array of {array.dtype} is none of bytes: give it the dtype uint8")
+    return array.astype("uint8", copy=False)
 
 
 class Sum(Task):

@@ -1,10 +1,12 @@
 """What can a task run on? One engine kind, or several, each with its own implementation."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from flowos.flowlet.errors import FlowletError, users_line
+from flowos.model.errors import SpecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,8 +66,10 @@ def on(
             where=str(users_line()),
             hint='write @on("cpu") above the method',
         )
-    if seconds < 0:
-        raise FlowletError(f"{seconds} seconds are less than none", where=str(users_line()))
+    if not 0 <= seconds < math.inf:
+        raise FlowletError(
+            f"a task takes 0 seconds or more, not {seconds}", where=str(users_line())
+        )
     names = (models,) if isinstance(models, str) else tuple(models)
     size = _bytes_of(memory)
 
@@ -93,7 +97,12 @@ def needs_of(kind: type) -> tuple[Need, ...]:
 
 def _bytes_of(memory: str | int) -> int:
     if isinstance(memory, int):
+        if memory < 0:
+            raise FlowletError(f"{memory} bytes are less than none", where=str(users_line()))
         return memory
     from flowos.documents.quantities import bytes_of
 
-    return bytes_of(memory)
+    try:
+        return bytes_of(memory)
+    except SpecError as error:
+        raise FlowletError(error.problem, where=str(users_line()), hint=error.hint) from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape as escaped
 from typing import TYPE_CHECKING, Final
 
 from flowos.flowlet.graph import Graph
@@ -144,11 +144,11 @@ def _drawn_box(
     return [
         (
             f'<rect class="box" x="{box.left}" y="{box.top}" width="{BOX[0]}" height="{BOX[1]}" '
-            f'{shape} fill="{colour}"><title>{escape(name)} {escape(str(first.made_at))}</title>'
+            f'{shape} fill="{colour}"><title>{_said(name)} {_said(str(first.made_at))}</title>'
             "</rect>"
         ),
-        f'<text x="{box.left + 8}" y="{box.top + 17}">{escape(_cut(name, 20))}</text>',
-        f'<text class="small" x="{box.left + 8}" y="{box.top + 31}">{escape(_cut(where, 26))}</text>',
+        f'<text x="{box.left + 8}" y="{box.top + 17}">{_said(_cut(name, 20))}</text>',
+        f'<text class="small" x="{box.left + 8}" y="{box.top + 31}">{_said(_cut(where, 26))}</text>',
     ]
 
 
@@ -167,7 +167,7 @@ def _legend(
         said = f"{engines[rank] or f'rank {rank}'}: {tasks}, {busy:.3f} s"
         lines += [
             f'<rect class="box" x="{MARGIN}" y="{top}" width="12" height="12" fill="{colour}"/>',
-            f'<text class="legend" x="{MARGIN + 18}" y="{top + 10}">{escape(said)}</text>',
+            f'<text class="legend" x="{MARGIN + 18}" y="{top + 10}">{_said(said)}</text>',
         ]
         top += 18
     if circuits:
@@ -181,3 +181,10 @@ def _legend(
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _said(text: str) -> str:
+    """Return text as it can stand in XML, which knows no control characters."""
+    return escaped(
+        "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    )

@@ -1,19 +1,22 @@
 """How does a task get to its engine? Its class by cloudpickle, once; its own fields with it.
 
 A class of the program itself is shipped whole; one of a module that is installed, or lies beside
-the program, is named, and found there: a worker looks where the program does.
+the program, is named, and found there: a worker looks where the program does. Other tasks that it
+keeps in its fields stay behind but for their names: what they make comes as inputs.
 """
 
+import functools
 import hashlib
+import io
 import pickle
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
-from flowos.flowlet.errors import FlowletError
+from flowos.flowlet.errors import FlowletError, Line
 from flowos.flowlet.task import Task
 
-_LEFT: Final = frozenset({"inputs", "made_at", "number"})  # what makes it part of a graph
+_LEFT: Final = frozenset({"inputs", "made_at"})  # what makes it part of a graph
 _PLAIN: Final = (str, bytes, int, float, bool, complex, type(None))  # the same in every process
 _PROTOCOL: Final = 5
 
@@ -78,14 +81,12 @@ class Shipper:
 
     @staticmethod
     def _fields(plain: dict[str, object], functions: dict[str, str], task: Task) -> bytes:
-        import cloudpickle
-
         try:
-            return bytes(cloudpickle.dumps((plain, functions), _PROTOCOL))
+            return _without_neighbours((plain, functions))
         except Exception:  # noqa: BLE001  # a field may raise anything
             for name, value in plain.items():
-                _dumped(value, task, _field(name, value))
-            return _dumped((plain, functions), task, "it")
+                _dumped(value, task, _field(name, value), _without_neighbours)
+            return _dumped((plain, functions), task, "it", _without_neighbours)
 
 
 def loaded_code(data: bytes) -> Any:
@@ -124,18 +125,94 @@ def _field(name: str, value: object) -> str:
     return f"its field '{name}', {_a(type(value).__name__)},"
 
 
-def _dumped(value: object, task: Task, what: str) -> bytes:
-    import cloudpickle
-
+def _dumped(
+    value: object, task: Task, what: str, dump: Callable[[object], bytes] | None = None
+) -> bytes:
     try:
-        return bytes(cloudpickle.dumps(value, _PROTOCOL))
+        return (dump or _with_all)(value)
     except Exception as error:  # noqa: BLE001  # what is being shipped may raise anything
         raise FlowletError(
             f"{task.name} cannot be shipped to an engine: {what} cannot be written down "
-            f"({_why(error)})",
+            f"({_culprit(value)}{_why(error)})",
             where=str(task.made_at),
             hint="open files, connections and locks in run(), and keep only what describes them",
         ) from None
+
+
+def _with_all(value: object) -> bytes:
+    import cloudpickle
+
+    return bytes(cloudpickle.dumps(value, _PROTOCOL))
+
+
+def _without_neighbours(value: object) -> bytes:
+    """Write fields down: a task among them would take along all that leads to it, with its data."""
+    file = io.BytesIO()
+    _pickler()(file, _PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+@functools.cache
+def _pickler() -> Any:  # made when it is needed: cloudpickle is slow to import
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        def reducer_override(self, found: object) -> Any:
+            if isinstance(found, Task):
+                return _neighbour, (found.name,)
+            return super().reducer_override(found)
+
+    return Pickler
+
+
+def _neighbour(name: str) -> Task:
+    task = Task.__new__(Task)
+    task.name = name
+    return task
+
+
+def _culprit(value: object) -> str:
+    """Return which variable of a function, or of a class's methods, cannot be written down."""
+    seen: set[int] = set()
+    stack = [value]
+    while stack:
+        one = stack.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, type):
+            stack += vars(one).values()
+        elif isinstance(one, staticmethod | classmethod):
+            stack.append(one.__func__)
+        elif isinstance(one, FunctionType):
+            for name, used in _variables(one):
+                try:
+                    _with_all(used)
+                except Exception:  # noqa: BLE001  # it may raise anything
+                    if isinstance(used, FunctionType | type):
+                        stack.append(used)
+                        continue
+                    line = Line(one.__code__.co_filename, one.__code__.co_firstlineno)
+                    kind = _a(type(used).__name__)
+                    return f"{one.__name__}() at {line} uses '{name}', {kind}: "
+    return ""
+
+
+def _variables(function: FunctionType) -> Iterator[tuple[str, object]]:
+    """Yield the variables of its surroundings that a function uses."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        yield from (
+            (name, function.__globals__[name])
+            for name in code.co_names
+            if name in function.__globals__
+        )
 
 
 def _why(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import operator
 from collections.abc import Iterator
 from types import EllipsisType
 from typing import Any, ClassVar, Final, TypeAlias
@@ -49,15 +50,15 @@ class Outputs:
             FlowletError: There is none of this number.
         """
         count = self._task.output_ports
-        said: object = number  # users write what they like
-        if not isinstance(said, int) or not 0 <= said < count:
+        found = _whole(number)
+        if not 0 <= found < count:
             ports = "no output port" if not count else f"output ports 0 to {count - 1}"
             raise FlowletError(
                 f"{self._task.name} has {ports}, not {number!r}",
                 where=str(users_line()),
                 hint="set output_ports in its class, if it returns more",
             )
-        return Port(self._task, number)
+        return Port(self._task, found)
 
     def __iter__(self) -> Iterator[Port]:
         """Yield all of them."""
@@ -69,7 +70,8 @@ class Task:
 
     Constructing one takes output ports, the i-th becoming input port i; a task in place of a port
     means its port 0; `...` leaves an input to be joined later, by `connect`. What a subclass keeps
-    of its own goes with it to the engine that it runs on.
+    of its own goes with it to the engine that it runs on; of another task that it keeps, only the
+    name does.
 
     Example:
         class Blur(Task):
@@ -112,7 +114,7 @@ class Task:
             self.inputs = given
         elif len(given) > wanted:
             raise FlowletError(
-                f"{type(self).__name__} takes {_counted(wanted, 'input')}, {len(given)} are given",
+                f"{type(self).__name__} takes {counted(wanted, 'input')}, {len(given)} are given",
                 where=str(self.made_at),
                 hint="its run() says how many: write run(self, *inputs) for any number",
             )
@@ -136,20 +138,20 @@ class Task:
             FlowletError: There is no such port, or it has a source already.
         """
         line = str(users_line())
-        said: object = number  # users write what they like
-        if self._input_count() == ANY and said == len(self.inputs):
+        found = _whole(number)
+        if self._input_count() == ANY and found == len(self.inputs):
             self.inputs.append(None)
-        if not isinstance(said, int) or not 0 <= said < len(self.inputs):
+        if not 0 <= found < len(self.inputs):
             ports = f"input ports 0 to {len(self.inputs) - 1}" if self.inputs else "no input port"
             raise FlowletError(f"{self.name} has {ports}, not {number!r}", where=line)
-        there = self.inputs[number]
+        there = self.inputs[found]
         if there is not None:
             raise FlowletError(
-                f"input {number} of {self.name} is fed by {there!r} already",
+                f"input {found} of {self.name} is fed by {there!r} already",
                 where=line,
                 hint="an input has one source: a Concat, or a task of your own, makes one of two",
             )
-        self.inputs[number] = self._port(source, number)
+        self.inputs[found] = self._port(source, found)
 
     def execute(self, **options: Any) -> Any:
         """Run all that leads to this task, and return what came of it: see `flowos.flowlet.executing`.
@@ -169,8 +171,7 @@ class Task:
 
     def _begin(self, name: str = "") -> None:
         self.made_at = users_line(self)
-        self.number = next(_NUMBERS)  # which of all tasks that this process has made
-        self.name = name or f"{type(self).__name__}-{self.number}"
+        self.name = name or numbered(type(self).__name__)
         self.inputs = []
 
     def _input_count(self) -> int:
@@ -205,6 +206,11 @@ class Task:
         )
 
 
+def numbered(word: str) -> str:
+    """Return a name that no other task of this process is given: "AddBytewise-3"."""
+    return f"{word}-{next(_NUMBERS)}"
+
+
 _COUNTS: dict[type, int] = {}
 
 
@@ -224,5 +230,14 @@ def _inputs_of(kind: type[Task]) -> int:
     return known
 
 
-def _counted(number: int, noun: str) -> str:
+def _whole(number: object) -> int:
+    """Return a port's number, a numpy integer's too; -1 = it is none."""
+    try:
+        return operator.index(number)  # type: ignore[arg-type]  # users write what they like
+    except TypeError:
+        return -1
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 input", "2 inputs"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from programs import Both, Dies, Eats, Exits, Inc, Raises, Returns, Slow
 
 from flowos.flowlet import AddBytewise, Concat, FlowletError, Sink, Source, TaskError, execute
 from flowos.model.errors import NotInTime
+from tests.flowlet.programs import Both, Dies, Eats, Exits, Inc, Raises, Returns, Slow
 
 pytest.importorskip("distributed")
 

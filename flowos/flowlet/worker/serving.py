@@ -38,6 +38,7 @@ from flowos.flowlet.wire.messages import (
     Go,
     Got,
     Hello,
+    Packet,
     Part,
     Program,
     Ready,
@@ -45,7 +46,7 @@ from flowos.flowlet.wire.messages import (
     Result,
     Sent,
 )
-from flowos.flowlet.wire.segments import Value, swept
+from flowos.flowlet.wire.segments import FOLDER, Value, swept
 from flowos.flowlet.worker.channels import Opened, StreamOver
 from flowos.flowlet.worker.circuits import CircuitMissing, Circuits
 from flowos.flowlet.worker.machine import Action, Give, LetGo, Say, WorkerMachine
@@ -414,7 +415,9 @@ class _Worker:
                 return
         with self._lock:
             machine = self._machine(message.job)
-            if machine is None:
+            if machine is None:  # the job is over; what was fed to it is still this worker's
+                if isinstance(message, Feed):
+                    _let_go(message.packet)
                 return
             match message:
                 case Go():
@@ -475,6 +478,12 @@ class _Worker:
 
     def _listener(self, address: str) -> Listener:
         return listen(address, self._secret)
+
+
+def _let_go(packet: Packet) -> None:
+    """Take away the segment that a packet names, if it does."""
+    if packet.segment:
+        (FOLDER / packet.segment).unlink(missing_ok=True)
 
 
 def _opened(packet: Any, *, owned: bool) -> Value | None:
