@@ -13,7 +13,7 @@ from flowos.model.slice import SliceSpec
 from flowos.model.units import Amounts, engine_unit, host_unit, kind_of, share_unit, subject_of
 from flowos.planning.circuits.route import Blocked, route, wishes_of
 from flowos.planning.engines.pool import Pool
-from flowos.planning.reshape import more_of
+from flowos.planning.reshape import BY_RANK, more_of
 
 _LAID: Final = ("lane", "aggregator")  # what circuits bring with them
 
@@ -40,7 +40,8 @@ def repaired(
     Returns:
         None where that cannot be done simply: then all is planned again. That is so where whole
         roles have to be on one node or switch, data decides where they go, devices are attached
-        to hosts, or more was lost than was kept.
+        to hosts, more was lost than was kept, or circuits name ranks that the plan has not: then
+        the request has changed since.
     """
     pool.fold()
     broken = {
@@ -99,6 +100,12 @@ def _is_simple(
     if any(kind_of(unit) not in ("engine", "share", *_LAID) for unit in lost):
         return False  # hosts, and what is out of service
     if any(role not in spec.engines or len(spec.engines[role].choices) > 1 for role in broken):
+        return False
+    ranked = {role for wish in spec.circuits if wish.shape in BY_RANK for role in wish.roles}
+    if any(
+        len(decision.engines.get(role, ())) not in {c.count for c in spec.engines[role].choices}
+        for role in ranked & spec.engines.keys()
+    ):
         return False
     attached = set(decision.hosts) - set(spec.engines)
     if any(role in attached for wish in spec.circuits for role in wish.roles):

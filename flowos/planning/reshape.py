@@ -18,6 +18,7 @@ from flowos.planning.place import plan
 
 Ends = tuple[str, tuple[str, ...], int, str, tuple[str, ...]]  # what two circuits have in common
 
+BY_RANK: Final = frozenset({Shape.TORUS, Shape.EXPLICIT})  # of no use until all ranks are there
 _LAID: Final = ("lane", "aggregator")  # what circuits bring with them
 
 
@@ -239,7 +240,7 @@ def _waits_for_ranks(
 def _lacks_ranks(
     wish: CircuitWish, sizes: Mapping[str, Sizes], engines: Mapping[str, tuple[str, ...]]
 ) -> bool:
-    return wish.shape in (Shape.TORUS, Shape.EXPLICIT) and any(
+    return wish.shape in BY_RANK and any(
         len(engines[role]) < sizes[role].wants for role in wish.roles if role in sizes
     )
 

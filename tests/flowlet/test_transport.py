@@ -88,7 +88,9 @@ def test_circuits_are_looked_at_when_something_is_sent(tmp_path):
         assert run(there, spread()).gave_up is not None
         names = [engine.id for engine in ENGINES]
         laid = [{"sources": [names[a]], "targets": [names[b]]} for a, b in ALL]
-        (tmp_path / "circuits.json").write_text(json.dumps(laid))
+        part = tmp_path / "circuits.part"  # as drivers do: it may be read at any moment
+        part.write_text(json.dumps(laid))
+        part.rename(tmp_path / "circuits.json")
         came = run(there, spread())
         assert came.gave_up is None
 

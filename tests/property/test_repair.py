@@ -1,11 +1,12 @@
 """Whatever a rival takes of a plan: what is repaired keeps the laws, and the members that it can."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from flowos.model.placement import Decision
-from flowos.model.slice import EngineChoice, EngineRole, HostRole
+from flowos.model.slice import CircuitWish, EngineChoice, EngineRole, HostRole, Shape
 from flowos.model.units import engine_unit, kind_of
 from flowos.planning.engines.pool import Pool
 from flowos.planning.place import plan
@@ -106,3 +107,15 @@ def test_what_else_is_gone_since_is_not_taken_for_free():
     one, other, *_ = map(engine_unit, engines_of(first))
     hold(view, one, other, by="rival/r")
     assert repaired(Pool(view), spec, first, [one]) is None
+
+
+def test_a_plan_for_fewer_ranks_than_circuits_name_by_now_is_made_anew():
+    view = leaves(1, gpus_each=4, port_lanes=2)
+    first = placed(view, request(ring("w"), w=want(2)))
+    gone = engine_unit(first.engines["w"][0])
+    hold(view, gone, by="rival/r")
+    by_rank = CircuitWish(Shape.EXPLICIT, ("w",), links=((0, 2),))
+    pool = Pool(view)
+    assert repaired(pool, request(by_rank, w=want(3)), first, [gone]) is None
+    two = replace(by_rank, links=((0, 1),))
+    assert repaired(pool, request(two, w=want(2)), first, [gone]) is not None

@@ -204,13 +204,13 @@ class _Keeper:
                 self._await_sessions(store)
             finally:
                 store.close()
-            self._write(ready=not self.stopping, cell=loaded)
-            if not self.stopping:
+            if not self.stopping:  # said first: who waits for the word "ready" may stop it at once
                 click.echo(
                     f"cell {loaded} is up in {self.folder}: {len(self.processes)} processes, "
                     "Ctrl-C or 'flowos down' stops it",
                     err=True,
                 )
+            self._write(ready=not self.stopping, cell=loaded)
             self._keep()
         finally:
             self._bring_down()

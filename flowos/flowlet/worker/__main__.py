@@ -47,6 +47,8 @@ def main() -> int:
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         before, child = child, 0
+        # Here, for it may have died, or been ended, while it wrote.
+        swept(f"{os.environ['FLOWOS_ATTEMPT']}-{before}")
         if ending or (code >= 0 and code != AGAIN):
             return code if code >= 0 else 128 - code
         job, task = notes.read()
@@ -55,7 +57,6 @@ def main() -> int:
         died = f"by signal {-code}" if code < 0 else "by itself"
         sys.stderr.write(f"the worker ended {died}: another one begins\n")
         sys.stderr.flush()
-        swept(f"{os.environ['FLOWOS_ATTEMPT']}-{before}")
         time.sleep(PAUSE_SECONDS)
     return 1
 
